@@ -1,0 +1,123 @@
+//! What makes one kernel variant different from another, and the budgets that every variant must meet.
+
+use crate::layout::FwdSmem;
+
+/// Element type of Q, K, V and O. Accumulation is always f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dtype {
+    /// IEEE 754 binary16.
+    F16,
+    /// bfloat16.
+    Bf16,
+}
+
+impl Dtype {
+    /// Bytes of one element.
+    pub const SIZE: u32 = 2;
+
+    /// The name used in kernel symbols and reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Dtype::F16 => "f16",
+            Dtype::Bf16 => "bf16",
+        }
+    }
+}
+
+/// Rows that one warpgroup's `wgmma` computes: the M of every `m64nNk16`.
+pub const WARPGROUP_ROWS: u32 = 64;
+/// Threads of a warpgroup.
+pub const WARPGROUP_THREADS: u32 = 128;
+/// Depth of one 16-bit `wgmma`: the K of every `m64nNk16`.
+pub const MMA_K: u32 = 16;
+/// Shared memory that a CTA may ask for on sm_90: 227 KiB.
+pub const SMEM_LIMIT: u32 = 232_448;
+/// 32-bit registers of an SM.
+pub const REGISTER_FILE: u32 = 65_536;
+
+/// How a CTA cuts the problem: `block_m` rows of Q against `block_n` keys at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tile {
+    /// Rows of Q that a CTA owns, 64 for each consumer warpgroup.
+    pub block_m: u32,
+    /// Keys of one step of the main loop: the N of QKᵀ, the depth of PV.
+    pub block_n: u32,
+    /// Slots of the K ring, and of the V ring.
+    pub stages: u32,
+}
+
+/// One compiled forward kernel. A row of the table in [`crate::entry`]; everything else is derived from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Variant {
+    /// Name of the kernel's entry point in its PTX.
+    pub symbol: &'static str,
+    /// Columns of Q, K, V and O that the kernel computes; narrower tensors are padded with zeros by TMA.
+    pub head_dim: u32,
+    /// Element type of Q, K, V and O.
+    pub dtype: Dtype,
+    /// Whether query i sees only the keys up to `i + seqlen_kv - seqlen_q` (aligned bottom-right).
+    pub causal: bool,
+    /// The tile shape.
+    pub tile: Tile,
+}
+
+/// A kernel variant as a type, so that the kernel can be generic over it.
+pub trait Spec {
+    /// The facts of this variant.
+    const VARIANT: Variant;
+}
+
+impl Variant {
+    /// Consumer warpgroups: each owns 64 rows of the Q tile.
+    pub const fn consumers(&self) -> u32 {
+        self.tile.block_m / WARPGROUP_ROWS
+    }
+
+    /// Threads of a CTA: the producer warpgroup, then the consumers.
+    pub const fn threads(&self) -> u32 {
+        (1 + self.consumers()) * WARPGROUP_THREADS
+    }
+
+    /// Registers that each thread starts with: the register file shared evenly, in steps of 8.
+    pub const fn launch_registers(&self) -> u32 {
+        REGISTER_FILE / self.threads() / 8 * 8
+    }
+
+    /// Registers of a producer thread after it gave the rest away (`setmaxnreg.dec`).
+    pub const fn producer_registers(&self) -> u32 {
+        if self.consumers() == 2 { 24 } else { 32 }
+    }
+
+    /// Registers of a consumer thread after it took them (`setmaxnreg.inc`).
+    pub const fn consumer_registers(&self) -> u32 {
+        if self.consumers() == 2 { 240 } else { 160 }
+    }
+
+    /// Whether consumers take turns on the tensor cores, so that one computes its softmax while another
+    /// multiplies. At head_dim 256 the products are so long that the turns cost more than they give.
+    pub const fn ping_pong(&self) -> bool {
+        self.head_dim <= 128
+    }
+
+    /// Where everything lies in shared memory.
+    pub const fn smem(&self) -> FwdSmem {
+        FwdSmem::new(self)
+    }
+
+    /// Fails the build (on the host too) if the variant breaks a rule of the hardware or a budget.
+    pub const fn assert_legal(&self) {
+        let Tile { block_m, block_n, stages } = self.tile;
+        assert!(self.consumers() == 2 || self.consumers() == 3, "two or three consumer warpgroups");
+        assert!(block_m.is_multiple_of(WARPGROUP_ROWS), "block_m is 64 rows for each consumer");
+        assert!(block_m <= 256 && block_n <= 256, "a TMA box has at most 256 rows");
+        assert!(block_n.is_multiple_of(MMA_K), "the keys of a tile are the depth of PV, in steps of 16");
+        assert!(stages >= 2, "K of the next step loads while this step computes");
+        assert!(self.head_dim.is_multiple_of(64) && self.head_dim <= 256, "whole 128-byte slabs; N of PV at most 256");
+        assert!(self.smem().bytes <= SMEM_LIMIT, "shared memory");
+        let registers = WARPGROUP_THREADS * (self.producer_registers() + self.consumers() * self.consumer_registers());
+        assert!(registers <= REGISTER_FILE, "registers after setmaxnreg");
+        // Live at the peak: scores (f32), probabilities (packed pairs), output (f32), and room for addresses and state.
+        let live = block_n / 2 + block_n / 4 + self.head_dim / 2 + 28;
+        assert!(live <= self.consumer_registers(), "registers of a consumer");
+    }
+}

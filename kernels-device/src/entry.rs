@@ -1,0 +1,136 @@
+//! The table of kernels: one row a variant. From each row come its [`Spec`] type, its place in [`FWD`], its
+//! legality check (on the host build too) and its entry point in the PTX.
+
+use crate::config::{Dtype, Spec, Tile, Variant};
+
+/// What the builder must know of an entry point, and what its machine code must look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Name in the PTX.
+    pub symbol: &'static str,
+    /// Threads of a CTA (`.maxntid`).
+    pub threads: u32,
+    /// CTAs of a cluster (`.reqnctapercluster`); 1 means no cluster.
+    pub cluster: u32,
+    /// Dynamic shared memory of a launch, in bytes.
+    pub smem_bytes: u32,
+    /// Registers of a thread at launch may not exceed this.
+    pub max_registers: u32,
+    /// Instructions the PTX must have, no more and no fewer; `None` where nothing is promised.
+    pub opcodes: Option<Opcodes>,
+}
+
+/// How often each synchronising or tensor instruction stands in the PTX of an entry. A compiler that duplicates or
+/// drops one of them (they are not marked convergent) is caught by these counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Opcodes {
+    /// `wgmma.mma_async`
+    pub wgmma: u32,
+    /// `cp.async.bulk.tensor` from global to shared memory
+    pub tma_load: u32,
+    /// `cp.async.bulk.tensor` from shared to global memory
+    pub tma_store: u32,
+    /// `bar.sync` / `barrier.sync`
+    pub bar_sync: u32,
+    /// `bar.arrive` / `barrier.arrive`
+    pub bar_arrive: u32,
+    /// `setmaxnreg`
+    pub setmaxnreg: u32,
+}
+
+impl Variant {
+    /// What the builder must know of this variant.
+    pub const fn entry(&self) -> Entry {
+        Entry {
+            symbol: self.symbol,
+            threads: self.threads(),
+            cluster: 1,
+            smem_bytes: self.smem().bytes,
+            max_registers: self.launch_registers(),
+            opcodes: None,
+        }
+    }
+}
+
+macro_rules! fwd_variants {
+    ($($symbol:ident: $head_dim:literal, $dtype:ident, $causal:literal, [$m:literal, $n:literal, $stages:literal];)*) => {
+        /// The variants as types.
+        pub mod spec {
+            use super::*;
+            $(
+                #[doc = concat!("The variant `", stringify!($symbol), "`.")]
+                #[allow(non_camel_case_types)]
+                #[derive(Clone, Copy, Debug)]
+                pub struct $symbol;
+                impl Spec for $symbol {
+                    const VARIANT: Variant = Variant {
+                        symbol: stringify!($symbol),
+                        head_dim: $head_dim,
+                        dtype: Dtype::$dtype,
+                        causal: $causal,
+                        tile: Tile { block_m: $m, block_n: $n, stages: $stages },
+                    };
+                }
+                const _: () = $symbol::VARIANT.assert_legal();
+            )*
+        }
+
+        /// Every forward kernel.
+        pub const FWD: &[Variant] = &[$(<spec::$symbol as Spec>::VARIANT),*];
+
+        #[cfg(target_arch = "nvptx64")]
+        mod symbols {
+            use super::*;
+            use crate::params::{FwdParams, TensorMap};
+            $(
+                /// Entry point.
+                ///
+                /// # Safety
+                /// The launch must be one that the host's plan for this variant describes: its threads and shared
+                /// memory, tensor maps with this variant's boxes, and parameters that agree with them.
+                #[unsafe(no_mangle)]
+                pub unsafe extern "ptx-kernel" fn $symbol(
+                    _q: TensorMap, _k: TensorMap, _v: TensorMap, _o: TensorMap, params: FwdParams,
+                ) {
+                    let maps = crate::attention_fwd::Maps {
+                        q: crate::ptx::tma::param_address!($symbol, 0),
+                        k: crate::ptx::tma::param_address!($symbol, 1),
+                        v: crate::ptx::tma::param_address!($symbol, 2),
+                        o: crate::ptx::tma::param_address!($symbol, 3),
+                    };
+                    const V: Variant = <spec::$symbol as Spec>::VARIANT;
+                    // SAFETY: passed on to the caller.
+                    unsafe {
+                        crate::attention_fwd::attention_fwd::<
+                            spec::$symbol,
+                            { V.tile.block_n as usize / 2 },
+                            { V.tile.block_n as usize / 4 },
+                            { V.head_dim as usize / 2 },
+                        >(maps, &params)
+                    }
+                }
+            )*
+        }
+    };
+}
+
+fwd_variants! {
+    //  symbol             head_dim  dtype  causal  tile [block_m, block_n, stages]
+    fwd_hd64_f16:                64,  F16,  false,  [192, 128, 2];
+    fwd_hd64_f16_causal:         64,  F16,  true,   [192, 128, 2];
+    fwd_hd64_bf16:               64,  Bf16, false,  [192, 128, 2];
+    fwd_hd64_bf16_causal:        64,  Bf16, true,   [192, 128, 2];
+    fwd_hd128_f16:              128,  F16,  false,  [128, 176, 2];
+    fwd_hd128_f16_causal:       128,  F16,  true,   [128, 128, 2];
+    fwd_hd128_bf16:             128,  Bf16, false,  [128, 176, 2];
+    fwd_hd128_bf16_causal:      128,  Bf16, true,   [128, 128, 2];
+    fwd_hd256_f16:              256,  F16,  false,  [128, 80, 2];
+    fwd_hd256_f16_causal:       256,  F16,  true,   [128, 80, 2];
+    fwd_hd256_bf16:             256,  Bf16, false,  [128, 80, 2];
+    fwd_hd256_bf16_causal:      256,  Bf16, true,   [128, 80, 2];
+}
+
+/// Every entry point of the product, as the builder sees it.
+pub fn entries() -> impl Iterator<Item = Entry> {
+    FWD.iter().map(Variant::entry)
+}

@@ -1,0 +1,151 @@
+//! Where bytes lie: shared memory of a CTA, the 128-byte swizzle, and which thread holds which element of a
+//! fragment. Pure arithmetic, tested on the host.
+
+use crate::config::{Dtype, Variant, WARPGROUP_ROWS};
+
+/// Bytes of one row of a slab: every tile in shared memory is cut into slabs of 64 16-bit columns.
+pub const SLAB_ROW_BYTES: u32 = 128;
+/// Columns of a slab.
+pub const SLAB_COLUMNS: u32 = SLAB_ROW_BYTES / Dtype::SIZE;
+/// The 128-byte swizzle repeats after 8 rows of 128 bytes; tiles start on such a boundary.
+pub const SWIZZLE_ATOM_BYTES: u32 = 1024;
+
+/// The XOR patterns that TMA and wgmma know for shared memory. The name is the width of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Swizzle {
+    /// No swizzle.
+    None,
+    /// Rows of 32 bytes.
+    B32,
+    /// Rows of 64 bytes.
+    B64,
+    /// Rows of 128 bytes.
+    B128,
+}
+
+impl Swizzle {
+    /// The physical byte address of logical byte address `address`: bits 4.. are XORed with bits 7...
+    ///
+    /// It is its own inverse, because the bits it reads are not among those it changes.
+    pub const fn apply(self, address: u32) -> u32 {
+        let mask = match self {
+            Swizzle::None => 0,
+            Swizzle::B32 => 1,
+            Swizzle::B64 => 3,
+            Swizzle::B128 => 7,
+        };
+        address ^ ((address >> 7 & mask) << 4)
+    }
+
+    /// The two-bit code in bits 62..64 of a wgmma descriptor (the order is the reverse of the tensor map's).
+    pub const fn descriptor_code(self) -> u64 {
+        match self {
+            Swizzle::None => 0,
+            Swizzle::B128 => 1,
+            Swizzle::B64 => 2,
+            Swizzle::B32 => 3,
+        }
+    }
+}
+
+/// Byte offset of (row, column) of a 16-bit tile of `rows` rows that is stored as 128-byte-swizzled slabs.
+pub const fn slab_offset(rows: u32, row: u32, column: u32) -> u32 {
+    let slab = column / SLAB_COLUMNS * rows * SLAB_ROW_BYTES;
+    slab + Swizzle::B128.apply(row * SLAB_ROW_BYTES + column % SLAB_COLUMNS * Dtype::SIZE)
+}
+
+/// Shared memory of a forward CTA, as byte offsets from the 1024-byte-aligned base.
+///
+/// Q, K, V and O tiles are slabs: `[head_dim / 64][rows][128 bytes]`. The barriers come last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FwdSmem {
+    /// The Q tile, `block_m` rows.
+    pub q: u32,
+    /// The K ring: `stages` tiles of `block_n` rows.
+    pub k: u32,
+    /// The V ring: `stages` tiles of `block_n` rows.
+    pub v: u32,
+    /// Where O is staged for its TMA store: a place of its own if there is room, else over Q.
+    pub o: u32,
+    /// Whether O is staged over Q, so that Q of the next work tile must wait for the store.
+    pub o_over_q: bool,
+    /// The mbarriers, 8 bytes each: see [`Barrier`].
+    pub barriers: u32,
+    /// Bytes of the Q tile, and of the O tile.
+    pub q_bytes: u32,
+    /// Bytes of one stage of K, and of one of V.
+    pub kv_bytes: u32,
+    /// Bytes in all: the launch's dynamic shared memory.
+    pub bytes: u32,
+}
+
+/// The mbarriers of a forward CTA; rings have one for each stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Barrier {
+    /// Q has arrived.
+    QFull,
+    /// Q may be overwritten.
+    QEmpty,
+    /// A stage of K has arrived.
+    KFull,
+    /// A stage of K may be overwritten.
+    KEmpty,
+    /// A stage of V has arrived.
+    VFull,
+    /// A stage of V may be overwritten.
+    VEmpty,
+}
+
+impl FwdSmem {
+    /// The layout of `variant`.
+    pub const fn new(variant: &Variant) -> Self {
+        let row_bytes = variant.head_dim * Dtype::SIZE;
+        let q_bytes = variant.tile.block_m * row_bytes;
+        let kv_bytes = variant.tile.block_n * row_bytes;
+        let ring_bytes = variant.tile.stages * kv_bytes;
+        let barrier_bytes = 8 * (2 + 4 * variant.tile.stages);
+        let o_over_q = 2 * q_bytes + 2 * ring_bytes + barrier_bytes > crate::config::SMEM_LIMIT;
+        let k = q_bytes;
+        let v = k + ring_bytes;
+        let end = v + ring_bytes;
+        let (o, barriers) = if o_over_q { (0, end) } else { (end, end + q_bytes) };
+        FwdSmem { q: 0, k, v, o, o_over_q, barriers, q_bytes, kv_bytes, bytes: barriers + barrier_bytes }
+    }
+
+    /// Offset of a barrier of stage `stage` (0 for those of Q) when rings have `stages` slots.
+    pub const fn barrier(&self, barrier: Barrier, stage: u32, stages: u32) -> u32 {
+        let index = match barrier {
+            Barrier::QFull => 0,
+            Barrier::QEmpty => 1,
+            Barrier::KFull => 2 + stage,
+            Barrier::KEmpty => 2 + stages + stage,
+            Barrier::VFull => 2 + 2 * stages + stage,
+            Barrier::VEmpty => 2 + 3 * stages + stage,
+        };
+        self.barriers + 8 * index
+    }
+}
+
+/// (row, column) of register `register` of thread `thread` in the f32 accumulator of a wgmma m64nN.
+///
+/// PTX ISA, "wgmma.mma_async register fragments", D. A warp owns 16 rows; a quad of lanes owns one row of each
+/// half, and two neighbouring columns of every eight.
+pub const fn accumulator_element(thread: u32, register: u32) -> (u32, u32) {
+    let (warp, lane) = (thread / 32, thread % 32);
+    let row = 16 * warp + lane / 4 + 8 * (register >> 1 & 1);
+    let column = 8 * (register >> 2) + 2 * (lane % 4) + (register & 1);
+    (row, column)
+}
+
+/// (row, k) of 16-bit element `element` (0..8) of thread `thread` in the A fragment of a wgmma m64nNk16.
+///
+/// Two elements a register, low half first. It equals the accumulator's map, which is why P needs no shuffle
+/// between QKᵀ and PV.
+pub const fn a_element(thread: u32, element: u32) -> (u32, u32) {
+    let (warp, lane) = (thread / 32, thread % 32);
+    let row = 16 * warp + lane / 4 + 8 * (element >> 1 & 1);
+    let k = 2 * (lane % 4) + (element & 1) + 8 * (element >> 2);
+    (row, k)
+}
+
+const _: () = assert!(WARPGROUP_ROWS * SLAB_ROW_BYTES % SWIZZLE_ATOM_BYTES == 0, "a warpgroup's rows are whole atoms");

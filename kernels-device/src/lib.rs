@@ -1,0 +1,39 @@
+//! Fused attention for NVIDIA Hopper (sm_90a), written in Rust and compiled to PTX by rustc.
+//!
+//! In reading order:
+//! - [`config`]: what a kernel variant is, and the budgets it must meet;
+//! - [`entry`]: the table of variants;
+//! - [`params`], [`layout`], [`schedule`]: what the host passes, where bytes lie, who computes what;
+//! - `pipeline`, `softmax`, `mask`, `attention_fwd`: the kernel (device build only);
+//! - `ptx`: the only room with inline assembly (device build only).
+//!
+//! The first three lines are plain Rust, the *pure half*: the host crate depends on it and tests run it.
+#![no_std]
+#![cfg_attr(target_arch = "nvptx64", feature(abi_ptx, asm_experimental_arch, stdarch_nvptx))]
+#![cfg_attr(target_arch = "nvptx64", feature(link_llvm_intrinsics, abi_unadjusted))]
+#![cfg_attr(target_arch = "nvptx64", allow(internal_features))]
+
+pub mod config;
+pub mod entry;
+pub mod layout;
+pub mod params;
+pub mod schedule;
+
+#[cfg(target_arch = "nvptx64")]
+pub mod attention_fwd;
+#[cfg(target_arch = "nvptx64")]
+mod mask;
+#[cfg(target_arch = "nvptx64")]
+mod pipeline;
+#[cfg(all(target_arch = "nvptx64", feature = "probes"))]
+pub mod probe;
+#[cfg(target_arch = "nvptx64")]
+pub mod ptx;
+#[cfg(target_arch = "nvptx64")]
+mod softmax;
+
+#[cfg(target_arch = "nvptx64")]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
