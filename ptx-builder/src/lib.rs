@@ -1,1 +1,26 @@
-//! .
+//! Turns the device crate into checked machine code: finds the device toolchain, compiles Rust to PTX, finishes the
+//! PTX (what rustc cannot say), assembles it and refuses whatever breaks a rule.
+//!
+//! ```text
+//! toolchain -> compile -> finish (split, launch bounds) -> gates on PTX -> ptxas -> gates on machine code
+//! ```
+//!
+//! The build script of the host crate and `xtask` both call [`Builder`].
+
+mod build;
+mod compile;
+mod error;
+pub mod finish;
+pub mod gates;
+pub mod opcodes;
+pub mod ptxas;
+pub mod toolchain;
+
+pub use build::{Artifact, BuildReport, Builder, Step};
+pub use error::Error;
+pub use flashcore_kernels::entry::{Entry, Opcodes};
+pub use ptxas::{Ptxas, Resources};
+pub use toolchain::DeviceToolchain;
+
+/// Shorthand for results of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

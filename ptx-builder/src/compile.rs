@@ -1,0 +1,1 @@
+//! Running the device toolchain's cargo on the device crate.

@@ -1,0 +1,1 @@
+//! The PTX finishing step: what rustc cannot say.

@@ -1,0 +1,120 @@
+//! Finding and running NVIDIA's assembler.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::{Error, Result};
+
+/// The version that `cargo xtask setup` installs.
+pub const VERSION: &str = "13.0.88";
+/// Names the assembler that comes before all others.
+pub const PTXAS_VARIABLE: &str = "FLASHCORE_PTXAS";
+
+/// NVIDIA's PTX assembler.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ptxas {
+    path: PathBuf,
+    version: String,
+}
+
+/// What ptxas says a kernel uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resources {
+    /// Registers of a thread at launch.
+    pub registers: u32,
+    /// Bytes of spill stores and loads.
+    pub spill_bytes: u32,
+    /// Bytes of the stack frame.
+    pub stack_bytes: u32,
+    /// Bytes of static shared memory.
+    pub static_smem_bytes: u32,
+}
+
+/// An assembled kernel.
+pub(crate) struct Assembled {
+    /// What ptxas printed.
+    pub(crate) log: String,
+}
+
+impl Ptxas {
+    /// Looks at `FLASHCORE_PTXAS` (and then nowhere else), in the virtual environment that `cargo xtask setup`
+    /// makes under `workspace_target` (the workspace's `target` folder), in `CUDA_HOME` and in `PATH`.
+    pub fn find(workspace_target: &Path) -> Option<Ptxas> {
+        candidates(workspace_target).into_iter().find_map(Self::at)
+    }
+
+    /// The assembler at `path`, if one runs there.
+    pub fn at(path: PathBuf) -> Option<Ptxas> {
+        let output = Command::new(&path).arg("--version").output().ok().filter(|output| output.status.success())?;
+        let version = parse_version(&String::from_utf8_lossy(&output.stdout))?;
+        Some(Ptxas { path, version })
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its version, e.g. `13.0.88`.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Everything but the PTX that the machine code depends on.
+    pub(crate) fn identity(&self, line_tables: bool) -> String {
+        format!("ptxas {} {}", self.version, arguments(line_tables).join(" "))
+    }
+
+    /// Assembles `ptx` into `cubin`.
+    pub(crate) fn assemble(&self, kernel: &str, ptx: &Path, cubin: &Path, line_tables: bool) -> Result<Assembled> {
+        let output = Command::new(&self.path)
+            .args(arguments(line_tables))
+            .arg(ptx)
+            .arg("-o")
+            .arg(cubin)
+            .output()
+            .map_err(Error::io("could not run", &self.path))?;
+        let log = [output.stdout, output.stderr].concat();
+        let log = String::from_utf8_lossy(&log).into_owned();
+        if !output.status.success() {
+            return Err(Error::Assemble { kernel: kernel.to_owned(), ptx: ptx.to_owned(), log });
+        }
+        Ok(Assembled { log })
+    }
+}
+
+fn arguments(line_tables: bool) -> Vec<&'static str> {
+    let mut arguments = vec!["-arch=sm_90a", "-O3", "--warn-on-spills", "-v"];
+    if line_tables {
+        arguments.push("-lineinfo");
+    }
+    arguments
+}
+
+fn candidates(workspace_target: &Path) -> Vec<PathBuf> {
+    if let Some(path) = std::env::var_os(PTXAS_VARIABLE) {
+        return vec![path.into()];
+    }
+    let mut found = Vec::new();
+    let toolkits = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(std::env::var_os);
+    found.extend(installed(workspace_target));
+    found.extend(toolkits.map(|home| Path::new(&home).join("bin/ptxas")));
+    found.extend(std::env::var_os("PATH").iter().flat_map(std::env::split_paths).map(|bin| bin.join("ptxas")));
+    found
+}
+
+/// Where `cargo xtask setup` puts PyPI's packages.
+pub fn package_dir(workspace_target: &Path) -> PathBuf {
+    workspace_target.join("flashcore/ptxas-venv")
+}
+
+/// The assembler in [`package_dir`], if it is there.
+pub fn installed(workspace_target: &Path) -> Option<PathBuf> {
+    Some(package_dir(workspace_target).join("nvidia/cu13/bin/ptxas")).filter(|path| path.is_file())
+}
+
+/// `Cuda compilation tools, release 13.0, V13.0.88` -> `13.0.88`.
+fn parse_version(text: &str) -> Option<String> {
+    let (_, rest) = text.split_once(", V")?;
+    rest.split_whitespace().next().map(str::to_owned)
+}
