@@ -1,0 +1,138 @@
+//! Devices and streams.
+
+use std::sync::Arc;
+
+use flashcore_kernels::params::TensorMap;
+
+use crate::driver::{Backend, Properties};
+use crate::error::{Error, Result};
+use crate::kernels::{self, KernelImage};
+use crate::tensor_map::TensorMapDesc;
+
+/// A GPU, or what stands in for one. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Device {
+    backend: Arc<dyn Backend>,
+}
+
+impl Device {
+    /// The CUDA device with this number, through its primary context: pointers and streams of other libraries that
+    /// use the primary context (cudarc, cust, candle, PyTorch) work as they are.
+    ///
+    /// # Errors
+    /// [`Error::NoDriver`], [`Error::DriverTooOld`], [`Error::NoDevice`], [`Error::NotHopper`], or what the driver
+    /// refuses. Never panics for want of a driver.
+    pub fn cuda(ordinal: usize) -> Result<Self> {
+        Err(Error::NoDevice { ordinal, count: 0 })
+    }
+
+    /// A device on a backend of the caller's.
+    pub fn from_backend(backend: Arc<dyn Backend>) -> Self {
+        Device { backend }
+    }
+
+    /// What runs the kernels.
+    pub fn backend(&self) -> &dyn Backend {
+        &*self.backend
+    }
+
+    /// Facts of the device.
+    pub fn properties(&self) -> &Properties {
+        self.backend.properties()
+    }
+
+    /// A new stream, which does not wait for the default stream.
+    ///
+    /// # Errors
+    /// What the driver refuses.
+    pub fn stream(&self) -> Result<Stream> {
+        Ok(Stream { raw: self.backend.create_stream()?, owned: true, device: self.clone() })
+    }
+
+    /// Waits for all work of the device.
+    ///
+    /// # Errors
+    /// What the driver refuses, or the failure of earlier work.
+    pub fn synchronize(&self) -> Result<()> {
+        self.backend.synchronize()
+    }
+
+    /// Loads every kernel of the library now; otherwise each is loaded by the first call that needs it.
+    ///
+    /// # Errors
+    /// [`Error::KernelRefused`], or what the driver refuses.
+    pub fn preload(&self) -> Result<()> {
+        kernels::IMAGES.iter().try_for_each(|kernel| self.load(kernel))
+    }
+
+    /// Makes a kernel ready to launch. Idempotent.
+    ///
+    /// # Errors
+    /// [`Error::KernelRefused`], or what the driver refuses.
+    pub fn load(&self, kernel: &KernelImage) -> Result<()> {
+        self.backend.load(kernel)
+    }
+
+    /// Checks and encodes a tensor map.
+    ///
+    /// # Errors
+    /// [`Error::TensorMap`] with the rule that is broken, or what the driver refuses.
+    pub fn encode_tensor_map(&self, desc: &TensorMapDesc) -> Result<TensorMap> {
+        desc.check()?;
+        self.backend.encode_tensor_map(desc)
+    }
+}
+
+/// A queue of work on a device.
+#[derive(Debug)]
+pub struct Stream {
+    device: Device,
+    raw: u64,
+    owned: bool,
+}
+
+impl Stream {
+    /// Borrows a stream made elsewhere: a `CUstream` as a number (0 is the default stream).
+    ///
+    /// # Errors
+    /// [`Error::WrongStream`] if it belongs to another context than the device's primary one.
+    ///
+    /// # Safety
+    /// `raw` must be a stream, and outlive the result.
+    pub unsafe fn from_raw(device: &Device, raw: u64) -> Result<Self> {
+        // SAFETY: the caller vouches for the handle.
+        if unsafe { device.backend.owns_stream(raw)? } {
+            Ok(Stream { device: device.clone(), raw, owned: false })
+        } else {
+            Err(Error::WrongStream { raw, ordinal: device.properties().ordinal })
+        }
+    }
+
+    /// The `CUstream` as a number.
+    pub fn raw(&self) -> u64 {
+        self.raw
+    }
+
+    /// The device of this stream.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Waits for this stream's work.
+    ///
+    /// # Errors
+    /// What the driver refuses, or the failure of earlier work.
+    pub fn synchronize(&self) -> Result<()> {
+        // SAFETY: the stream is live.
+        unsafe { self.device.backend.synchronize_stream(self.raw) }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if self.owned {
+            // SAFETY: made by this backend, destroyed once.
+            unsafe { self.device.backend.destroy_stream(self.raw) }
+        }
+    }
+}

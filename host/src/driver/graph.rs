@@ -1,0 +1,50 @@
+//! Work that is recorded once and submitted many times, at the cost of one launch.
+
+use crate::{Device, Result, Stream};
+
+/// The recorded work of a stream, ready to submit (a CUDA graph).
+#[derive(Debug)]
+pub struct Graph {
+    device: Device,
+    raw: u64,
+}
+
+impl Graph {
+    /// Records what `work` submits to `stream`, without doing it.
+    ///
+    /// `work` must not wait for the device, and what it allocates is allocated at once, not at each launch.
+    ///
+    /// # Errors
+    /// What `work` returns, or what the driver refuses.
+    pub fn capture(stream: &Stream, work: impl FnOnce(&Stream) -> Result<()>) -> Result<Self> {
+        let backend = stream.device().backend();
+        stream.device().preload()?;
+        // SAFETY: the stream is live.
+        unsafe { backend.begin_capture(stream.raw())? };
+        let done = work(stream);
+        // Ended even when `work` failed: otherwise the stream would record for ever.
+        // SAFETY: the stream is live and records since `begin_capture`.
+        let raw = unsafe { backend.end_capture(stream.raw()) };
+        let graph = raw.map(|raw| Graph { device: stream.device().clone(), raw });
+        done.and(graph)
+    }
+
+    /// Submits the recorded work to `stream`.
+    ///
+    /// # Errors
+    /// What the driver refuses.
+    ///
+    /// # Safety
+    /// The work holds device addresses: every tensor it reads or writes must still exist, until it has completed.
+    pub unsafe fn launch(&self, stream: &Stream) -> Result<()> {
+        // SAFETY: graph and stream are live; the caller vouches for the memory.
+        unsafe { self.device.backend().launch_graph(self.raw, stream.raw()) }
+    }
+}
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        // SAFETY: made by this backend, destroyed once.
+        unsafe { self.device.backend().destroy_graph(self.raw) }
+    }
+}

@@ -1,0 +1,353 @@
+//! Everything that can go wrong, as one type. Each variant carries the offending value and the limit.
+
+use std::fmt;
+
+use crate::kernels::Dtype;
+use crate::tensor::Shape;
+use crate::tensor_map::TensorMapError;
+
+/// `std::result::Result` with this crate's [`enum@Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A tensor of an attention call, as error messages name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operand {
+    /// Queries.
+    Q,
+    /// Keys.
+    K,
+    /// Values.
+    V,
+    /// Output.
+    Out,
+    /// Log-sum-exp output.
+    Lse,
+}
+
+impl fmt::Display for Operand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Operand::Q => "q",
+            Operand::K => "k",
+            Operand::V => "v",
+            Operand::Out => "out",
+            Operand::Lse => "lse",
+        })
+    }
+}
+
+/// A dimension of a tensor, as error messages name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dim {
+    /// Sequences.
+    Batch,
+    /// Positions in a sequence.
+    Seqlen,
+    /// Attention heads.
+    Heads,
+    /// Elements of one head.
+    HeadDim,
+}
+
+impl fmt::Display for Dim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Dim::Batch => "batch",
+            Dim::Seqlen => "seqlen",
+            Dim::Heads => "heads",
+            Dim::HeadDim => "head_dim",
+        })
+    }
+}
+
+/// What a call refused, or what the driver refused.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    // Environment.
+    /// The CUDA driver library cannot be loaded.
+    #[error("no CUDA driver: {reason}")]
+    NoDriver {
+        /// What the dynamic loader said.
+        reason: String,
+    },
+    /// The driver cannot encode tensor maps or launch with attributes.
+    #[error("the CUDA driver supports CUDA {}, but at least {} is needed: update the driver", version(*.found), version(*.needed))]
+    DriverTooOld {
+        /// CUDA version of the driver, as `1000 * major + 10 * minor`.
+        found: u32,
+        /// The oldest that works.
+        needed: u32,
+    },
+    /// There is no such device.
+    #[error("there is no CUDA device {ordinal}: the driver sees {count}")]
+    NoDevice {
+        /// The device asked for.
+        ordinal: usize,
+        /// Number of devices.
+        count: usize,
+    },
+    /// The device is not a Hopper GPU: sm_90a code runs on compute capability 9.0 and on no other.
+    #[error("device \"{name}\" has compute capability {major}.{minor}; these kernels run on exactly 9.0 (H100, H200, GH200)")]
+    NotHopper {
+        /// Name of the device.
+        name: String,
+        /// Compute capability, major.
+        major: u32,
+        /// Compute capability, minor.
+        minor: u32,
+    },
+    /// Device memory is exhausted.
+    #[error("out of device memory: cannot allocate {bytes} bytes")]
+    OutOfMemory {
+        /// What was asked for.
+        bytes: usize,
+    },
+    /// The driver refused a call.
+    #[error("{call} failed: {name} ({code}), {message}")]
+    Driver {
+        /// The driver function.
+        call: &'static str,
+        /// The `CUresult`.
+        code: u32,
+        /// Its name.
+        name: String,
+        /// Its description.
+        message: String,
+    },
+    /// An earlier kernel crashed, and with it the process's context: every call fails until the process ends.
+    #[error("the device's context is lost, since a kernel crashed before {call}: {name} ({code}); restart the process")]
+    ContextLost {
+        /// The driver function that reported it.
+        call: &'static str,
+        /// The `CUresult`.
+        code: u32,
+        /// Its name.
+        name: String,
+    },
+    /// The stream belongs to another context than the device's primary one.
+    #[error("stream {raw:#x} does not belong to the primary context of device {ordinal}")]
+    WrongStream {
+        /// The stream's handle.
+        raw: u64,
+        /// The device.
+        ordinal: usize,
+    },
+    /// The kernel needs more shared memory than the device gives to a CTA.
+    #[error("kernel {symbol} needs {needed} bytes of shared memory, but the device allows {limit}")]
+    SharedMemory {
+        /// The kernel.
+        symbol: &'static str,
+        /// What it needs.
+        needed: u32,
+        /// What there is.
+        limit: u32,
+    },
+    /// No compiled kernel of this name is in the library.
+    #[error("kernel {symbol} is not in this build of flashcore")]
+    KernelMissing {
+        /// The kernel.
+        symbol: &'static str,
+    },
+    /// The driver can load neither the machine code nor the PTX of a kernel.
+    #[error("the driver cannot load kernel {symbol}: {reason}")]
+    KernelRefused {
+        /// The kernel.
+        symbol: &'static str,
+        /// What the driver said, with its compiler's log.
+        reason: String,
+    },
+    /// A launch has more parameters than any kernel of this library.
+    #[error("kernel {symbol} is launched with {count} parameters; at most {limit} are supported")]
+    TooManyParameters {
+        /// The kernel.
+        symbol: &'static str,
+        /// Given.
+        count: usize,
+        /// Supported.
+        limit: usize,
+    },
+    /// A tensor map that the TMA unit cannot use.
+    #[error("illegal tensor map: {0}")]
+    TensorMap(#[from] TensorMapError),
+
+    // Shapes.
+    /// The tensor has more bytes than an address can count.
+    #[error("a tensor of shape {shape} is larger than the address space")]
+    ShapeOverflow {
+        /// Its shape.
+        shape: Shape,
+    },
+    /// A dimension is beyond what the kernels can index.
+    #[error("{operand} has {dim} {value}; at most {limit} is supported")]
+    DimensionTooLarge {
+        /// The tensor.
+        operand: Operand,
+        /// The dimension.
+        dim: Dim,
+        /// Given.
+        value: usize,
+        /// Supported.
+        limit: usize,
+    },
+    /// The problem has more tiles of queries than a launch can count.
+    #[error("the problem has {tiles} work tiles; at most {limit} are supported: split the batch")]
+    TooManyTiles {
+        /// Tiles of queries over all heads and sequences.
+        tiles: u64,
+        /// Supported.
+        limit: u64,
+    },
+    /// No kernel computes this head dimension.
+    #[error("head_dim {head_dim} is not supported: it must be a multiple of 8 from 8 to 256")]
+    HeadDim {
+        /// Given.
+        head_dim: usize,
+    },
+    /// A tensor's dimension disagrees with that of q (or, for v, of k).
+    #[error("{operand} has {dim} {found}, but {expected} is needed to agree with the other tensors")]
+    ShapeMismatch {
+        /// The tensor.
+        operand: Operand,
+        /// The dimension.
+        dim: Dim,
+        /// What the others say.
+        expected: usize,
+        /// Given.
+        found: usize,
+    },
+    /// Query heads cannot be shared out evenly over K/V heads.
+    #[error("{heads_q} query heads are not a multiple of {heads_kv} key/value heads")]
+    HeadRatio {
+        /// Heads of q.
+        heads_q: usize,
+        /// Heads of k and v.
+        heads_kv: usize,
+    },
+    /// All tensors of a call must have one element type.
+    #[error("{operand} has element type {}, but q has {}", .found.name(), .expected.name())]
+    DtypeMismatch {
+        /// The tensor.
+        operand: Operand,
+        /// Element type of q.
+        expected: Dtype,
+        /// Given.
+        found: Dtype,
+    },
+    /// The softmax scale is not a positive number of ordinary size.
+    #[error("softmax scale {scale} is not supported: it must be positive, finite and not denormal")]
+    Scale {
+        /// Given.
+        scale: f32,
+    },
+
+    // Memory.
+    /// The address is null.
+    #[error("{operand} is a null pointer")]
+    NullPointer {
+        /// The tensor.
+        operand: Operand,
+    },
+    /// The address is not in device memory.
+    #[error("{operand} at {ptr:#x} is not device memory")]
+    NotDevicePointer {
+        /// The tensor.
+        operand: Operand,
+        /// Its address.
+        ptr: u64,
+    },
+    /// The address belongs to another device.
+    #[error("{operand} at {ptr:#x} is memory of device {found}, but the stream is of device {expected}")]
+    WrongDevice {
+        /// The tensor.
+        operand: Operand,
+        /// Its address.
+        ptr: u64,
+        /// The device that owns it.
+        found: usize,
+        /// The device of the stream.
+        expected: usize,
+    },
+    /// The address is not aligned.
+    #[error("{operand} at {ptr:#x} is not aligned to {required} bytes")]
+    Misaligned {
+        /// The tensor.
+        operand: Operand,
+        /// Its address.
+        ptr: u64,
+        /// Bytes.
+        required: u64,
+    },
+    /// The memory behind the address is smaller than shape and strides say.
+    #[error("{operand} reaches over {needed} bytes, but has only {given}")]
+    TooSmall {
+        /// The tensor.
+        operand: Operand,
+        /// Bytes from the first to the last element.
+        needed: usize,
+        /// Bytes that there are.
+        given: usize,
+    },
+    /// A stride is not a multiple of 16 bytes, so TMA cannot step by it.
+    #[error("{operand} has {dim} stride {stride} (elements); it must be a multiple of {multiple}")]
+    StrideMisaligned {
+        /// The tensor.
+        operand: Operand,
+        /// The dimension.
+        dim: Dim,
+        /// Given, in elements.
+        stride: usize,
+        /// In elements.
+        multiple: usize,
+    },
+    /// A stride is beyond what a tensor map holds.
+    #[error("{operand} has {dim} stride {stride} (elements); it must be less than {limit}")]
+    StrideTooLarge {
+        /// The tensor.
+        operand: Operand,
+        /// The dimension.
+        dim: Dim,
+        /// Given, in elements.
+        stride: usize,
+        /// In elements.
+        limit: usize,
+    },
+    /// Two elements of the output share an address.
+    #[error("out has elements that overlap: its {dim} stride is {stride} (elements), but {needed} lie within one step")]
+    OverlappingOutput {
+        /// The dimension.
+        dim: Dim,
+        /// Given, in elements.
+        stride: usize,
+        /// Elements that the dimensions of smaller stride reach over.
+        needed: usize,
+    },
+    /// An output's memory overlaps that of another tensor.
+    #[error("the memory of {output} overlaps that of {other}")]
+    Aliasing {
+        /// The output.
+        output: Operand,
+        /// The other tensor.
+        other: Operand,
+    },
+    /// Host data and tensor disagree in length.
+    #[error("the tensor's memory has {expected} elements, but {found} were given")]
+    DataLength {
+        /// Elements of the tensor's memory.
+        expected: usize,
+        /// Given.
+        found: usize,
+    },
+    /// Host data and tensor disagree in element type.
+    #[error("the tensor has element type {}, but {} was asked for", .expected.name(), .found.name())]
+    ElementType {
+        /// Of the tensor.
+        expected: Dtype,
+        /// Of the host data.
+        found: Dtype,
+    },
+}
+
+fn version(encoded: u32) -> String {
+    format!("{}.{}", encoded / 1000, encoded % 1000 / 10)
+}
