@@ -1,12 +1,29 @@
 //! The build as a whole.
 
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use flashcore_kernels::entry::{Entry, Opcodes};
+use rayon::prelude::*;
 
-use crate::{DeviceToolchain, Ptxas, Resources, Result};
+use crate::compile::Compilation;
+use crate::gates::{self, GateError};
+use crate::{DeviceToolchain, Error, Ptxas, Resources, Result, finish, opcodes};
 
 /// Builds entry points of the device crate into a folder: `<symbol>.ptx` and, with an assembler, `<symbol>.cubin`.
+///
+/// ```no_run
+/// use flashcore_ptx_builder::{Builder, Ptxas};
+///
+/// let entries: Vec<_> = flashcore_kernels::entry::entries().collect();
+/// let report = Builder::new("kernels-device", "target/flashcore/kernels")
+///     .ptxas(Ptxas::find("target".as_ref()))
+///     .build(&entries)?;
+/// println!("{} kernels in {:.1} s", report.artifacts.len(), report.rustc_seconds + report.ptxas_seconds);
+/// # Ok::<(), flashcore_ptx_builder::Error>(())
+/// ```
 pub struct Builder<'a> {
     kernels_dir: PathBuf,
     out_dir: PathBuf,
@@ -22,7 +39,7 @@ pub struct Builder<'a> {
 pub enum Step {
     /// rustc compiles the device crate.
     Compiling,
-    /// ptxas works on the entries; this many of `total` are done.
+    /// Entries are finished, assembled and checked; this many of `total` are done.
     Assembling {
         /// Entries done.
         done: usize,
@@ -39,10 +56,10 @@ pub struct BuildReport {
     pub artifacts: Vec<Artifact>,
     /// Wall-clock seconds of cargo and rustc.
     pub rustc_seconds: f64,
-    /// Wall-clock seconds of the assembler, all entries in parallel.
+    /// Wall-clock seconds of finishing, assembling and checking; entries are worked on in parallel.
     pub ptxas_seconds: f64,
-    /// Entries whose machine code was still fresh.
-    pub reused: usize,
+    /// What cargo said while it compiled, warnings included.
+    pub compiler_log: String,
 }
 
 /// One built entry point.
@@ -59,8 +76,8 @@ pub struct Artifact {
     pub resources: Option<Resources>,
     /// Instructions counted in the PTX.
     pub counts: Opcodes,
-    /// Seconds that ptxas took; 0 if its result was still fresh.
-    pub ptxas_seconds: f64,
+    /// Seconds that ptxas took; `None` if it did not run, because there is none or its last result was still fresh.
+    pub ptxas_seconds: Option<f64>,
 }
 
 impl<'a> Builder<'a> {
@@ -99,16 +116,111 @@ impl<'a> Builder<'a> {
         self.observer = Box::new(observer);
         self
     }
-}
 
-impl Builder<'_> {
-    /// Compiles, finishes, assembles and checks `entries`.
+    /// Compiles, finishes, assembles and checks `entries`. What did not change since the last build into the same
+    /// folder is not made again, but it is checked again.
     ///
     /// # Errors
-    /// See [`crate::Error`]; broken rules of all kernels are reported together.
+    /// See [`Error`]; broken rules of all kernels are reported together.
     pub fn build(&self, entries: &[Entry]) -> Result<BuildReport> {
-        let _ = (DeviceToolchain::find()?, &self.kernels_dir, &self.out_dir as &Path, &self.observer);
-        let _ = (&self.features, self.line_tables, &self.ptxas, entries);
-        unimplemented!()
+        let toolchain = DeviceToolchain::find()?;
+        fs::create_dir_all(&self.out_dir).map_err(Error::io("could not create", &self.out_dir))?;
+        let out_dir = self.out_dir.canonicalize().map_err(Error::io("could not find", &self.out_dir))?;
+
+        (self.observer)(Step::Compiling);
+        let started = Instant::now();
+        let compiled = Compilation {
+            kernels_dir: &self.kernels_dir,
+            target_dir: &out_dir.join("cargo"),
+            features: &self.features,
+            line_tables: self.line_tables,
+        }
+        .run(&toolchain)?;
+        let rustc_seconds = started.elapsed().as_secs_f64();
+
+        let started = Instant::now();
+        let (artifacts, failures) = self.finish_all(&compiled.ptx, entries, &out_dir)?;
+        if !failures.is_empty() {
+            return Err(Error::Gates { failures, out_dir });
+        }
+        let ptxas_seconds = started.elapsed().as_secs_f64();
+        Ok(BuildReport { artifacts, rustc_seconds, ptxas_seconds, compiler_log: compiled.log })
     }
+
+    fn finish_all(
+        &self,
+        module: &str,
+        entries: &[Entry],
+        out_dir: &Path,
+    ) -> Result<(Vec<Artifact>, Vec<GateError>)> {
+        let finished = finish::finish(module, entries)?;
+        let (done, total) = (AtomicUsize::new(0), entries.len());
+        (self.observer)(Step::Assembling { done: 0, total });
+        let results: Vec<_> = entries
+            .par_iter()
+            .zip(&finished)
+            .map(|(entry, ptx)| {
+                let result = self.finish_entry(entry, ptx, out_dir);
+                let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+                (self.observer)(Step::Assembling { done, total });
+                result
+            })
+            .collect::<Result<_>>()?;
+        let (artifacts, failures): (_, Vec<_>) = results.into_iter().unzip();
+        Ok((artifacts, failures.concat()))
+    }
+
+    /// Writes, assembles and checks one entry.
+    fn finish_entry(&self, entry: &Entry, text: &str, out_dir: &Path) -> Result<(Artifact, Vec<GateError>)> {
+        let path = |extension: &str| out_dir.join(format!("{}.{extension}", entry.symbol));
+        let (ptx, cubin, log) = (path("ptx"), path("cubin"), path("ptxas.log"));
+        if fs::read_to_string(&ptx).ok().as_deref() != Some(text) {
+            // What was made from the former text must not outlive it.
+            for stale in [&log, &cubin] {
+                fs::remove_file(stale)
+                    .or_else(ignore_missing)
+                    .map_err(Error::io("could not remove", stale))?;
+            }
+            fs::write(&ptx, text).map_err(Error::io("could not write", &ptx))?;
+        }
+        let counts = opcodes::count(text);
+        let mut failures = gates::check_ptx(entry, text, counts);
+        let mut artifact =
+            Artifact { entry: *entry, ptx, cubin: None, resources: None, counts, ptxas_seconds: None };
+        if let Some(ptxas) = &self.ptxas {
+            let (said, seconds) = self.assemble(ptxas, &artifact, &cubin, &log)?;
+            let resources = Resources::parse(&said);
+            failures.extend(gates::check_machine_code(entry, resources, &said));
+            artifact.cubin = Some(cubin);
+            artifact.resources = Some(resources);
+            artifact.ptxas_seconds = seconds;
+        }
+        Ok((artifact, failures))
+    }
+
+    /// What ptxas says, and how long it took if it had to run: the log of the last run, written after its machine
+    /// code, tells whether that is still good.
+    fn assemble(
+        &self,
+        ptxas: &Ptxas,
+        artifact: &Artifact,
+        cubin: &Path,
+        log: &Path,
+    ) -> Result<(String, Option<f64>)> {
+        let identity = ptxas.identity(self.line_tables);
+        let last = fs::read_to_string(log).unwrap_or_default();
+        if let Some((of, said)) = last.split_once('\n').filter(|_| cubin.is_file())
+            && of == identity
+        {
+            return Ok((said.to_owned(), None));
+        }
+        let started = Instant::now();
+        let said = ptxas.assemble(artifact.entry.symbol, &artifact.ptx, cubin, self.line_tables)?;
+        fs::write(log, format!("{identity}\n{said}")).map_err(Error::io("could not write", log))?;
+        Ok((said, Some(started.elapsed().as_secs_f64())))
+    }
+}
+
+fn ignore_missing(error: std::io::Error) -> std::io::Result<()> {
+    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }

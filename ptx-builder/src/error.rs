@@ -10,7 +10,9 @@ use crate::gates::GateError;
 #[non_exhaustive]
 pub enum Error {
     /// No toolchain of the pinned version with the sources of `core` was found.
-    #[error("no device toolchain (rustc {version} with the sources of core): run `cargo xtask setup`\n{looked}")]
+    #[error(
+        "no device toolchain (rustc {version} with the sources of core): run `cargo xtask setup`\n{looked}"
+    )]
     NoToolchain {
         /// The version that the device crate pins.
         version: &'static str,
@@ -26,12 +28,6 @@ pub enum Error {
         status: ExitStatus,
         /// What cargo said.
         log: String,
-    },
-    /// cargo succeeded but left no assembly text.
-    #[error("rustc left no assembly text in {}", dir.display())]
-    NoAssembly {
-        /// The folder where it was expected.
-        dir: PathBuf,
     },
     /// The PTX lacks an entry point of the table.
     #[error("{kernel}: the PTX has no entry point of this name")]
@@ -60,8 +56,13 @@ pub enum Error {
         log: String,
     },
     /// One or more kernels break a rule; all of them are listed.
-    #[error("{}", join(.0))]
-    Gates(Vec<GateError>),
+    #[error("{}\nthe PTX is in {}", join(.failures), out_dir.display())]
+    Gates {
+        /// The broken rules.
+        failures: Vec<GateError>,
+        /// Where the PTX lies.
+        out_dir: PathBuf,
+    },
     /// A file could not be read or written, or a program not started.
     #[error("{what} {}: {source}", path.display())]
     Io {

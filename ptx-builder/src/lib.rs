@@ -12,8 +12,10 @@ mod compile;
 mod error;
 pub mod finish;
 pub mod gates;
+mod in_flight;
 pub mod opcodes;
 pub mod ptxas;
+mod statements;
 pub mod toolchain;
 
 pub use build::{Artifact, BuildReport, Builder, Step};

@@ -30,10 +30,23 @@ pub struct Resources {
     pub static_smem_bytes: u32,
 }
 
-/// An assembled kernel.
-pub(crate) struct Assembled {
-    /// What ptxas printed.
-    pub(crate) log: String,
+impl Resources {
+    /// What the output of `ptxas -v` for one entry says; functions that it calls add their spills and stack.
+    pub fn parse(log: &str) -> Resources {
+        let sum = |unit: &str| log.lines().filter_map(|line| before(line, unit)).sum::<u32>();
+        Resources {
+            registers: log.lines().find_map(|line| before(line, " registers")).unwrap_or_default(),
+            spill_bytes: sum(" bytes spill stores") + sum(" bytes spill loads"),
+            stack_bytes: sum(" bytes stack frame"),
+            static_smem_bytes: sum(" bytes smem"),
+        }
+    }
+}
+
+/// The number that stands before `unit` in `line`.
+fn before(line: &str, unit: &str) -> Option<u32> {
+    let (before, _) = line.split_once(unit)?;
+    before.rsplit(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 impl Ptxas {
@@ -45,7 +58,8 @@ impl Ptxas {
 
     /// The assembler at `path`, if one runs there.
     pub fn at(path: PathBuf) -> Option<Ptxas> {
-        let output = Command::new(&path).arg("--version").output().ok().filter(|output| output.status.success())?;
+        let output =
+            Command::new(&path).arg("--version").output().ok().filter(|output| output.status.success())?;
         let version = parse_version(&String::from_utf8_lossy(&output.stdout))?;
         Some(Ptxas { path, version })
     }
@@ -65,8 +79,14 @@ impl Ptxas {
         format!("ptxas {} {}", self.version, arguments(line_tables).join(" "))
     }
 
-    /// Assembles `ptx` into `cubin`.
-    pub(crate) fn assemble(&self, kernel: &str, ptx: &Path, cubin: &Path, line_tables: bool) -> Result<Assembled> {
+    /// Assembles `ptx` into `cubin`; the result is what ptxas printed.
+    pub(crate) fn assemble(
+        &self,
+        kernel: &str,
+        ptx: &Path,
+        cubin: &Path,
+        line_tables: bool,
+    ) -> Result<String> {
         let output = Command::new(&self.path)
             .args(arguments(line_tables))
             .arg(ptx)
@@ -79,7 +99,7 @@ impl Ptxas {
         if !output.status.success() {
             return Err(Error::Assemble { kernel: kernel.to_owned(), ptx: ptx.to_owned(), log });
         }
-        Ok(Assembled { log })
+        Ok(log)
     }
 }
 
@@ -97,24 +117,59 @@ fn candidates(workspace_target: &Path) -> Vec<PathBuf> {
     }
     let mut found = Vec::new();
     let toolkits = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(std::env::var_os);
-    found.extend(installed(workspace_target));
+    found.extend(installed(workspace_target, "ptxas"));
     found.extend(toolkits.map(|home| Path::new(&home).join("bin/ptxas")));
-    found.extend(std::env::var_os("PATH").iter().flat_map(std::env::split_paths).map(|bin| bin.join("ptxas")));
+    found
+        .extend(std::env::var_os("PATH").iter().flat_map(std::env::split_paths).map(|bin| bin.join("ptxas")));
     found
 }
 
-/// Where `cargo xtask setup` puts PyPI's packages.
+/// Where `cargo xtask setup` puts NVIDIA's packages from PyPI.
 pub fn package_dir(workspace_target: &Path) -> PathBuf {
     workspace_target.join("flashcore/ptxas-venv")
 }
 
-/// The assembler in [`package_dir`], if it is there.
-pub fn installed(workspace_target: &Path) -> Option<PathBuf> {
-    Some(package_dir(workspace_target).join("nvidia/cu13/bin/ptxas")).filter(|path| path.is_file())
+/// `program` (such as `ptxas` or `nvdisasm`) in [`package_dir`], if it is there.
+pub fn installed(workspace_target: &Path, program: &str) -> Option<PathBuf> {
+    // A virtual environment has site-packages below lib/pythonX.Y; `pip install --target` has them at the top.
+    let root = package_dir(workspace_target);
+    let pythons = std::fs::read_dir(root.join("lib")).into_iter().flatten().flatten();
+    let sites = pythons.map(|python| python.path().join("site-packages")).chain([root]);
+    sites.map(|site| site.join("nvidia/cu13/bin").join(program)).find(|path| path.is_file())
 }
 
 /// `Cuda compilation tools, release 13.0, V13.0.88` -> `13.0.88`.
 fn parse_version(text: &str) -> Option<String> {
     let (_, rest) = text.split_once(", V")?;
     rest.split_whitespace().next().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resources_are_read_from_the_output() {
+        let log = "\
+            ptxas info    : Compiling entry function 'k' for 'sm_90a'\n\
+            ptxas info    : Function properties for k\n    \
+                16 bytes stack frame, 8 bytes spill stores, 4 bytes spill loads\n\
+            ptxas info    : Used 168 registers, used 16 barriers, 1104 bytes smem, 464 bytes cmem[0]\n";
+        let expected =
+            Resources { registers: 168, spill_bytes: 12, stack_bytes: 16, static_smem_bytes: 1104 };
+        assert_eq!(Resources::parse(log), expected);
+    }
+
+    #[test]
+    fn the_version_is_read() {
+        let text =
+            "ptxas: NVIDIA (R) Ptx optimizing assembler\nCuda compilation tools, release 13.0, V13.0.88\n";
+        assert_eq!(parse_version(text).as_deref(), Some("13.0.88"));
+        assert_eq!(parse_version("GNU as 2.40"), None);
+    }
+
+    #[test]
+    fn what_is_no_assembler_is_not_taken() {
+        assert_eq!(Ptxas::at("/bin/true".into()), None);
+    }
 }

@@ -79,7 +79,10 @@ fn is_pinned(name: &str) -> bool {
 /// The second word of `program --version`.
 fn version_of(program: &Path) -> Result<String, String> {
     let text = output(program, &["--version"])?;
-    text.split_whitespace().nth(1).map(str::to_owned).ok_or_else(|| format!("{} told no version", program.display()))
+    text.split_whitespace()
+        .nth(1)
+        .map(str::to_owned)
+        .ok_or_else(|| format!("{} told no version", program.display()))
 }
 
 fn output(program: &Path, arguments: &[&str]) -> Result<String, String> {
