@@ -11,7 +11,7 @@ use std::fmt::Write;
 
 use flashcore_kernels::entry::Entry;
 
-use crate::statements::code;
+use crate::statements::{code, without_block_comments};
 use crate::{Error, Result};
 
 /// The finished PTX of each of `entries`, from the text of the module that rustc wrote.
@@ -19,7 +19,8 @@ use crate::{Error, Result};
 /// # Errors
 /// [`Error::MissingEntry`] if the module lacks one of them; [`Error::MalformedPtx`] if it is no PTX module.
 pub fn finish(module: &str, entries: &[Entry]) -> Result<Vec<String>> {
-    let module = Module::parse(module)?;
+    let module = without_block_comments(module);
+    let module = Module::parse(&module)?;
     entries.iter().map(|entry| module.only(entry)).collect()
 }
 

@@ -42,6 +42,19 @@ pub(crate) fn registers(text: &str) -> impl Iterator<Item = &str> {
     words.filter(|word| word.starts_with('%'))
 }
 
+/// `ptx` without its block comments; lines keep their numbers.
+pub(crate) fn without_block_comments(ptx: &str) -> String {
+    let mut text = String::with_capacity(ptx.len());
+    let mut rest = ptx;
+    while let Some((before, after)) = rest.split_once("/*") {
+        let (comment, behind) = after.split_once("*/").unwrap_or((after, ""));
+        text.push_str(before);
+        text.extend(comment.chars().filter(|&c| c == '\n'));
+        rest = behind;
+    }
+    text + rest
+}
+
 /// `line` without its comment.
 pub(crate) fn code(line: &str) -> &str {
     line.split_once("//").map_or(line, |(code, _)| code).trim()
@@ -51,7 +64,7 @@ pub(crate) fn code(line: &str) -> &str {
 pub(crate) fn statements(ptx: &str) -> Vec<Statement> {
     let mut statements = Vec::new();
     let mut open: Option<Statement> = None;
-    for (line, text) in (1..).zip(ptx.lines()) {
+    for (line, text) in (1..).zip(without_block_comments(ptx).lines()) {
         let mut rest = code(text);
         while !rest.is_empty() {
             if let Some(statement) = &mut open {
@@ -105,6 +118,13 @@ mod tests {
             (Kind::Instruction, 4, "wgmma.mma_async {%r1, %r2}, %rd1"),
         ];
         assert_eq!(texts, expected.map(|(kind, line, text)| (kind, line, text.to_owned())));
+    }
+
+    #[test]
+    fn comments_are_no_code_and_move_no_line() {
+        let ptx = "/* %r1; */ // bar.sync 0;\n/* two\nlines */ ret;\n";
+        let expected = Statement { kind: Kind::Instruction, line: 3, text: "ret".to_owned() };
+        assert_eq!(statements(ptx), [expected]);
     }
 
     #[test]
