@@ -83,14 +83,14 @@ impl Variant {
         REGISTER_FILE / self.threads() / 8 * 8
     }
 
-    /// Registers of a producer thread after it gave the rest away (`setmaxnreg.dec`).
-    pub const fn producer_registers(&self) -> u32 {
-        if self.consumers() == 2 { 24 } else { 32 }
-    }
-
-    /// Registers of a consumer thread after it took them (`setmaxnreg.inc`).
-    pub const fn consumer_registers(&self) -> u32 {
-        if self.consumers() == 2 { 240 } else { 160 }
+    /// Registers of a thread of (the producer, a consumer) after `setmaxnreg` moved them.
+    pub const fn role_registers(&self) -> (u32, u32) {
+        match (self.consumers(), self.head_dim) {
+            // Four slabs a tile: the producer keeps more addresses.
+            (2, 256) => (40, 232),
+            (2, _) => (24, 240),
+            _ => (32, 160),
+        }
     }
 
     /// Whether consumers take turns on the tensor cores, so that one computes its softmax while another
@@ -114,10 +114,11 @@ impl Variant {
         assert!(stages >= 2, "K of the next step loads while this step computes");
         assert!(self.head_dim.is_multiple_of(64) && self.head_dim <= 256, "whole 128-byte slabs; N of PV at most 256");
         assert!(self.smem().bytes <= SMEM_LIMIT, "shared memory");
-        let registers = WARPGROUP_THREADS * (self.producer_registers() + self.consumers() * self.consumer_registers());
+        let (producer, consumer) = self.role_registers();
+        let registers = WARPGROUP_THREADS * (producer + self.consumers() * consumer);
         assert!(registers <= REGISTER_FILE, "registers after setmaxnreg");
         // Live at the peak: scores (f32), probabilities (packed pairs), output (f32), and room for addresses and state.
         let live = block_n / 2 + block_n / 4 + self.head_dim / 2 + 28;
-        assert!(live <= self.consumer_registers(), "registers of a consumer");
+        assert!(live <= consumer, "registers of a consumer");
     }
 }

@@ -1,0 +1,47 @@
+//! Clusters: CTAs that run together and see each other's shared memory.
+
+use core::arch::asm;
+
+use super::intrinsics;
+use super::smem::SmemAddr;
+
+/// `%cluster_ctarank`: rank of this CTA in its cluster.
+#[inline(always)]
+pub fn rank() -> u32 {
+    let rank: u32;
+    // SAFETY: reads a special register.
+    unsafe { asm!("mov.u32 {0}, %cluster_ctarank;", out(reg32) rank, options(pure, nomem, nostack)) };
+    rank
+}
+
+/// `mapa.shared::cluster.u32` (ISA 9.7.9.23): the address of `address` in CTA `rank` of the cluster.
+#[inline(always)]
+pub fn map_shared(address: SmemAddr, rank: u32) -> u32 {
+    let mapped: u32;
+    // SAFETY: computes an address.
+    unsafe {
+        asm!("mapa.shared::cluster.u32 {0}, {1}, {2};", out(reg32) mapped, in(reg32) address.0, in(reg32) rank,
+            options(pure, nomem, nostack))
+    };
+    mapped
+}
+
+/// `barrier.cluster.arrive.aligned` (ISA 9.7.13.3): arrives with release semantics.
+///
+/// # Safety
+/// All threads of the warp execute it together; every thread of the cluster arrives, then waits.
+#[inline(always)]
+pub unsafe fn arrive() {
+    // SAFETY: the caller's.
+    unsafe { intrinsics::cluster_arrive() }
+}
+
+/// `barrier.cluster.wait.aligned` (ISA 9.7.13.3): waits for all threads of the cluster, with acquire semantics.
+///
+/// # Safety
+/// As [`arrive`], which went before.
+#[inline(always)]
+pub unsafe fn wait() {
+    // SAFETY: the caller's.
+    unsafe { intrinsics::cluster_wait() }
+}

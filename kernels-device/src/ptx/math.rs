@@ -1,0 +1,67 @@
+//! Single-instruction arithmetic, flushing denormals, without slow paths: the number of instructions never
+//! depends on the data.
+//!
+//! Results are `lateout`: with `out` a result may not share a register with an operand, which costs a copy wherever a
+//! value is updated in place, and such a copy of an accumulator may land beside products in flight.
+
+use core::arch::asm;
+
+use crate::config::Dtype;
+
+macro_rules! f32_op {
+    ($(#[$doc:meta])* $name:ident($($arg:ident),*) = $asm:literal) => {
+        $(#[$doc])*
+        #[inline(always)]
+        pub fn $name($($arg: f32),*) -> f32 {
+            let result: f32;
+            // SAFETY: arithmetic on registers.
+            unsafe { asm!($asm, $($arg = in(reg32) $arg,)* d = lateout(reg32) result, options(pure, nomem, nostack)) };
+            result
+        }
+    };
+}
+
+f32_op!(
+    /// `ex2.approx.ftz.f32` (ISA 9.7.3.22): 2 to the x, within 2 ulp; 0 for minus infinity.
+    exp2(x) = "ex2.approx.ftz.f32 {d}, {x};"
+);
+f32_op!(
+    /// `lg2.approx.ftz.f32` (ISA 9.7.3.20): base-2 logarithm; minus infinity for 0.
+    log2(x) = "lg2.approx.ftz.f32 {d}, {x};"
+);
+f32_op!(
+    /// `rcp.approx.ftz.f32` (ISA 9.7.3.14): 1 / x, within 1 ulp.
+    reciprocal(x) = "rcp.approx.ftz.f32 {d}, {x};"
+);
+f32_op!(
+    /// `max.ftz.f32` (ISA 9.7.3.12): the larger one; a NaN loses against a number.
+    max(a, b) = "max.ftz.f32 {d}, {a}, {b};"
+);
+f32_op!(
+    /// `fma.rn.ftz.f32` (ISA 9.7.3.6): a * b + c, rounded once.
+    fma(a, b, c) = "fma.rn.ftz.f32 {d}, {a}, {b}, {c};"
+);
+f32_op!(
+    /// `mul.rn.ftz.f32` (ISA 9.7.3.5).
+    mul(a, b) = "mul.rn.ftz.f32 {d}, {a}, {b};"
+);
+f32_op!(
+    /// `add.rn.ftz.f32` (ISA 9.7.3.3).
+    add(a, b) = "add.rn.ftz.f32 {d}, {a}, {b};"
+);
+
+/// `cvt.rn.{f16x2,bf16x2}.f32` (ISA 9.7.9.22): two elements packed into one register, `low` in its low half.
+#[inline(always)]
+pub fn pack(dtype: Dtype, low: f32, high: f32) -> u32 {
+    let packed: u32;
+    // SAFETY: arithmetic on registers. The instruction names the upper half first.
+    unsafe {
+        match dtype {
+            Dtype::F16 => asm!("cvt.rn.f16x2.f32 {0}, {1}, {2};", lateout(reg32) packed, in(reg32) high, in(reg32) low,
+                options(pure, nomem, nostack)),
+            Dtype::Bf16 => asm!("cvt.rn.bf16x2.f32 {0}, {1}, {2};", lateout(reg32) packed, in(reg32) high, in(reg32) low,
+                options(pure, nomem, nostack)),
+        }
+    }
+    packed
+}

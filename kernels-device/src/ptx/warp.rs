@@ -1,0 +1,114 @@
+//! Threads: who am I, talk within a warp, wait for others, move registers between warpgroups.
+
+use core::arch::{asm, nvptx};
+
+use super::intrinsics;
+
+/// All lanes of a warp.
+pub const FULL_MASK: u32 = u32::MAX;
+
+/// `%tid.x`.
+#[inline(always)]
+pub fn thread_index() -> u32 {
+    // SAFETY: reads a special register.
+    unsafe { nvptx::_thread_idx_x() as u32 }
+}
+
+/// `%ctaid.x`.
+#[inline(always)]
+pub fn cta_index() -> u32 {
+    // SAFETY: reads a special register.
+    unsafe { nvptx::_block_idx_x() as u32 }
+}
+
+/// `%nctaid.x`.
+#[inline(always)]
+pub fn cta_count() -> u32 {
+    // SAFETY: reads a special register.
+    unsafe { nvptx::_grid_dim_x() as u32 }
+}
+
+/// `shfl.sync.bfly.b32` (ISA 9.7.9.6): the value of the lane whose number differs in the bits of `lane_mask`.
+///
+/// # Safety
+/// All lanes of the warp execute it together.
+#[inline(always)]
+pub unsafe fn shuffle_xor(value: f32, lane_mask: u32) -> f32 {
+    // SAFETY: the caller's.
+    f32::from_bits(unsafe { intrinsics::shfl_bfly(FULL_MASK, value.to_bits(), lane_mask, 31) })
+}
+
+/// `shfl.sync.idx.b32` from lane 0: tells the compiler that a value is the same in the whole warp.
+///
+/// # Safety
+/// All lanes of the warp execute it together.
+#[inline(always)]
+pub unsafe fn broadcast(value: u32) -> u32 {
+    // SAFETY: the caller's.
+    unsafe { intrinsics::shfl_idx(FULL_MASK, value, 0, 31) }
+}
+
+/// `bar.warp.sync` (ISA 9.7.13.2): all lanes wait for each other; their memory accesses before it are visible after.
+///
+/// # Safety
+/// All lanes of the warp execute it.
+#[inline(always)]
+pub unsafe fn sync_warp() {
+    // SAFETY: the caller's.
+    unsafe { intrinsics::bar_warp_sync(FULL_MASK) }
+}
+
+/// `elect.sync` (ISA 9.7.13.16): true in exactly one lane of the warp.
+///
+/// # Safety
+/// All lanes of the warp execute it together.
+#[inline(always)]
+pub unsafe fn elect_one() -> bool {
+    let elected: u32;
+    // SAFETY: the caller's.
+    unsafe {
+        asm!("{{", ".reg .pred p;", "elect.sync _|p, 0xffffffff;", "selp.u32 {0}, 1, 0, p;", "}}",
+            out(reg32) elected, options(nostack))
+    };
+    elected != 0
+}
+
+/// `bar.sync id, threads` (ISA 9.7.13.1): waits until `threads` threads came to named barrier `id`.
+///
+/// # Safety
+/// All lanes of the warp execute it together; all users of `id` agree on `threads`.
+#[inline(always)]
+pub unsafe fn barrier_sync(id: u32, threads: u32) {
+    // SAFETY: the caller's.
+    unsafe { intrinsics::barrier_sync(id, threads) }
+}
+
+/// `bar.arrive id, threads` (ISA 9.7.13.1): counts this warp at named barrier `id` and goes on.
+///
+/// # Safety
+/// As [`barrier_sync`]; somebody waits.
+#[inline(always)]
+pub unsafe fn barrier_arrive(id: u32, threads: u32) {
+    // SAFETY: the caller's.
+    unsafe { intrinsics::barrier_arrive(id, threads) }
+}
+
+/// `setmaxnreg.dec.sync.aligned.u32` (ISA 9.7.19.5): gives registers back until `REGISTERS` a thread are left.
+///
+/// # Safety
+/// All warps of the warpgroup execute it; the kernel has launch bounds; no thread holds more than that.
+#[inline(always)]
+pub unsafe fn shrink_registers(registers: u32) {
+    // SAFETY: the caller's.
+    unsafe { intrinsics::setmaxnreg_dec(registers) }
+}
+
+/// `setmaxnreg.inc.sync.aligned.u32` (ISA 9.7.19.5): waits for registers and takes them, up to `REGISTERS` a thread.
+///
+/// # Safety
+/// As [`shrink_registers`]; the CTA has or will have that many to give.
+#[inline(always)]
+pub unsafe fn grow_registers(registers: u32) {
+    // SAFETY: the caller's.
+    unsafe { intrinsics::setmaxnreg_inc(registers) }
+}

@@ -1,0 +1,126 @@
+//! Online softmax (Milakov and Gimelshein 2018; FlashAttention, Dao et al. 2022): scores come a tile at a time, the
+//! running maximum and sum of each row are kept, and what was summed under an older maximum is rescaled.
+//!
+//! ```text
+//! m' = max(m, max_j s_j)      alpha = 2^((m - m') scale)
+//! p_j = 2^((s_j - m') scale)  l' = alpha l + sum_j p_j       O' = alpha O + P V
+//! ```
+//!
+//! `scale` includes log2(e). A thread holds two rows, and every fourth pair of columns of them; the sum stays its own
+//! until the end, the maximum is shared with the three other lanes of the quad at every tile.
+
+use crate::ptx::math::{add, exp2, fma, log2, max, mul, reciprocal};
+use crate::ptx::warp::shuffle_xor;
+use crate::ptx::wgmma::Acc;
+
+/// State of the two rows of a thread.
+pub struct Softmax {
+    row_max: [f32; 2],
+    row_sum: [f32; 2],
+    scale_log2: f32,
+}
+
+/// What [`Softmax::finish`] leaves: factors for O, and the log-sum-exp (natural log) of the two rows.
+pub struct Finished {
+    /// `1 / l`, or 0 for a row without keys.
+    pub inverse_sum: [f32; 2],
+    /// `m * scale + ln l`, minus infinity for a row without keys.
+    pub lse: [f32; 2],
+}
+
+impl Finished {
+    /// Rows that saw no key.
+    pub const NO_KEYS: Finished = Finished { inverse_sum: [0.0; 2], lse: [f32::NEG_INFINITY; 2] };
+}
+
+impl Softmax {
+    /// No key seen yet.
+    #[inline(always)]
+    pub fn new(scale_log2: f32) -> Self {
+        Softmax { row_max: [f32::NEG_INFINITY; 2], row_sum: [0.0; 2], scale_log2 }
+    }
+
+    /// Takes in a tile of scores, turns them into probabilities under the new maximum, and returns the factors
+    /// `alpha` for what was accumulated before.
+    ///
+    /// # Safety
+    /// All lanes of the warp execute it together.
+    #[inline(always)]
+    pub unsafe fn update<const R: usize>(&mut self, s: &mut Acc<R>) -> [f32; 2] {
+        let mut alpha = [0.0; 2];
+        let mut row = 0;
+        while row < 2 {
+            // SAFETY: the caller's.
+            let row_max = unsafe { quad_max(max(self.row_max[row], fragment_max(s, row))) };
+            // A row that sees no key so far: its exponents must be -inf - 0, not -inf + inf.
+            let offset = if row_max == f32::NEG_INFINITY { 0.0 } else { mul(row_max, self.scale_log2) };
+            alpha[row] = exp2(fma(self.row_max[row], self.scale_log2, -offset));
+            self.row_max[row] = row_max;
+
+            let mut sums = [0.0; 2];
+            let mut i = 2 * row;
+            while i < R {
+                s.0[i] = exp2(fma(s.0[i], self.scale_log2, -offset));
+                s.0[i + 1] = exp2(fma(s.0[i + 1], self.scale_log2, -offset));
+                sums[0] = add(sums[0], s.0[i]);
+                sums[1] = add(sums[1], s.0[i + 1]);
+                i += 4;
+            }
+            self.row_sum[row] = fma(self.row_sum[row], alpha[row], add(sums[0], sums[1]));
+            row += 1;
+        }
+        alpha
+    }
+
+    /// Adds up the sums of the quad.
+    ///
+    /// # Safety
+    /// All lanes of the warp execute it together.
+    #[inline(always)]
+    pub unsafe fn finish(&self) -> Finished {
+        let mut finished = Finished::NO_KEYS;
+        let mut row = 0;
+        while row < 2 {
+            // SAFETY: the caller's.
+            let sum = unsafe { quad_sum(self.row_sum[row]) };
+            if sum != 0.0 {
+                finished.inverse_sum[row] = reciprocal(sum);
+                let lse_log2 = fma(self.row_max[row], self.scale_log2, log2(sum));
+                finished.lse[row] = mul(lse_log2, core::f32::consts::LN_2);
+            }
+            row += 1;
+        }
+        finished
+    }
+}
+
+/// Largest of the thread's scores in one of its two rows. Two chains, so that neither waits for its own latency.
+#[inline(always)]
+fn fragment_max<const R: usize>(s: &Acc<R>, row: usize) -> f32 {
+    let mut m = [s.0[2 * row], s.0[2 * row + 1]];
+    let mut i = 2 * row + 4;
+    while i < R {
+        m[0] = max(m[0], s.0[i]);
+        m[1] = max(m[1], s.0[i + 1]);
+        i += 4;
+    }
+    max(m[0], m[1])
+}
+
+#[inline(always)]
+unsafe fn quad_max(x: f32) -> f32 {
+    // SAFETY: the caller's: the whole warp is here.
+    unsafe {
+        let x = max(x, shuffle_xor(x, 1));
+        max(x, shuffle_xor(x, 2))
+    }
+}
+
+#[inline(always)]
+unsafe fn quad_sum(x: f32) -> f32 {
+    // SAFETY: the caller's: the whole warp is here.
+    unsafe {
+        let x = add(x, shuffle_xor(x, 1));
+        add(x, shuffle_xor(x, 2))
+    }
+}
