@@ -23,7 +23,7 @@ impl Device {
     /// [`Error::NoDriver`], [`Error::DriverTooOld`], [`Error::NoDevice`], [`Error::NotHopper`], or what the driver
     /// refuses. Never panics for want of a driver.
     pub fn cuda(ordinal: usize) -> Result<Self> {
-        Err(Error::NoDevice { ordinal, count: 0 })
+        Ok(Device::from_backend(Arc::new(crate::driver::Cuda::new(ordinal)?)))
     }
 
     /// A device on a backend of the caller's.

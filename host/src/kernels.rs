@@ -3,6 +3,8 @@
 pub use flashcore_kernels::config::{Dtype, Tile, Variant};
 pub use flashcore_kernels::entry::FWD;
 
+use crate::error::{Error, Result};
+
 /// A kernel as the driver takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelImage {
@@ -14,10 +16,32 @@ pub struct KernelImage {
     pub cubin: Option<&'static [u8]>,
 }
 
-/// Every kernel of this build.
-pub static IMAGES: &[KernelImage] = &[];
+// Written by the build script: `IMAGES`, every kernel of this build, and `PTXAS_VERSION`.
+include!(concat!(env!("OUT_DIR"), "/images.rs"));
 
 /// The compiled kernel of this name.
-pub fn image(symbol: &str) -> Option<&'static KernelImage> {
-    IMAGES.iter().find(|image| image.symbol == symbol)
+///
+/// # Errors
+/// [`Error::KernelMissing`] if this build has none.
+pub fn image(symbol: &'static str) -> Result<&'static KernelImage> {
+    IMAGES.iter().find(|image| image.symbol == symbol).ok_or(Error::KernelMissing { symbol })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_variant_has_an_image() {
+        for variant in FWD {
+            let image = image(variant.symbol).unwrap();
+            assert!(image.ptx.contains(&format!(".entry {}(", variant.symbol)), "{}", variant.symbol);
+        }
+        assert_eq!(IMAGES.len(), FWD.len());
+    }
+
+    #[test]
+    fn a_kernel_of_another_name_is_missing() {
+        assert_eq!(image("fwd_hd7_f64"), Err(Error::KernelMissing { symbol: "fwd_hd7_f64" }));
+    }
 }

@@ -35,8 +35,7 @@ impl Stream {
 /// # Safety
 /// Tensors of the plan's layouts must lie at the pointers, and stay there until the kernel has completed.
 pub(crate) unsafe fn forward(stream: &Stream, plan: &Plan, pointers: &Pointers) -> Result<()> {
-    let symbol = plan.variant.symbol;
-    let kernel = kernels::image(symbol).ok_or(Error::KernelMissing { symbol })?;
+    let kernel = kernels::image(plan.variant.symbol)?;
     let [q, k, v, out] = plan.tensor_maps(pointers)?;
     let encode = |desc| stream.device().encode_tensor_map(desc);
     let maps = [encode(&q)?, encode(&k)?, encode(&v)?, encode(&out)?];

@@ -1,10 +1,15 @@
 //! The seam between the library and a machine that runs kernels. No other module calls CUDA.
 
+mod context;
+mod cuda;
 mod event;
 mod graph;
+mod module;
+mod status;
 
 use std::fmt::Debug;
 
+pub use cuda::Cuda;
 pub use event::Event;
 pub use graph::Graph;
 
