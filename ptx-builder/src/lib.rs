@@ -20,7 +20,7 @@ pub mod toolchain;
 
 pub use build::{Artifact, BuildReport, Builder, Step};
 pub use error::Error;
-pub use flashcore_kernels::entry::{Entry, Opcodes};
+pub use flashcore_kernels::entry::{Entry, Opcodes, entries};
 pub use ptxas::{Ptxas, Resources};
 pub use toolchain::DeviceToolchain;
 

@@ -1,0 +1,144 @@
+//! `build`: compiles, assembles and checks the kernels, and shows what was made.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use comfy_table::{CellAlignment, Table, presets};
+use flashcore_ptx_builder::{Artifact, BuildReport, Builder, Ptxas, Step, entries};
+use indicatif::ProgressBar;
+
+use crate::progress::{Spinner, bar};
+use crate::workspace::Workspace;
+use crate::{sass, setup};
+
+/// Compile, assemble and check all kernels, and show what was made
+#[derive(Args)]
+#[command(after_help = "Examples:\n  cargo xtask build\n  cargo xtask build --emit sass-stats --line-tables")]
+pub(crate) struct Build {
+    /// What to make
+    #[arg(long, value_enum, default_value = "cubin")]
+    emit: Emit,
+    /// Let profilers see Rust source lines
+    #[arg(long)]
+    line_tables: bool,
+    /// Put the files here instead of target/flashcore/kernels
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Emit {
+    /// PTX only
+    Ptx,
+    /// PTX and machine code
+    Cubin,
+    /// PTX and machine code, and a count of its instructions
+    SassStats,
+}
+
+impl Build {
+    pub(crate) fn run(self, workspace: &Workspace) -> Result<()> {
+        let ptxas = setup::ensure(workspace)?.ptxas.filter(|_| self.emit != Emit::Ptx);
+        let out_dir = self.out.unwrap_or_else(|| workspace.path("target/flashcore/kernels"));
+        let report = build(workspace, &out_dir, ptxas, self.line_tables)?;
+        println!("{}", table(&report)?);
+        println!("{}\n{}", summary(&report), out_dir.display());
+        if self.emit == Emit::SassStats {
+            println!("\n{}", sass::histogram(&setup::nvdisasm(workspace)?, &report.artifacts)?);
+        }
+        Ok(())
+    }
+}
+
+/// Builds every kernel into `out_dir`, with a progress bar. Warnings of the compiler are shown.
+pub(crate) fn build(
+    workspace: &Workspace,
+    out_dir: &Path,
+    ptxas: Option<Ptxas>,
+    line_tables: bool,
+) -> Result<BuildReport> {
+    let entries: Vec<_> = entries().collect();
+    let spinner = Spinner::start("compiling the device crate");
+    let bar = bar("assembling", entries.len());
+    let report = Builder::new(workspace.path("kernels-device"), out_dir)
+        .line_tables(line_tables)
+        .ptxas(ptxas)
+        .observe(|step| show(step, &bar))
+        .build(&entries);
+    bar.finish_and_clear();
+    drop(spinner);
+    let report = report?;
+    if report.compiler_log.contains("warning:") {
+        eprintln!("{}", report.compiler_log);
+    }
+    Ok(report)
+}
+
+fn show(step: Step, bar: &ProgressBar) {
+    if let Step::Assembling { done, .. } = step {
+        bar.set_position(done as u64);
+    }
+}
+
+/// One row a kernel.
+pub(crate) fn table(report: &BuildReport) -> Result<Table> {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header([
+        "kernel",
+        "PTX",
+        "cubin",
+        "regs",
+        "spills",
+        "smem",
+        "wgmma",
+        "TMA ld/st",
+        "bar sync/arrive",
+        "setmaxnreg",
+        "ptxas",
+    ]);
+    for artifact in &report.artifacts {
+        table.add_row(row(artifact)?);
+    }
+    table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
+    Ok(table)
+}
+
+fn row(artifact: &Artifact) -> Result<[String; 11]> {
+    let kib = |bytes: u64| format!("{:.1} KiB", bytes as f64 / 1024.0);
+    let size = |path: &Path| {
+        let metadata = path.metadata().with_context(|| format!("{} was just written", path.display()))?;
+        anyhow::Ok(kib(metadata.len()))
+    };
+    let resources = artifact.resources;
+    let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+    let static_smem = resources.map_or(0, |resources| resources.static_smem_bytes);
+    let counts = artifact.counts;
+    Ok([
+        artifact.entry.symbol.to_owned(),
+        size(&artifact.ptx)?,
+        or_dash(artifact.cubin.as_deref().map(size).transpose()?),
+        or_dash(resources.map(|resources| resources.registers.to_string())),
+        or_dash(resources.map(|resources| format!("{} B", resources.spill_bytes))),
+        kib(u64::from(artifact.entry.smem_bytes) + u64::from(static_smem)),
+        counts.wgmma.to_string(),
+        format!("{}/{}", counts.tma_load, counts.tma_store),
+        format!("{}/{}", counts.bar_sync, counts.bar_arrive),
+        counts.setmaxnreg.to_string(),
+        match (artifact.ptxas_seconds, &artifact.cubin) {
+            (Some(seconds), _) => format!("{seconds:.2} s"),
+            (None, Some(_)) => "fresh".to_owned(),
+            (None, None) => "-".to_owned(),
+        },
+    ])
+}
+
+/// One line on time: what was made anew and what was still fresh.
+pub(crate) fn summary(report: &BuildReport) -> String {
+    let total = report.artifacts.len();
+    let assembled = report.artifacts.iter().filter(|artifact| artifact.ptxas_seconds.is_some()).count();
+    format!(
+        "{total} kernels, every gate passed: rustc {:.1} s, ptxas {:.1} s ({assembled} of {total} assembled anew)",
+        report.rustc_seconds, report.ptxas_seconds
+    )
+}

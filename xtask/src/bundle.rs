@@ -1,0 +1,135 @@
+//! `bundle`: one folder that runs on a GPU node without Rust.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use xshell::{Shell, cmd};
+
+use crate::progress::Spinner;
+use crate::workspace::Workspace;
+use crate::{build, cargo, profile, sanitize, setup};
+
+/// A bundle is carried to other machines; it must stay small.
+const LIMIT_MIB: f64 = 60.0;
+/// Packages whose tests are about this repository or the build, and need both.
+const TESTS_AT_HOME: [&str; 2] = ["xtask", "ptx-builder"];
+/// The integration test that reads the repository's files.
+const TIDY: &str = "tidy";
+const RUN_TESTS: &str = include_str!("../scripts/run_tests.sh");
+
+/// Make one folder with everything that runs on a GPU node: lab, tests, kernels, scripts
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  cargo xtask bundle --out bundle && scp -r bundle node: && ssh node bundle/run_tests.sh"
+)]
+pub(crate) struct Bundle {
+    /// The folder, made anew
+    #[arg(long, default_value = "bundle", value_name = "DIR")]
+    out: PathBuf,
+    /// A folder that Python can import flash_attn_interface (FlashAttention-3) from; it is copied
+    #[arg(long, value_name = "DIR")]
+    with_fa3: Option<PathBuf>,
+    /// Let profilers see Rust source lines
+    #[arg(long)]
+    line_tables: bool,
+}
+
+impl Bundle {
+    pub(crate) fn run(self, workspace: &Workspace) -> Result<()> {
+        let ptxas = setup::ensure(workspace)?.ptxas;
+        let shell = &workspace.shell;
+        let out = workspace.path("").join(&self.out);
+        let marker = out.join("run_tests.sh");
+        if out.exists() && !marker.is_file() {
+            bail!("{} exists and is no bundle; name another folder", out.display());
+        }
+        shell.remove_path(&out)?;
+        shell.create_dir(out.join("tests"))?;
+        for (name, script) in
+            [("run_tests.sh", RUN_TESTS), ("sanitize.sh", sanitize::SCRIPT), ("profile.sh", profile::SCRIPT)]
+        {
+            shell.write_file(out.join(name), script)?;
+            let path = out.join(name);
+            cmd!(shell, "chmod +x {path}").quiet().run()?;
+        }
+
+        let kernels = workspace.path("target/flashcore/bundle-kernels");
+        let report = build::build(workspace, &kernels, ptxas, self.line_tables)?;
+        shell.create_dir(out.join("kernels"))?;
+        for artifact in &report.artifacts {
+            for file in std::iter::once(&artifact.ptx).chain(&artifact.cubin) {
+                shell.copy_file(file, out.join("kernels"))?;
+            }
+        }
+
+        if self.line_tables {
+            shell.set_var("FLASHCORE_LINE_TABLES", "1");
+        }
+        copy_programs(workspace, &out)?;
+        shell.copy_file(workspace.path("lab/peers.py"), &out)?;
+        copy_sources(workspace, &out.join("source"))?;
+        if let Some(fa3) = &self.with_fa3 {
+            let target = out.join("fa3");
+            cmd!(shell, "cp -rL {fa3} {target}").quiet().run()?;
+        }
+
+        let mib = size(shell, &out)? as f64 / (1024.0 * 1024.0);
+        println!(
+            "{}: {mib:.1} MiB; on the GPU node run run_tests.sh, flashcore-lab bench, sanitize.sh",
+            out.display()
+        );
+        if mib > LIMIT_MIB {
+            bail!("the bundle must not be larger than {LIMIT_MIB} MiB");
+        }
+        Ok(())
+    }
+}
+
+/// Copies lab and the test programs, release builds without symbols.
+fn copy_programs(workspace: &Workspace, out: &Path) -> Result<()> {
+    let _spinner = Spinner::start("building lab and tests");
+    let stripped = ["--release", "--config", "profile.release.strip=true"];
+    let lab = [&["build", "--package", "flashcore-lab"][..], &stripped].concat();
+    let tests = [&["test", "--workspace", "--no-run"][..], &stripped].concat();
+    let shell = &workspace.shell;
+    for program in cargo::executables(workspace, &lab)? {
+        shell.copy_file(program.path, out.join("flashcore-lab"))?;
+    }
+    for program in cargo::executables(workspace, &tests)? {
+        if TESTS_AT_HOME.contains(&program.folder.as_str()) || program.target == TIDY {
+            continue;
+        }
+        let name = if program.target.starts_with(&program.folder) {
+            program.target
+        } else {
+            format!("{}-{}", program.folder, program.target)
+        };
+        shell.copy_file(program.path, out.join("tests").join(name))?;
+    }
+    Ok(())
+}
+
+/// Copies what tests read at run time (snapshots, goldens) and what profilers show (device code), by its path in the
+/// repository.
+fn copy_sources(workspace: &Workspace, out: &Path) -> Result<()> {
+    let shell = &workspace.shell;
+    let wanted = ["*.snap", "tests/goldens", "kernels-device/src"];
+    let files =
+        cmd!(shell, "git ls-files --cached --others --exclude-standard -- {wanted...}").quiet().read()?;
+    for file in files.lines() {
+        let target = out.join(file);
+        shell.create_dir(target.parent().context("a file lies in a folder")?)?;
+        shell.copy_file(workspace.path(file), target)?;
+    }
+    Ok(())
+}
+
+/// Bytes of all files below `folder`.
+fn size(shell: &Shell, folder: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    for path in shell.read_dir(folder)? {
+        bytes += if path.is_dir() { size(shell, &path)? } else { path.metadata()?.len() };
+    }
+    Ok(bytes)
+}

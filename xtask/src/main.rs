@@ -1,0 +1,76 @@
+//! `cargo xtask <verb>`: everything one does with this repository beyond `cargo build`. One verb, one file.
+
+mod bench;
+mod build;
+mod bundle;
+mod cargo;
+mod gate;
+mod profile;
+mod progress;
+mod report;
+mod sanitize;
+mod sass;
+mod setup;
+mod test;
+mod tools;
+mod workspace;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use workspace::Workspace;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Builds, tests, times and inspects flashcore", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Setup(setup::Setup),
+    Build(build::Build),
+    Gate(gate::Gate),
+    Test(test::Test),
+    Bench(bench::Bench),
+    Report(report::Report),
+    Profile(profile::Profile),
+    Sanitize(sanitize::Sanitize),
+    Bundle(bundle::Bundle),
+}
+
+fn main() -> Result<()> {
+    let workspace = Workspace::locate()?;
+    match Cli::parse().verb {
+        Verb::Setup(verb) => verb.run(&workspace),
+        Verb::Build(verb) => verb.run(&workspace),
+        Verb::Gate(verb) => verb.run(&workspace),
+        Verb::Test(verb) => verb.run(&workspace),
+        Verb::Bench(verb) => verb.run(&workspace),
+        Verb::Report(verb) => verb.run(&workspace),
+        Verb::Profile(verb) => verb.run(&workspace),
+        Verb::Sanitize(verb) => verb.run(&workspace),
+        Verb::Bundle(verb) => verb.run(&workspace),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_verb_shows_an_example() {
+        let cli = Cli::command();
+        cli.clone().debug_assert();
+        for verb in cli.get_subcommands() {
+            let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(
+                help.contains(&format!("cargo xtask {}", verb.get_name())),
+                "{}: {help:?}",
+                verb.get_name()
+            );
+        }
+    }
+}
