@@ -1,1 +1,15 @@
-//! .
+//! How flashcore is tested: what the right answer is, how far from it a kernel may be, and on which inputs.
+//!
+//! - [`oracle`]: the exact answer in f64, and that of an ideal kernel of the same element type;
+//! - [`compare`]: whether a result is close enough, and if not, where it first fails;
+//! - [`values`]: tensors on the host, as they lie in memory; [`inputs`]: what stands in them;
+//! - [`cases`]: the shapes that the tests visit; [`grid`]: the shapes that are timed;
+//! - [`device`]: one case, run on one device; [`suite`]: tests that say why they were skipped.
+pub mod cases;
+pub mod compare;
+pub mod device;
+pub mod grid;
+pub mod inputs;
+pub mod oracle;
+pub mod suite;
+pub mod values;

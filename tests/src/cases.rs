@@ -1,0 +1,293 @@
+//! The shapes that the tests visit.
+
+use std::fmt;
+
+use flashcore::{Dtype, Shape, Strides};
+
+use crate::inputs::Fill;
+use crate::oracle::Attention;
+use crate::values::{HostTensor, Values};
+
+/// How the tensors of a case lie in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Layout {
+    /// (batch, seqlen, heads, head_dim), contiguous.
+    #[default]
+    Bshd,
+    /// (batch, heads, seqlen, head_dim), contiguous.
+    Bhsd,
+    /// Gaps after every head, token and sequence.
+    Padded,
+    /// Q, K and V are neighbours in one (batch, seqlen, 3, heads, head_dim) tensor: what a fused projection makes.
+    Packed,
+    /// All sequences and all heads read the same K and V: strides of 0.
+    Broadcast,
+}
+
+impl Layout {
+    /// Every layout.
+    pub const ALL: [Layout; 5] =
+        [Layout::Bshd, Layout::Bhsd, Layout::Padded, Layout::Packed, Layout::Broadcast];
+
+    /// Strides of an output of `shape`.
+    pub fn output(self, shape: Shape) -> Strides {
+        let Shape { seqlen, heads, head_dim, .. } = shape;
+        match self {
+            Layout::Bshd | Layout::Packed | Layout::Broadcast => {
+                Strides { batch: seqlen * heads * head_dim, seqlen: heads * head_dim, heads: head_dim }
+            }
+            Layout::Bhsd => {
+                Strides { batch: heads * seqlen * head_dim, seqlen: head_dim, heads: seqlen * head_dim }
+            }
+            Layout::Padded => {
+                let row = head_dim + 8;
+                let token = heads * row + 16;
+                Strides { batch: seqlen * token + 24, seqlen: token, heads: row }
+            }
+        }
+    }
+
+    /// Strides of Q.
+    pub fn query(self, shape: Shape) -> Strides {
+        match self {
+            Layout::Packed => tripled(self.output(shape)),
+            _ => self.output(shape),
+        }
+    }
+
+    /// Strides of K and of V.
+    pub fn key(self, shape: Shape) -> Strides {
+        match self {
+            Layout::Packed => tripled(self.output(shape)),
+            Layout::Broadcast => Strides { batch: 0, seqlen: shape.head_dim, heads: 0 },
+            _ => self.output(shape),
+        }
+    }
+}
+
+fn tripled(strides: Strides) -> Strides {
+    Strides { batch: 3 * strides.batch, seqlen: 3 * strides.seqlen, heads: strides.heads }
+}
+
+/// One attention problem: everything but the element type.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Case {
+    /// Sequences.
+    pub batch: usize,
+    /// Queries of a sequence.
+    pub seqlen_q: usize,
+    /// Keys of a sequence.
+    pub seqlen_kv: usize,
+    /// Query heads.
+    pub heads_q: usize,
+    /// Key and value heads.
+    pub heads_kv: usize,
+    /// Columns.
+    pub head_dim: usize,
+    /// Whether the mask is causal.
+    pub causal: bool,
+    /// Factor of the scores; 1/sqrt(head_dim) if absent.
+    pub scale: Option<f32>,
+    /// Memory layout.
+    pub layout: Layout,
+    /// Inputs.
+    pub fill: Fill,
+}
+
+impl Default for Case {
+    fn default() -> Self {
+        Case {
+            batch: 2,
+            seqlen_q: 128,
+            seqlen_kv: 128,
+            heads_q: 3,
+            heads_kv: 3,
+            head_dim: 128,
+            causal: false,
+            scale: None,
+            layout: Layout::Bshd,
+            fill: Fill::Normal,
+        }
+    }
+}
+
+/// The inputs of a case, as they lie in memory, and what they mean.
+#[derive(Clone, Debug)]
+pub struct Inputs {
+    /// Queries.
+    pub q: HostTensor,
+    /// Keys.
+    pub k: HostTensor,
+    /// Values.
+    pub v: HostTensor,
+    /// The same, for the oracle.
+    pub attention: Attention,
+}
+
+impl Case {
+    /// Shape of Q and of O.
+    pub fn shape_q(&self) -> Shape {
+        Shape { batch: self.batch, seqlen: self.seqlen_q, heads: self.heads_q, head_dim: self.head_dim }
+    }
+
+    /// Shape of K and of V.
+    pub fn shape_kv(&self) -> Shape {
+        Shape { batch: self.batch, seqlen: self.seqlen_kv, heads: self.heads_kv, head_dim: self.head_dim }
+    }
+
+    /// This case with fresh inputs in `dtype`.
+    pub fn inputs(&self, dtype: Dtype, seed: u64) -> Inputs {
+        self.inputs_of(self.fill.values(self.shape_q(), self.shape_kv(), seed), dtype)
+    }
+
+    /// This case with Q, K and V of these values.
+    pub fn inputs_of(&self, [q, k, v]: [Values; 3], dtype: Dtype) -> Inputs {
+        let q = HostTensor::lay_out(&q, dtype, self.layout.query(self.shape_q()));
+        let k = HostTensor::lay_out(&k, dtype, self.layout.key(self.shape_kv()));
+        let v = HostTensor::lay_out(&v, dtype, self.layout.key(self.shape_kv()));
+        let scale = f64::from(self.scale.unwrap_or_else(|| 1.0 / (self.head_dim as f32).sqrt()));
+        let attention = Attention { q: q.values(), k: k.values(), v: v.values(), causal: self.causal, scale };
+        Inputs { q, k, v, attention }
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(
+            f,
+            "b{}_sq{}_sk{}_h{}_{}_d{}",
+            self.batch, self.seqlen_q, self.seqlen_kv, self.heads_q, self.heads_kv, self.head_dim
+        )?;
+        if self.causal {
+            write!(f, "_causal")?;
+        }
+        if let Some(scale) = self.scale {
+            write!(f, "_scale{scale}")?;
+        }
+        if self.layout != Layout::Bshd {
+            write!(f, "_{:?}", self.layout)?;
+        }
+        if self.fill != Fill::Normal {
+            write!(f, "_{:?}", self.fill)?;
+        }
+        Ok(())
+    }
+}
+
+/// (seqlen_q, seqlen_kv) of FlashAttention-3's tests.
+pub const FLASH3_LENGTHS: [(usize, usize); 17] = [
+    (1, 1),
+    (1, 239),
+    (239, 1),
+    (799, 3),
+    (3, 799),
+    (113, 203),
+    (128, 217),
+    (108, 256),
+    (1023, 1024),
+    (1024, 1023),
+    (4096, 4096),
+    (4224, 4224),
+    (1, 339),
+    (3, 1024),
+    (64, 2048),
+    (16, 20000),
+    (2048, 3577),
+];
+
+/// The head dims that have kernels of their own.
+pub const KERNEL_HEAD_DIMS: [usize; 3] = [64, 128, 256];
+
+/// Head dims of models in the field, and the extremes.
+pub const HEAD_DIMS: [usize; 14] = [8, 16, 40, 64, 72, 80, 96, 104, 112, 128, 160, 192, 248, 256];
+
+/// Lengths around the tile edges: 64 rows of a warpgroup, `block_m` of 128 and 192, `block_n` of 80, 128 and 176.
+pub const EDGE_LENGTHS: [usize; 16] =
+    [15, 16, 17, 63, 65, 79, 80, 81, 127, 128, 129, 175, 176, 177, 191, 193];
+
+/// Every case of `forward.rs`, each to be run in both element types.
+pub fn forward() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut both_masks = |case: Case| cases.extend([false, true].map(|causal| Case { causal, ..case }));
+    for head_dim in KERNEL_HEAD_DIMS {
+        for (seqlen_q, seqlen_kv) in FLASH3_LENGTHS {
+            both_masks(Case { seqlen_q, seqlen_kv, head_dim, ..Case::default() });
+        }
+        for length in EDGE_LENGTHS {
+            both_masks(Case { seqlen_q: length, seqlen_kv: length, head_dim, ..Case::default() });
+            both_masks(Case { seqlen_q: length, seqlen_kv: 2 * length + 1, head_dim, ..Case::default() });
+            both_masks(Case { seqlen_q: 2 * length + 1, seqlen_kv: length, head_dim, ..Case::default() });
+        }
+        for (heads_q, heads_kv) in [(1, 1), (4, 2), (6, 2), (8, 1), (7, 7), (16, 1)] {
+            both_masks(Case {
+                seqlen_q: 200,
+                seqlen_kv: 333,
+                heads_q,
+                heads_kv,
+                head_dim,
+                ..Case::default()
+            });
+        }
+        for layout in Layout::ALL {
+            let base = Case { seqlen_q: 201, seqlen_kv: 301, head_dim, layout, ..Case::default() };
+            both_masks(Case { heads_q: 6, ..base });
+            both_masks(Case { batch: 1, seqlen_q: 1, heads_q: 3, heads_kv: 1, ..base });
+        }
+        for fill in [Fill::Large, Fill::Rising, Fill::OneHot, Fill::Constant, Fill::Masked] {
+            both_masks(Case { seqlen_q: 300, seqlen_kv: 500, head_dim, fill, ..Case::default() });
+        }
+        for scale in [0.01, 1.0, 3.0] {
+            both_masks(Case {
+                seqlen_q: 150,
+                seqlen_kv: 250,
+                head_dim,
+                scale: Some(scale),
+                ..Case::default()
+            });
+        }
+        // Many more work tiles than SMs, so that CTAs take several and the order of the tiles matters.
+        both_masks(Case {
+            batch: 5,
+            seqlen_q: 1000,
+            seqlen_kv: 1100,
+            heads_q: 24,
+            heads_kv: 8,
+            head_dim,
+            ..Case::default()
+        });
+        both_masks(Case {
+            batch: 700,
+            seqlen_q: 3,
+            seqlen_kv: 5,
+            heads_q: 2,
+            heads_kv: 1,
+            head_dim,
+            ..Case::default()
+        });
+    }
+    for head_dim in HEAD_DIMS {
+        both_masks(Case { seqlen_q: 190, seqlen_kv: 270, head_dim, ..Case::default() });
+        both_masks(Case {
+            seqlen_q: 270,
+            seqlen_kv: 190,
+            head_dim,
+            layout: Layout::Padded,
+            ..Case::default()
+        });
+    }
+    cases
+}
+
+/// A few small cases that touch every variant: quick enough for a race checker.
+pub fn small() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for head_dim in KERNEL_HEAD_DIMS {
+        for causal in [false, true] {
+            let case = Case { batch: 1, heads_q: 2, heads_kv: 1, head_dim, causal, ..Case::default() };
+            cases.push(Case { seqlen_q: 200, seqlen_kv: 300, ..case });
+            cases.push(Case { seqlen_q: 1, seqlen_kv: 1, head_dim: head_dim - 8, ..case });
+            cases.push(Case { seqlen_q: 70, seqlen_kv: 33, layout: Layout::Padded, ..case });
+        }
+    }
+    cases
+}

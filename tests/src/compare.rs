@@ -1,0 +1,142 @@
+//! How far from the right answer a kernel may be.
+//!
+//! With errors taken as maxima over the tensor: the kernel's error may be twice that of an ideal kernel of the
+//! same element type, plus twice what adding and subtracting 0.3 in that type costs the right answer (which keeps
+//! the bound above zero where the ideal kernel is exact). LSE must be within 1e-5, relative or absolute.
+//! A number that is not finite must be the same in both.
+
+use flashcore::Dtype;
+
+use crate::oracle::{Expected, Position};
+use crate::values::{Values, round};
+
+/// LSE may be off by this much, relative or absolute.
+pub const LSE_TOLERANCE: f64 = 1e-5;
+
+/// A result that passed.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Verdict {
+    /// Largest error of an output.
+    pub error: f64,
+    /// What it could have been.
+    pub bound: f64,
+    /// Largest error of an LSE, the smaller of relative and absolute.
+    pub lse_error: f64,
+}
+
+/// The first element that is wrong.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Mismatch {
+    /// An output.
+    #[error(
+        "output (b {}, s {}, h {}, d {d}) is {got}, should be {want}: error {:.3e}, allowed {bound:.3e}; \
+         {bad} of {checked} checked elements are wrong, the largest error is {max_error:.3e}",
+        at.b, at.s, at.h, (got - want).abs()
+    )]
+    Output {
+        /// Row of the element.
+        at: Position,
+        /// Column of the element.
+        d: usize,
+        /// What the kernel wrote.
+        got: f64,
+        /// The right answer.
+        want: f64,
+        /// The largest error allowed.
+        bound: f64,
+        /// Elements that are wrong.
+        bad: usize,
+        /// Elements that were looked at.
+        checked: usize,
+        /// The largest error of all.
+        max_error: f64,
+    },
+    /// A log-sum-exp.
+    #[error("LSE (b {}, h {}, s {}) is {got}, should be {want}; {bad} of {checked} checked ones are wrong", at.b, at.h, at.s)]
+    Lse {
+        /// Row it belongs to.
+        at: Position,
+        /// What the kernel wrote.
+        got: f64,
+        /// The right answer.
+        want: f64,
+        /// LSEs that are wrong.
+        bad: usize,
+        /// LSEs that were looked at.
+        checked: usize,
+    },
+}
+
+/// The error of `got`: 0 if both are the same non-finite number, infinite if only one is finite or they differ.
+fn error(got: f64, want: f64) -> f64 {
+    if got.is_finite() && want.is_finite() {
+        (got - want).abs()
+    } else if got == want || (got.is_nan() && want.is_nan()) {
+        0.0
+    } else {
+        f64::INFINITY
+    }
+}
+
+/// The largest error that an output may have.
+pub fn bound(expected: &[Expected], dtype: Dtype) -> f64 {
+    let mut ideal_error = 0.0f64;
+    let mut granularity = 0.0f64;
+    for row in expected {
+        for (&exact, &ideal) in row.exact.o.iter().zip(&row.ideal.o).filter(|(exact, _)| exact.is_finite()) {
+            if ideal.is_finite() {
+                ideal_error = ideal_error.max((ideal - exact).abs());
+            }
+            let there_and_back = round(dtype, round(dtype, round(dtype, exact) + 0.3) - 0.3);
+            granularity = granularity.max((there_and_back - round(dtype, exact)).abs());
+        }
+    }
+    2.0 * ideal_error + 2.0 * granularity
+}
+
+/// Compares what a kernel wrote with the right answers: `o`, and `lse` as contiguous (batch, heads, seqlen).
+pub fn compare(
+    expected: &[Expected],
+    dtype: Dtype,
+    o: &Values,
+    lse: Option<&[f32]>,
+) -> Result<Verdict, Mismatch> {
+    let bound = bound(expected, dtype);
+    let outputs = || {
+        expected.iter().flat_map(|row| {
+            let got = o.row(row.at.b, row.at.s, row.at.h);
+            got.iter()
+                .zip(&row.exact.o)
+                .enumerate()
+                .map(|(d, (&got, &want))| (row.at, d, f64::from(got), want))
+        })
+    };
+    let max_error = outputs().map(|(_, _, got, want)| error(got, want)).fold(0.0, f64::max);
+    let wrong = |&(_, _, got, want): &(Position, usize, f64, f64)| error(got, want) > bound;
+    if let Some((at, d, got, want)) = outputs().find(wrong) {
+        let (bad, checked) = (outputs().filter(wrong).count(), outputs().count());
+        return Err(Mismatch::Output { at, d, got, want, bound, bad, checked, max_error });
+    }
+    let mut verdict = Verdict { error: max_error, bound, lse_error: 0.0 };
+    if let Some(lse) = lse {
+        let lses = || {
+            expected.iter().map(|row| {
+                let index = (row.at.b * o.shape.heads + row.at.h) * o.shape.seqlen + row.at.s;
+                (row.at, f64::from(lse[index]), row.exact.lse)
+            })
+        };
+        let lse_error = |got: f64, want: f64| error(got, want) / want.abs().max(1.0).min(f64::MAX);
+        let wrong = |&(_, got, want): &(Position, f64, f64)| lse_error(got, want) > LSE_TOLERANCE;
+        if let Some((at, got, want)) = lses().find(wrong) {
+            return Err(Mismatch::Lse {
+                at,
+                got,
+                want,
+                bad: lses().filter(wrong).count(),
+                checked: lses().count(),
+            });
+        }
+        verdict.lse_error = lses().map(|(_, got, want)| lse_error(got, want)).fold(0.0, f64::max);
+    }
+    Ok(verdict)
+}

@@ -1,0 +1,61 @@
+//! The same input gives the same bits, a hundred times, alone and beside other work.
+
+use std::process::ExitCode;
+
+use flashcore::{Device, Dtype};
+use flashcore_tests::cases::{Case, KERNEL_HEAD_DIMS};
+use flashcore_tests::device::{self, OnDevice};
+use flashcore_tests::suite::{Suite, backends};
+
+const REPEATS: usize = 100;
+
+/// Runs `case` again and again, with `beside` in a stream of its own if given.
+fn repeat(gpu: &Device, case: &Case, dtype: Dtype, beside: Option<&Case>) -> Result<(), String> {
+    let text = |error: flashcore::Error| error.to_string();
+    let tensors = OnDevice::new(gpu, case, &case.inputs(dtype, 5)).map_err(text)?;
+    let other =
+        beside.map(|case| OnDevice::new(gpu, case, &case.inputs(dtype, 6))).transpose().map_err(text)?;
+    let (stream, other_stream) = (gpu.stream().map_err(text)?, gpu.stream().map_err(text)?);
+    let mut first = None;
+    for repeat in 0..REPEATS {
+        tensors.poison().map_err(text)?;
+        if let Some(other) = &other {
+            for _ in 0..3 {
+                other.run(&other_stream).map_err(text)?;
+            }
+        }
+        tensors.run(&stream).map_err(text)?;
+        let outputs = tensors.outputs().map_err(text)?;
+        let first = first.get_or_insert_with(|| outputs.clone());
+        if first.bits() != outputs.bits() {
+            return Err(format!("repeat {repeat} differs from the first run"));
+        }
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let mut suite = Suite::on(backends());
+    for head_dim in KERNEL_HEAD_DIMS {
+        for causal in [false, true] {
+            for dtype in [Dtype::F16, Dtype::Bf16] {
+                let case = Case {
+                    seqlen_q: 900,
+                    seqlen_kv: 1100,
+                    heads_q: 24,
+                    heads_kv: 8,
+                    head_dim,
+                    causal,
+                    ..Case::default()
+                };
+                let name = device::name(&case, dtype);
+                suite.test(format!("alone_{name}"), move |gpu| repeat(gpu, &case, dtype, None));
+                let beside = Case { seqlen_q: 1000, seqlen_kv: 500, heads_q: 8, ..case };
+                suite.test(format!("beside_other_work_{name}"), move |gpu| {
+                    repeat(gpu, &case, dtype, Some(&beside))
+                });
+            }
+        }
+    }
+    suite.run()
+}

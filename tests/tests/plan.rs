@@ -1,0 +1,170 @@
+//! Plans against their rules, worked out again here; and that no kernel goes untested or untimed.
+
+use flashcore::driver::Properties;
+use flashcore::{Dtype, Plan, Pointers, Problem, TensorLayout};
+use flashcore_kernels::config::Variant;
+use flashcore_kernels::entry::FWD;
+use flashcore_kernels::layout::Swizzle;
+use flashcore_tests::cases::{Case, HEAD_DIMS, Layout, forward};
+use flashcore_tests::grid;
+
+fn plan(case: &Case, dtype: Dtype) -> Plan {
+    let layout = |shape, strides| TensorLayout { dtype, shape, strides };
+    let (q, kv) = (case.shape_q(), case.shape_kv());
+    let key = layout(kv, case.layout.key(kv));
+    let problem = Problem::new(
+        layout(q, case.layout.query(q)),
+        key,
+        key,
+        layout(q, case.layout.output(q)),
+        case.causal,
+        case.scale,
+    );
+    Plan::new(&problem.expect("a legal problem"), &Properties::h200()).expect("a plan")
+}
+
+/// The kernel that must compute a head_dim: the next of 64, 128 and 256.
+fn kernel_head_dim(head_dim: usize) -> u32 {
+    match head_dim {
+        0..=64 => 64,
+        65..=128 => 128,
+        _ => 256,
+    }
+}
+
+#[test]
+fn every_case_of_the_table_has_a_plan_by_the_rules() {
+    for case in forward() {
+        for dtype in [Dtype::F16, Dtype::Bf16] {
+            let plan = plan(&case, dtype);
+            let (variant, params) = (plan.variant, plan.params);
+            assert_eq!(
+                (variant.head_dim, variant.dtype, variant.causal),
+                (kernel_head_dim(case.head_dim), dtype, case.causal),
+                "{case}"
+            );
+            let block_m = variant.tile.block_m as usize;
+            let m_blocks = params.m_blocks as usize;
+            assert!(
+                m_blocks * block_m >= case.seqlen_q && (m_blocks - 1) * block_m < case.seqlen_q,
+                "{case}"
+            );
+            assert_eq!(plan.work_tiles as usize, m_blocks * case.heads_q * case.batch, "{case}");
+            assert_eq!(plan.grid, plan.work_tiles.min(132), "{case}");
+            let given = [params.seqlen_q, params.seqlen_kv, params.heads_q, params.gqa_ratio, params.batch];
+            let asked =
+                [case.seqlen_q, case.seqlen_kv, case.heads_q, case.heads_q / case.heads_kv, case.batch];
+            assert_eq!(given.map(|x| x as usize), asked, "{case}");
+            let scale = case.scale.map_or(1.0 / (case.head_dim as f64).sqrt(), f64::from);
+            let scale_log2 = scale * std::f64::consts::LOG2_E;
+            assert!((f64::from(params.scale_log2) / scale_log2 - 1.0).abs() < 3e-7, "{case}");
+            assert_eq!(params.lse, 0, "filled in at launch");
+        }
+    }
+}
+
+#[test]
+fn the_heads_of_a_section_fit_into_l2() {
+    const LIMIT: usize = 32 << 20;
+    for case in [forward(), grid::full(&[false, true])].concat() {
+        let section = plan(&case, Dtype::F16).params.section as usize;
+        let (ratio, heads) = (case.heads_q / case.heads_kv, case.batch * case.heads_q);
+        let kv_bytes = 2 * case.seqlen_kv * case.head_dim * 2;
+        assert!((1..=heads).contains(&section), "{case}: {section}");
+        assert!(section == heads || section % ratio == 0, "{case}: heads that share K and V stay together");
+        assert!(
+            section <= ratio || section / ratio * kv_bytes <= LIMIT,
+            "{case}: {section} heads are too many"
+        );
+        assert!(
+            section == heads || (section / ratio + 1) * kv_bytes > LIMIT,
+            "{case}: {section} heads are too few"
+        );
+    }
+}
+
+#[test]
+fn tensor_maps_say_where_the_tensors_lie() {
+    for layout in Layout::ALL {
+        let case = Case {
+            batch: 3,
+            seqlen_q: 70,
+            seqlen_kv: 90,
+            heads_q: 6,
+            heads_kv: 2,
+            head_dim: 80,
+            layout,
+            ..Case::default()
+        };
+        let plan = plan(&case, Dtype::Bf16);
+        let pointers = Pointers { q: 0x1000, k: 0x2000, v: 0x3000, out: 0x4000, lse: 0 };
+        let maps = plan.tensor_maps(&pointers).expect("legal maps");
+        let (q, kv) = (case.shape_q(), case.shape_kv());
+        let tile = plan.variant.tile;
+        let expected = [
+            (0x1000, q, layout.query(q), tile.block_m),
+            (0x2000, kv, layout.key(kv), tile.block_n),
+            (0x3000, kv, layout.key(kv), tile.block_n),
+            (0x4000, q, layout.output(q), 16),
+        ];
+        for (map, (ptr, shape, strides, rows)) in maps.iter().zip(expected) {
+            assert_eq!(map.ptr(), ptr);
+            assert_eq!(
+                map.dims(),
+                [shape.head_dim, shape.seqlen, shape.heads, shape.batch].map(|n| n as u64)
+            );
+            assert_eq!(
+                map.strides_bytes(),
+                [strides.seqlen, strides.heads, strides.batch].map(|n| 2 * n as u64)
+            );
+            assert_eq!(map.box_dims(), [64, rows, 1, 1]);
+            assert_eq!(map.swizzle_mode(), Swizzle::B128);
+        }
+    }
+}
+
+#[test]
+fn a_stride_that_nobody_steps_by_may_be_anything() {
+    let strides = |batch, seqlen, heads| flashcore::Strides { batch, seqlen, heads };
+    let case = Case { batch: 1, seqlen_q: 40, seqlen_kv: 40, heads_q: 1, heads_kv: 1, ..Case::default() };
+    let layout = |strides| TensorLayout { dtype: Dtype::F16, shape: case.shape_q(), strides };
+    let usual = layout(strides(40 * 128, 128, 128));
+    let expected = Problem::new(usual, usual, usual, usual, false, None).expect("the usual strides");
+    for odd in [strides(0, 128, 0), strides(1, 128, 3), strides(usize::MAX, 128, 7)] {
+        assert_eq!(
+            Problem::new(layout(odd), usual, usual, layout(odd), false, None),
+            Ok(expected),
+            "{odd:?}"
+        );
+    }
+}
+
+/// What a table must have for a kernel: its own head_dim.
+fn covers(cases: &[Case], variant: &Variant) -> bool {
+    cases.iter().any(|case| case.head_dim == variant.head_dim as usize && case.causal == variant.causal)
+}
+
+#[test]
+fn every_kernel_is_tested_and_timed() {
+    let (tested, timed) = (forward(), grid::full(&[false, true]));
+    for variant in FWD {
+        assert!(covers(&tested, variant), "no case of `cases::forward` runs {}", variant.symbol);
+        assert!(covers(&timed, variant), "no cell of `grid::full` times {}", variant.symbol);
+        let narrower = |case: &Case| {
+            (case.head_dim as u32) < variant.head_dim
+                && kernel_head_dim(case.head_dim) == variant.head_dim
+                && case.causal == variant.causal
+        };
+        assert!(tested.iter().any(narrower), "no case pads head_dim for {}", variant.symbol);
+    }
+}
+
+#[test]
+fn every_head_dim_of_the_table_is_legal() {
+    for head_dim in HEAD_DIMS {
+        assert_eq!(
+            plan(&Case { head_dim, ..Case::default() }, Dtype::F16).variant.head_dim,
+            kernel_head_dim(head_dim)
+        );
+    }
+}

@@ -1,0 +1,132 @@
+//! Facts of the machine code that the library carries.
+
+use flashcore::kernels::{IMAGES, image};
+use flashcore_kernels::entry::FWD;
+use flashcore_kernels::params::{FwdParams, TensorMap};
+
+/// The lines of the entry's parameter list.
+fn parameters(ptx: &str) -> Vec<&str> {
+    let list = ptx.split_once(".entry").expect("an entry").1;
+    let list = list.split_once('(').expect("a parameter list").1.split_once(')').expect("its end").0;
+    list.split(',').map(str::trim).collect()
+}
+
+#[test]
+fn every_variant_is_embedded_once() {
+    for variant in FWD {
+        let images = IMAGES.iter().filter(|image| image.symbol == variant.symbol);
+        assert_eq!(images.count(), 1, "{}", variant.symbol);
+        assert!(image(variant.symbol).is_ok());
+    }
+}
+
+#[test]
+fn each_file_holds_its_own_entry_only() {
+    for image in IMAGES {
+        let entries: Vec<&str> = image.ptx.lines().filter(|line| line.contains(".entry")).collect();
+        assert_eq!(entries.len(), 1, "{}", image.symbol);
+        let name = entries[0].split(".entry").nth(1).unwrap().trim().trim_end_matches('(');
+        assert_eq!(name, image.symbol);
+        assert!(image.ptx.contains(".target sm_90a"), "{}", image.symbol);
+    }
+}
+
+#[test]
+fn nothing_lives_in_local_memory() {
+    for image in IMAGES {
+        for word in [".local", "__local_depot"] {
+            assert!(!image.ptx.contains(word), "{}: {word}", image.symbol);
+        }
+    }
+}
+
+#[test]
+fn parameters_are_what_the_host_passes() {
+    for variant in FWD {
+        let ptx = image(variant.symbol).expect("embedded").ptx;
+        let parameters = parameters(ptx);
+        assert_eq!(parameters.len(), 5, "{}: four tensor maps and FwdParams", variant.symbol);
+        for map in &parameters[..4] {
+            assert!(
+                map.contains(".align 64 ") && map.contains(&format!("[{}]", size_of::<TensorMap>())),
+                "{map}"
+            );
+        }
+        assert!(parameters[4].contains(&format!("[{}]", size_of::<FwdParams>())), "{}", parameters[4]);
+    }
+}
+
+#[test]
+fn launch_bounds_are_the_variants() {
+    for variant in FWD {
+        let ptx = image(variant.symbol).expect("embedded").ptx;
+        let bounds: Vec<u32> = ptx
+            .lines()
+            .find_map(|line| line.trim().strip_prefix(".maxntid"))
+            .expect("launch bounds, without which ptxas ignores setmaxnreg")
+            .split(',')
+            .map(|n| n.trim().parse().expect("a number"))
+            .collect();
+        assert_eq!(bounds.iter().product::<u32>(), variant.threads(), "{}", variant.symbol);
+    }
+}
+
+#[test]
+fn consumers_and_producer_trade_registers_as_the_variant_says() {
+    for variant in FWD {
+        let ptx = image(variant.symbol).expect("embedded").ptx;
+        let (producer, consumer) = variant.role_registers();
+        for (direction, registers) in [("dec", producer), ("inc", consumer)] {
+            let instruction = format!("setmaxnreg.{direction}.sync.aligned.u32");
+            let given: Vec<&str> = ptx
+                .lines()
+                .filter_map(|line| line.trim().strip_prefix(&instruction))
+                .map(str::trim)
+                .collect();
+            assert_eq!(given, [format!("{registers};")], "{}", variant.symbol);
+        }
+    }
+}
+
+/// A product of QKᵀ is 64 x block_n, one of PV 64 x head_dim, both in the variant's element type.
+#[test]
+fn products_have_the_shapes_of_the_tile() {
+    for variant in FWD {
+        let ptx = image(variant.symbol).expect("embedded").ptx;
+        let name = variant.dtype.name();
+        let allowed = [variant.tile.block_n, variant.head_dim]
+            .map(|n| format!("wgmma.mma_async.sync.aligned.m64n{n}k16.f32.{name}.{name}"));
+        let products: Vec<&str> = ptx.lines().filter(|line| line.contains("wgmma.mma_async")).collect();
+        for product in &products {
+            assert!(
+                allowed.iter().any(|shape| product.contains(shape.as_str())),
+                "{}: {product}",
+                variant.symbol
+            );
+        }
+        for shape in &allowed {
+            assert!(
+                products.iter().any(|product| product.contains(shape.as_str())),
+                "{}: no {shape}",
+                variant.symbol
+            );
+        }
+    }
+}
+
+#[test]
+fn cubins_are_cuda_elf_files() {
+    const EM_CUDA: [u8; 2] = 190u16.to_le_bytes();
+    for image in IMAGES {
+        if let Some(cubin) = image.cubin {
+            assert_eq!(
+                (&cubin[..4], &cubin[18..20]),
+                (b"\x7fELF".as_slice(), EM_CUDA.as_slice()),
+                "{}",
+                image.symbol
+            );
+            let symbol = image.symbol.as_bytes();
+            assert!(cubin.windows(symbol.len()).any(|window| window == symbol), "{}", image.symbol);
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Inputs at the edge of what numbers can be: NaN, infinities, no keys, no queries, every bit pattern.
+
+use std::process::ExitCode;
+
+use flashcore::{Device, Dtype};
+use flashcore_kernels::entry::FWD;
+use flashcore_tests::cases::{Case, KERNEL_HEAD_DIMS};
+use flashcore_tests::device::{self, Failure, OnDevice, Outputs};
+use flashcore_tests::oracle::Position;
+use flashcore_tests::suite::{Suite, backends};
+use flashcore_tests::values::{HostTensor, Values, decode};
+
+/// Runs `case` on these values of Q, K and V.
+fn run(gpu: &Device, case: &Case, values: [Values; 3], dtype: Dtype) -> flashcore::Result<Outputs> {
+    let tensors = OnDevice::new(gpu, case, &case.inputs_of(values, dtype))?;
+    let stream = gpu.stream()?;
+    tensors.run(&stream)?;
+    stream.synchronize()?;
+    tensors.outputs()
+}
+
+/// Runs `case` on normal inputs that `change` has changed, and compares every row with the oracle.
+fn check(gpu: &Device, case: &Case, dtype: Dtype, change: impl Fn(&mut [Values; 3])) -> Result<(), Failure> {
+    let mut values = case.fill.values(case.shape_q(), case.shape_kv(), 7);
+    change(&mut values);
+    let inputs = case.inputs_of(values.clone(), dtype);
+    run(gpu, case, values, dtype)?.judge(&inputs, &inputs.attention.rows(usize::MAX, 0)).map(|_| ())
+}
+
+/// What stands in V at a key that a causal row does not see has weight 0, and 0 times NaN is NaN: such a row may
+/// take it, if its tile of queries visits the key's block. Rows that see the key must; other tiles must not.
+fn nan_in_v_under_a_mask(gpu: &Device, case: &Case, dtype: Dtype) -> Result<(), Failure> {
+    const KEY: usize = 250;
+    const COLUMN: usize = 3;
+    let variant =
+        FWD.iter().find(|v| v.head_dim as usize == case.head_dim && v.dtype == dtype && v.causal).unwrap();
+    let (block_m, block_n) = (variant.tile.block_m as usize, variant.tile.block_n as usize);
+    let mut values = case.fill.values(case.shape_q(), case.shape_kv(), 7);
+    values[2].row_mut(0, KEY, 0)[COLUMN] = f32::NAN;
+    let inputs = case.inputs_of(values.clone(), dtype);
+    let outputs = run(gpu, case, values, dtype)?;
+    let mut strict = Vec::new();
+    let out = outputs.out.values();
+    for s in 0..case.seqlen_q {
+        let last_of_tile = ((s / block_m + 1) * block_m).min(case.seqlen_q) - 1;
+        let sees = inputs.attention.visible_keys(s) > KEY;
+        let tile_visits = inputs.attention.visible_keys(last_of_tile) > KEY / block_n * block_n;
+        if sees || !tile_visits {
+            strict.extend((0..case.heads_q).map(|h| Position { b: 0, s, h }));
+        }
+        let others = out.row(0, s, 0).iter().enumerate().filter(|&(d, _)| d != COLUMN);
+        assert!(others.map(|(_, x)| x).all(|x| x.is_finite()), "row {s}: NaN in another column");
+    }
+    assert!(strict.len() > case.seqlen_q, "both kinds of rows are there");
+    outputs.judge(&inputs, &strict).map(|_| ())
+}
+
+/// A single key has weight 1: the output is V, whatever number stands there.
+fn one_key_copies_v(gpu: &Device, head_dim: usize, causal: bool, dtype: Dtype) -> flashcore::Result<()> {
+    let heads = 65_536 / head_dim;
+    let case = Case {
+        batch: 1,
+        seqlen_q: 1,
+        seqlen_kv: 1,
+        heads_q: heads,
+        heads_kv: heads,
+        head_dim,
+        causal,
+        ..Case::default()
+    };
+    let v = Values::from_fn(case.shape_kv(), |_, _, h, d| {
+        let number = decode(dtype, (h * head_dim + d) as u16);
+        // Subnormal bf16 numbers are subnormal in f32 too, where the hardware may take them for zero.
+        if number.is_finite() && (dtype == Dtype::F16 || number.is_normal()) { number } else { 0.0 }
+    });
+    let [q, k, _] = case.fill.values(case.shape_q(), case.shape_kv(), 1);
+    let outputs = run(gpu, &case, [q, k, v.clone()], dtype)?;
+    for (i, (got, want)) in outputs.out.values().data.iter().zip(&v.data).enumerate() {
+        assert!(got == want, "bits {i:#06x}: {want:e} became {got:e}");
+    }
+    Ok(())
+}
+
+/// Without keys every row is 0 and its LSE -inf.
+fn no_keys(gpu: &Device, case: &Case, dtype: Dtype) -> flashcore::Result<()> {
+    let case = Case { seqlen_kv: 0, ..*case };
+    let outputs = run(gpu, &case, case.fill.values(case.shape_q(), case.shape_kv(), 1), dtype)?;
+    assert!(outputs.out.values().data.iter().all(|&o| o == 0.0), "an output is not 0");
+    assert!(outputs.lse.iter().all(|&lse| lse == f32::NEG_INFINITY), "an LSE is not -inf");
+    Ok(())
+}
+
+/// Nothing to compute is not an error.
+fn nothing(gpu: &Device, case: &Case, dtype: Dtype) -> flashcore::Result<()> {
+    let empty = [
+        Case { seqlen_q: 0, ..*case },
+        Case { batch: 0, ..*case },
+        Case { heads_q: 0, heads_kv: 0, ..*case },
+        Case { seqlen_q: 0, seqlen_kv: 0, ..*case },
+    ];
+    for case in empty {
+        let outputs = run(gpu, &case, case.fill.values(case.shape_q(), case.shape_kv(), 1), dtype)?;
+        assert!(outputs.out.bits.is_empty() && outputs.lse.is_empty());
+    }
+    Ok(())
+}
+
+/// LSE is optional, and asking for it does not change the output.
+fn without_lse(gpu: &Device, case: &Case, dtype: Dtype) -> flashcore::Result<()> {
+    let tensors = OnDevice::new(gpu, case, &case.inputs(dtype, 9))?;
+    let stream = gpu.stream()?;
+    tensors.run(&stream)?;
+    let with: HostTensor = tensors.outputs()?.out;
+    tensors.poison()?;
+    tensors.attention.forward_into(&stream, &tensors.q, &tensors.k, &tensors.v, &tensors.out, None)?;
+    let outputs = tensors.outputs()?;
+    assert_eq!(with.bits, outputs.out.bits);
+    assert!(outputs.lse.iter().all(|lse| lse.is_nan()), "LSE was written though nobody asked");
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let mut suite = Suite::on(backends());
+    for head_dim in KERNEL_HEAD_DIMS {
+        for causal in [false, true] {
+            for dtype in [Dtype::F16, Dtype::Bf16] {
+                let case = Case {
+                    batch: 1,
+                    seqlen_q: 420,
+                    seqlen_kv: 430,
+                    heads_q: 2,
+                    heads_kv: 1,
+                    head_dim,
+                    causal,
+                    ..Case::default()
+                };
+                let name = |test: &str| format!("{test}_{}", device::name(&case, dtype));
+                suite.test(name("nan_in_q"), move |gpu| {
+                    check(gpu, &case, dtype, |[q, _, _]| q.row_mut(0, 77, 1)[head_dim - 1] = f32::NAN)
+                });
+                suite.test(name("nan_in_k"), move |gpu| {
+                    check(gpu, &case, dtype, |[_, k, _]| k.row_mut(0, 250, 0)[0] = f32::NAN)
+                });
+                suite.test(name("infinity_in_k"), move |gpu| {
+                    check(gpu, &case, dtype, |[_, k, _]| k.row_mut(0, 33, 0)[5] = f32::INFINITY)
+                });
+                suite.test(name("infinity_in_q"), move |gpu| {
+                    check(gpu, &case, dtype, |[q, _, _]| q.row_mut(0, 400, 0)[5] = f32::NEG_INFINITY)
+                });
+                // Every row sees key 0.
+                suite.test(name("nan_in_v"), move |gpu| {
+                    check(gpu, &case, dtype, |[_, _, v]| v.row_mut(0, 0, 0)[9] = f32::NAN)
+                });
+                suite.test(name("infinities_in_v"), move |gpu| {
+                    check(gpu, &case, dtype, |[_, _, v]| {
+                        v.row_mut(0, 3, 0)[2] = f32::INFINITY;
+                        v.row_mut(0, 5, 0)[4] = f32::NEG_INFINITY;
+                    })
+                });
+                suite.test(name("every_score_is_minus_infinity"), move |gpu| {
+                    check(gpu, &case, dtype, |[q, k, _]| {
+                        q.data.chunks_mut(head_dim).for_each(|row| row[0] = 1.0);
+                        k.data.chunks_mut(head_dim).for_each(|row| row[0] = f32::NEG_INFINITY);
+                    })
+                });
+                suite.test(name("large_scores_and_values"), move |gpu| {
+                    check(gpu, &case, dtype, |[q, k, v]| {
+                        q.data.fill(16.0);
+                        k.data.fill(16.0);
+                        v.data.fill(30_000.0);
+                    })
+                });
+                if causal {
+                    suite.test(name("nan_in_v_under_a_mask"), move |gpu| {
+                        nan_in_v_under_a_mask(gpu, &case, dtype)
+                    });
+                }
+                suite.test(name("one_key_copies_v"), move |gpu| {
+                    one_key_copies_v(gpu, head_dim, causal, dtype)
+                });
+                suite.test(name("no_keys"), move |gpu| no_keys(gpu, &case, dtype));
+                suite.test(name("nothing"), move |gpu| nothing(gpu, &case, dtype));
+                suite.test(name("without_lse"), move |gpu| without_lse(gpu, &case, dtype));
+            }
+        }
+    }
+    suite.run()
+}
