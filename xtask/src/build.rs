@@ -84,7 +84,7 @@ fn show(step: Step, bar: &ProgressBar) {
 /// One row a kernel.
 pub(crate) fn table(report: &BuildReport) -> Result<Table> {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header([
+    table.load_style(presets::UTF8_FULL_CONDENSED).set_header([
         "kernel",
         "PTX",
         "cubin",

@@ -10,8 +10,10 @@ use xshell::{Shell, cmd};
 
 use crate::tools::run_quietly;
 
-/// Columns of the table: the most frequent mnemonics; the others are summed up.
-const COLUMNS: usize = 14;
+/// Always shown: tensor cores, TMA and synchronisation, which are few.
+const LANDMARKS: [&str; 6] = ["HGMMA", "WARPGROUP", "UTMALDG", "UTMASTG", "SYNCS", "BAR"];
+/// So many of the most frequent mnemonics are shown beside them; the others are summed up.
+const FREQUENT: usize = 9;
 
 type Counts = BTreeMap<String, usize>;
 
@@ -28,18 +30,19 @@ pub(crate) fn histogram(nvdisasm: &Path, artifacts: &[Artifact]) -> Result<Table
     for (mnemonic, count) in kernels.iter().flat_map(|(_, counts)| counts) {
         *totals.entry(mnemonic.clone()).or_default() += count;
     }
-    let mut mnemonics: Vec<_> = totals.into_iter().collect();
-    mnemonics.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    mnemonics.truncate(COLUMNS);
+    let mut frequent: Vec<_> =
+        totals.iter().filter(|(name, _)| !LANDMARKS.contains(&name.as_str())).collect();
+    frequent.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    let frequent = frequent.into_iter().take(FREQUENT).map(|(name, _)| name.as_str());
+    let columns: Vec<_> = LANDMARKS.into_iter().chain(frequent).collect();
 
     let mut table = Table::new();
-    let names = mnemonics.iter().map(|(name, _)| name.as_str());
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
-    table.set_header(["kernel", "all"].into_iter().chain(names).chain(["other"]));
+    table.load_style(presets::UTF8_FULL_CONDENSED);
+    table.set_header(["kernel", "all"].into_iter().chain(columns.iter().copied()).chain(["other"]));
     for (kernel, counts) in &kernels {
         let all: usize = counts.values().sum();
-        let shown = mnemonics.iter().map(|(name, _)| counts.get(name).copied().unwrap_or_default());
-        let shown: Vec<_> = shown.collect();
+        let shown: Vec<_> =
+            columns.iter().map(|name| counts.get(*name).copied().unwrap_or_default()).collect();
         let other = all - shown.iter().sum::<usize>();
         let numbers = std::iter::once(all).chain(shown).chain([other]).map(|number| number.to_string());
         table.add_row(std::iter::once((*kernel).to_owned()).chain(numbers));
