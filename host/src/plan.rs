@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-use flashcore_kernels::config::{Dtype, Variant};
+use flashcore_kernels::config::{Dtype, Tile, Variant};
 use flashcore_kernels::entry::FWD;
 use flashcore_kernels::layout::{SLAB_COLUMNS, Swizzle};
 use flashcore_kernels::params::FwdParams;
+use flashcore_kernels::schedule::KeyBlocks;
 
 use crate::driver::Properties;
 use crate::error::{Error, Result};
@@ -56,7 +57,7 @@ impl Plan {
     /// # Errors
     /// [`Error::TooManyTiles`]; [`Error::SharedMemory`] on a device that gives a CTA less than 227 KiB.
     pub fn new(problem: &Problem, device: &Properties) -> Result<Self> {
-        let variant = *choose(problem);
+        let variant = *choose(problem, device.sm_count);
         let (needed, limit) = (variant.smem().bytes, device.smem_limit_bytes);
         if needed > limit {
             return Err(Error::SharedMemory { symbol: variant.symbol, needed, limit });
@@ -93,11 +94,12 @@ impl Plan {
         let Problem { q, k, v, out, .. } = &self.problem;
         let map = |ptr, layout: &TensorLayout, rows| {
             // Without keys nothing of k and v is ever loaded, but the launch still needs legal maps: one row of q.
-            let (ptr, layout) = if layout.shape.is_empty() { (pointers.q, &one_row(q)) } else { (ptr, layout) };
+            let (ptr, layout) =
+                if layout.shape.is_empty() { (pointers.q, &one_row(q)) } else { (ptr, layout) };
             let (shape, strides) = (layout.shape, layout.strides);
             let dims = [shape.head_dim, shape.seqlen, shape.heads, shape.batch].map(|size| size as u64);
-            let strides_bytes =
-                [strides.seqlen, strides.heads, strides.batch].map(|stride| stride as u64 * u64::from(Dtype::SIZE));
+            let strides_bytes = [strides.seqlen, strides.heads, strides.batch]
+                .map(|stride| stride as u64 * u64::from(Dtype::SIZE));
             TensorMapDesc::new(ptr, layout.dtype.into(), &dims, &strides_bytes, &[SLAB_COLUMNS, rows, 1, 1])
                 .map(|map| map.swizzle(Swizzle::B128))
         };
@@ -110,14 +112,37 @@ impl Plan {
     }
 }
 
-/// The kernel for a problem: the narrowest that is wide enough.
-fn choose(problem: &Problem) -> &'static Variant {
+/// The kernel for a problem. Eligible: its dtype and mask, and the narrowest head_dim that is wide enough. Preferred:
+/// the one that should take the least time.
+fn choose(problem: &Problem, sm_count: u32) -> &'static Variant {
     let head_dim = problem.q_shape().head_dim;
     FWD.iter()
         .filter(|variant| variant.dtype == problem.dtype() && variant.causal == problem.causal)
         .filter(|variant| variant.head_dim as usize >= head_dim)
-        .min_by_key(|variant| variant.head_dim)
+        .min_by_key(|variant| (variant.head_dim, estimate(variant, problem, sm_count)))
         .expect("every dtype and mask has a kernel of head_dim 256, and `Problem` admits no more")
+}
+
+/// Relative time of a kernel: the scores that its busiest SM computes, wasted ones included, times its cost of one.
+fn estimate(variant: &Variant, problem: &Problem, sm_count: u32) -> u64 {
+    let Tile { block_m, block_n, .. } = variant.tile;
+    let (q, kv) = (problem.q_shape(), problem.kv_shape());
+    let (seqlen_q, seqlen_kv) = (q.seqlen as u32, kv.seqlen as u32);
+    let m_blocks = seqlen_q.div_ceil(block_m);
+    let blocks = |m_block| {
+        u64::from(KeyBlocks::new(m_block, block_m, block_n, seqlen_q, seqlen_kv, problem.causal).end)
+    };
+    let heads = (q.batch * q.heads) as u64;
+    let sms = u64::from(sm_count.max(1));
+    let longest = m_blocks.checked_sub(1).map_or(0, blocks);
+    let busiest = if problem.causal {
+        // Tiles of different lengths even out over the SMs.
+        let head: u64 = (0..m_blocks).map(blocks).sum();
+        (head.saturating_mul(heads) / sms).max(longest)
+    } else {
+        (u64::from(m_blocks) * heads).div_ceil(sms).saturating_mul(longest)
+    };
+    busiest.saturating_mul(u64::from(block_m * block_n * variant.cost))
 }
 
 /// Query heads (of `heads` in all) that are worked on together.
@@ -174,5 +199,133 @@ impl fmt::Display for Plan {
             variant.smem().bytes
         )?;
         write!(f, "grid     {grid} CTAs for {work_tiles} work tiles, {} heads a section", params.section)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::{Order, Shape};
+
+    const POINTERS: Pointers =
+        Pointers { q: 0x10_0000, k: 0x20_0000, v: 0x30_0000, out: 0x40_0000, lse: 0x50_0000 };
+
+    fn problem(dtype: Dtype, q: Shape, kv: (usize, usize), order: Order, causal: bool) -> Problem {
+        let (seqlen, heads) = kv;
+        let q_layout = TensorLayout::packed(dtype, q, order);
+        let kv_layout = TensorLayout::packed(dtype, Shape { seqlen, heads, ..q }, order);
+        Problem::new(q_layout, kv_layout, kv_layout, q_layout, causal, None).unwrap()
+    }
+
+    fn plan(problem: &Problem) -> Plan {
+        Plan::new(problem, &Properties::h200()).unwrap()
+    }
+
+    #[test]
+    fn plans_print_as_recorded() {
+        use Dtype::{Bf16, F16};
+        use Order::{Bhsd, Bshd};
+        let problems = [
+            problem(F16, Shape::new(4, 1024, 16, 64), (1024, 16), Bshd, false),
+            problem(Bf16, Shape::new(1, 1, 8, 8), (512, 8), Bshd, false),
+            problem(F16, Shape::new(2, 2048, 16, 80), (2048, 16), Bhsd, true),
+            problem(Bf16, Shape::new(2, 1000, 12, 96), (1000, 12), Bshd, false),
+            problem(Bf16, Shape::new(2, 333, 12, 112), (777, 4), Bshd, true),
+            problem(F16, Shape::new(1, 16384, 16, 128), (16384, 16), Bshd, false),
+            problem(F16, Shape::new(1, 16384, 32, 128), (16384, 8), Bshd, true),
+            problem(F16, Shape::new(1, 4096, 16, 128), (100_000, 1), Bhsd, true),
+            problem(Bf16, Shape::new(3, 799, 6, 192), (3, 2), Bshd, true),
+            problem(Bf16, Shape::new(1, 8192, 8, 256), (8192, 8), Bshd, false),
+            problem(F16, Shape::new(2, 17, 4, 128), (0, 4), Bshd, false),
+            problem(F16, Shape::new(2, 0, 4, 128), (100, 4), Bshd, false),
+        ];
+        let printed = problems.map(|problem| plan(&problem).to_string());
+        insta::assert_snapshot!(printed.join("\n\n"));
+    }
+
+    #[test]
+    fn the_narrowest_kernel_that_is_wide_enough_is_chosen() {
+        for (head_dim, expected) in [(8, 64), (64, 64), (72, 128), (128, 128), (136, 256), (256, 256)] {
+            for dtype in [Dtype::F16, Dtype::Bf16] {
+                for causal in [false, true] {
+                    let problem =
+                        problem(dtype, Shape::new(1, 64, 1, head_dim), (64, 1), Order::Bshd, causal);
+                    let variant = plan(&problem).variant;
+                    assert_eq!((variant.head_dim, variant.dtype, variant.causal), (expected, dtype, causal));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_to_compute_needs_no_cta() {
+        for q in [Shape::new(0, 5, 2, 64), Shape::new(3, 0, 2, 64), Shape::new(3, 5, 0, 64)] {
+            assert_eq!(plan(&problem(Dtype::F16, q, (7, q.heads), Order::Bshd, true)).grid, 0, "{q}");
+        }
+    }
+
+    #[test]
+    fn sections_hold_whole_kv_heads_that_fit_in_l2() {
+        // K and V of one head: 2 * seqlen * 128 * 2 bytes = 8 MiB at 16384.
+        let section = |seqlen, heads, heads_kv| {
+            let problem =
+                problem(Dtype::F16, Shape::new(1, 64, heads, 128), (seqlen, heads_kv), Order::Bshd, true);
+            plan(&problem).params.section
+        };
+        assert_eq!(section(16384, 32, 32), 4);
+        assert_eq!(section(16384, 32, 8), 16);
+        assert_eq!(section(16384, 32, 1), 32);
+        assert_eq!(section(1 << 20, 32, 8), 4);
+        assert_eq!(section(0, 32, 8), 32);
+    }
+
+    #[test]
+    fn work_tiles_are_counted_in_i32() {
+        let problem =
+            problem(Dtype::F16, Shape::new(1 << 20, 1 << 14, 1 << 6, 8), (1, 1), Order::Bshd, false);
+        let tiles = (1 << 26) * (1u64 << 14).div_ceil(192);
+        let error = Error::TooManyTiles { tiles, limit: MAX_TILES };
+        assert_eq!(Plan::new(&problem, &Properties::h200()), Err(error));
+    }
+
+    #[test]
+    fn a_device_with_little_shared_memory_is_refused() {
+        let problem = problem(Dtype::F16, Shape::new(1, 64, 1, 128), (64, 1), Order::Bshd, false);
+        let needed = plan(&problem).variant.smem().bytes;
+        let device = Properties { smem_limit_bytes: 101_376, ..Properties::h200() };
+        let error = Error::SharedMemory { symbol: "fwd_hd128_m128n128_f16", needed, limit: 101_376 };
+        assert_eq!(Plan::new(&problem, &device), Err(error));
+    }
+
+    #[test]
+    fn tensor_maps_follow_shapes_and_strides() {
+        let plan = plan(&problem(Dtype::Bf16, Shape::new(2, 300, 6, 96), (500, 3), Order::Bhsd, false));
+        let [q, k, v, out] = plan.tensor_maps(&POINTERS).unwrap();
+        let tile = plan.variant.tile;
+        assert_eq!(
+            (q.ptr(), k.ptr(), v.ptr(), out.ptr()),
+            (POINTERS.q, POINTERS.k, POINTERS.v, POINTERS.out)
+        );
+        assert_eq!((q.dims(), k.dims()), (&[96, 300, 6, 2][..], &[96, 500, 3, 2][..]));
+        assert_eq!(q.strides_bytes(), [2 * 96, 2 * 96 * 300, 2 * 96 * 300 * 6]);
+        assert_eq!(k.strides_bytes(), [2 * 96, 2 * 96 * 500, 2 * 96 * 500 * 3]);
+        assert_eq!(
+            (q.box_dims(), k.box_dims()),
+            (&[64, tile.block_m, 1, 1][..], &[64, tile.block_n, 1, 1][..])
+        );
+        assert_eq!((v.box_dims(), out.box_dims()), (k.box_dims(), &[64, 16, 1, 1][..]));
+        for map in [q, k, v, out] {
+            assert_eq!((map.check(), map.swizzle_mode()), (Ok(()), Swizzle::B128));
+        }
+    }
+
+    #[test]
+    fn tensor_maps_are_legal_without_keys() {
+        let plan = plan(&problem(Dtype::F16, Shape::new(2, 300, 6, 96), (0, 3), Order::Bshd, true));
+        let [q, k, v, out] = plan.tensor_maps(&Pointers { k: 0, v: 0, ..POINTERS }).unwrap();
+        assert_eq!((k.ptr(), k.dims()), (POINTERS.q, &[96, 1, 1, 1][..]));
+        for map in [q, k, v, out] {
+            assert_eq!(map.check(), Ok(()));
+        }
     }
 }

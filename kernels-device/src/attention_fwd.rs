@@ -91,7 +91,7 @@ pub unsafe fn attention_fwd<S: Spec, const S_REGS: usize, const P_REGS: usize, c
     let smem = v.smem();
     let base = SmemAddr::base();
     let cta = Cta {
-        schedule: Schedule::new(params, v.causal),
+        schedule: Schedule::new(params, v.causal, warp::cta_count()),
         q: Ring::new(base, v, smem.q, smem.q_bytes, Barrier::QFull, Barrier::QEmpty),
         k: Ring::new(base, v, smem.k, smem.kv_bytes, Barrier::KFull, Barrier::KEmpty),
         v: Ring::new(base, v, smem.v, smem.kv_bytes, Barrier::VFull, Barrier::VEmpty),
@@ -125,13 +125,6 @@ pub unsafe fn attention_fwd<S: Spec, const S_REGS: usize, const P_REGS: usize, c
 }
 
 impl Cta<'_> {
-    /// The work tile of `round`, if there is one left.
-    #[inline(always)]
-    fn work(&self, round: u32) -> Option<WorkTile> {
-        let index = self.schedule.index(round, warp::cta_index(), warp::cta_count());
-        if index < self.schedule.tiles() { Some(self.schedule.tile(index)) } else { None }
-    }
-
     /// The key blocks of a work tile.
     #[inline(always)]
     fn key_blocks(&self, v: &Variant, tile: WorkTile) -> KeyBlocks {
@@ -155,8 +148,10 @@ unsafe fn produce<S: Spec>(cta: &Cta, leader: bool) {
         }
         let (mut q, mut k_at, mut v_at) = (Cursor::PRODUCER, Cursor::PRODUCER, Cursor::PRODUCER);
         let mut round = 0;
-        while let Some(tile) = cta.work(round) {
+        while round < cta.schedule.rounds() {
+            let tile = cta.schedule.tile(round, warp::cta_index());
             round += 1;
+            let Some(tile) = tile else { continue };
             let blocks = cta.key_blocks(v, tile);
             if blocks.end == 0 {
                 continue;
@@ -256,8 +251,10 @@ unsafe fn consume<S: Spec, const S_REGS: usize, const P_REGS: usize, const O_REG
         }
         let (mut q_at, mut k_at, mut v_at) = (Cursor::CONSUMER, Cursor::CONSUMER, Cursor::CONSUMER);
         let mut round = 0;
-        while let Some(tile) = cta.work(round) {
+        while round < cta.schedule.rounds() {
+            let tile = cta.schedule.tile(round, warp::cta_index());
             round += 1;
+            let Some(tile) = tile else { continue };
             let rows = Rows::new(v, cta.params, tile, consumer, thread);
             let blocks = cta.key_blocks(v, tile);
             let mut softmax = Softmax::new(cta.params.scale_log2);

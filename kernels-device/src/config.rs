@@ -59,6 +59,9 @@ pub struct Variant {
     pub causal: bool,
     /// The tile shape.
     pub tile: Tile,
+    /// Time for each score of a tile, relative to the other tiles for the same problem, as measured on an H200 at
+    /// long sequences (docs/results/log.md). The host weighs it against the scores that a tile shape wastes.
+    pub cost: u32,
 }
 
 /// A kernel variant as a type, so that the kernel can be generic over it.

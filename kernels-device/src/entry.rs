@@ -1,7 +1,8 @@
 //! The table of kernels: one row a variant. From each row come its [`Spec`] type, its place in [`FWD`], its
 //! legality check (on the host build too) and its entry point in the PTX.
 
-use crate::config::{Dtype, Spec, Tile, Variant};
+use crate::config::{Dtype, MMA_K, Spec, Tile, Variant};
+use crate::layout::SLAB_COLUMNS;
 
 /// What the builder must know of an entry point, and what its machine code must look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,13 +48,28 @@ impl Variant {
             cluster: 1,
             smem_bytes: self.smem().bytes,
             max_registers: self.launch_registers(),
-            opcodes: None,
+            opcodes: Some(self.opcodes()),
+        }
+    }
+
+    /// The instructions of `attention_fwd`, counted where it has them: scores and weighted values stand before (or
+    /// after) the main loop and in it, and so do the loads of K and V.
+    const fn opcodes(&self) -> Opcodes {
+        let slabs = self.head_dim / SLAB_COLUMNS;
+        let turns = if self.ping_pong() { 2 } else { 0 };
+        Opcodes {
+            wgmma: 2 * (self.head_dim / MMA_K + self.tile.block_n / MMA_K),
+            tma_load: (1 + 2 + 2) * slabs,
+            tma_store: slabs,
+            bar_sync: 1 + turns,
+            bar_arrive: turns,
+            setmaxnreg: 2,
         }
     }
 }
 
 macro_rules! fwd_variants {
-    ($($symbol:ident: $head_dim:literal, $dtype:ident, $causal:literal, [$m:literal, $n:literal, $stages:literal];)*) => {
+    ($($symbol:ident: $head_dim:literal, $dtype:ident, $causal:literal, [$m:literal, $n:literal, $stages:literal], $cost:literal;)*) => {
         /// The variants as types.
         pub mod spec {
             use super::*;
@@ -69,6 +85,7 @@ macro_rules! fwd_variants {
                         dtype: Dtype::$dtype,
                         causal: $causal,
                         tile: Tile { block_m: $m, block_n: $n, stages: $stages },
+                        cost: $cost,
                     };
                 }
                 const _: () = $symbol::VARIANT.assert_legal();
@@ -115,19 +132,29 @@ macro_rules! fwd_variants {
 }
 
 fwd_variants! {
-    //  symbol             head_dim  dtype  causal  tile [block_m, block_n, stages]
-    fwd_hd64_f16:                64,  F16,  false,  [192, 128, 2];
-    fwd_hd64_f16_causal:         64,  F16,  true,   [192, 128, 2];
-    fwd_hd64_bf16:               64,  Bf16, false,  [192, 128, 2];
-    fwd_hd64_bf16_causal:        64,  Bf16, true,   [192, 128, 2];
-    fwd_hd128_f16:              128,  F16,  false,  [128, 176, 2];
-    fwd_hd128_f16_causal:       128,  F16,  true,   [128, 128, 2];
-    fwd_hd128_bf16:             128,  Bf16, false,  [128, 176, 2];
-    fwd_hd128_bf16_causal:      128,  Bf16, true,   [128, 128, 2];
-    fwd_hd256_f16:              256,  F16,  false,  [128, 80, 2];
-    fwd_hd256_f16_causal:       256,  F16,  true,   [128, 80, 2];
-    fwd_hd256_bf16:             256,  Bf16, false,  [128, 80, 2];
-    fwd_hd256_bf16_causal:      256,  Bf16, true,   [128, 80, 2];
+    // symbol                          head_dim, dtype, causal, tile [block_m, block_n, stages], cost
+    fwd_hd64_m192n128_f16:              64, F16,  false, [192, 128, 2], 100;
+    fwd_hd64_m128n128_f16:              64, F16,  false, [128, 128, 2], 120;
+    fwd_hd64_m192n128_bf16:             64, Bf16, false, [192, 128, 2], 100;
+    fwd_hd64_m128n128_bf16:             64, Bf16, false, [128, 128, 2], 120;
+    fwd_hd64_m192n128_f16_causal:       64, F16,  true,  [192, 128, 2], 100;
+    fwd_hd64_m128n128_f16_causal:       64, F16,  true,  [128, 128, 2], 120;
+    fwd_hd64_m192n128_bf16_causal:      64, Bf16, true,  [192, 128, 2], 100;
+    fwd_hd64_m128n128_bf16_causal:      64, Bf16, true,  [128, 128, 2], 120;
+    fwd_hd128_m128n160_f16:            128, F16,  false, [128, 160, 2], 98;
+    fwd_hd128_m128n128_f16:            128, F16,  false, [128, 128, 2], 100;
+    fwd_hd128_m128n160_bf16:           128, Bf16, false, [128, 160, 2], 98;
+    fwd_hd128_m128n128_bf16:           128, Bf16, false, [128, 128, 2], 100;
+    fwd_hd128_m128n128_f16_causal:     128, F16,  true,  [128, 128, 2], 100;
+    fwd_hd128_m128n128_bf16_causal:    128, Bf16, true,  [128, 128, 2], 100;
+    fwd_hd256_m128n80_f16:             256, F16,  false, [128, 80, 2], 100;
+    fwd_hd256_m128n64_f16:             256, F16,  false, [128, 64, 2], 106;
+    fwd_hd256_m128n80_bf16:            256, Bf16, false, [128, 80, 2], 100;
+    fwd_hd256_m128n64_bf16:            256, Bf16, false, [128, 64, 2], 106;
+    fwd_hd256_m128n80_f16_causal:      256, F16,  true,  [128, 80, 2], 100;
+    fwd_hd256_m128n64_f16_causal:      256, F16,  true,  [128, 64, 2], 106;
+    fwd_hd256_m128n80_bf16_causal:     256, Bf16, true,  [128, 80, 2], 100;
+    fwd_hd256_m128n64_bf16_causal:     256, Bf16, true,  [128, 64, 2], 106;
 }
 
 /// Every entry point of the product, as the builder sees it.
