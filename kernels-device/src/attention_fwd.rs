@@ -26,13 +26,13 @@ use crate::layout::{Barrier, SLAB_COLUMNS, SLAB_ROW_BYTES, SWIZZLE_ATOM_BYTES, S
 use crate::mask;
 use crate::params::FwdParams;
 use crate::pipeline::{Cursor, Ring};
+use crate::ptx::math;
 use crate::ptx::matrix;
 use crate::ptx::mbarrier;
 use crate::ptx::smem::SmemAddr;
 use crate::ptx::tma::{self, CacheHint, TensorMapRef};
 use crate::ptx::warp;
 use crate::ptx::wgmma::{self, Acc, InFlight, Products, SmemDesc};
-use crate::ptx::math;
 use crate::schedule::{KeyBlocks, Schedule, WorkTile};
 use crate::softmax::{Finished, Softmax};
 
@@ -486,7 +486,8 @@ unsafe fn store<const R: usize>(
             while r < 2 {
                 let row = rows.warp_row + rows.lane / 4 + 8 * r as u32;
                 if row < p.seqlen_q {
-                    *(p.lse as *mut f32).add((head * p.seqlen_q as u64 + row as u64) as usize) = finished.lse[r];
+                    *(p.lse as *mut f32).add((head * p.seqlen_q as u64 + row as u64) as usize) =
+                        finished.lse[r];
                 }
                 r += 1;
             }

@@ -115,7 +115,10 @@ impl Variant {
         assert!(block_m <= 256 && block_n <= 256, "a TMA box has at most 256 rows");
         assert!(block_n.is_multiple_of(MMA_K), "the keys of a tile are the depth of PV, in steps of 16");
         assert!(stages >= 2, "K of the next step loads while this step computes");
-        assert!(self.head_dim.is_multiple_of(64) && self.head_dim <= 256, "whole 128-byte slabs; N of PV at most 256");
+        assert!(
+            self.head_dim.is_multiple_of(64) && self.head_dim <= 256,
+            "whole 128-byte slabs; N of PV at most 256"
+        );
         assert!(self.smem().bytes <= SMEM_LIMIT, "shared memory");
         let (producer, consumer) = self.role_registers();
         let registers = WARPGROUP_THREADS * (producer + self.consumers() * consumer);

@@ -148,4 +148,5 @@ pub const fn a_element(thread: u32, element: u32) -> (u32, u32) {
     (row, k)
 }
 
-const _: () = assert!(WARPGROUP_ROWS * SLAB_ROW_BYTES % SWIZZLE_ATOM_BYTES == 0, "a warpgroup's rows are whole atoms");
+const _: () =
+    assert!(WARPGROUP_ROWS * SLAB_ROW_BYTES % SWIZZLE_ATOM_BYTES == 0, "a warpgroup's rows are whole atoms");

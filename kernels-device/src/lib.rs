@@ -17,6 +17,8 @@ pub mod config;
 pub mod entry;
 pub mod layout;
 pub mod params;
+#[cfg(feature = "probes")]
+pub mod probe;
 pub mod schedule;
 
 #[cfg(target_arch = "nvptx64")]
@@ -25,8 +27,6 @@ pub mod attention_fwd;
 mod mask;
 #[cfg(target_arch = "nvptx64")]
 mod pipeline;
-#[cfg(all(target_arch = "nvptx64", feature = "probes"))]
-pub mod probe;
 #[cfg(target_arch = "nvptx64")]
 pub mod ptx;
 #[cfg(target_arch = "nvptx64")]

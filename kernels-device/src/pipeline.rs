@@ -35,7 +35,14 @@ impl Cursor {
 impl<const STAGES: u32> Ring<STAGES> {
     /// The ring at `data`, whose barriers are `full` and `empty` (of stage 0) in the layout of `variant`.
     #[inline(always)]
-    pub fn new(base: SmemAddr, variant: &Variant, data: u32, stage_bytes: u32, full: Barrier, empty: Barrier) -> Self {
+    pub fn new(
+        base: SmemAddr,
+        variant: &Variant,
+        data: u32,
+        stage_bytes: u32,
+        full: Barrier,
+        empty: Barrier,
+    ) -> Self {
         let smem = variant.smem();
         Ring {
             data: base.offset(data),

@@ -124,7 +124,14 @@ pub struct KeyBlocks {
 impl KeyBlocks {
     /// The key blocks of the query rows `m_block * block_m ..` under a causal mask or none.
     #[inline(always)]
-    pub const fn new(m_block: u32, block_m: u32, block_n: u32, seqlen_q: u32, seqlen_kv: u32, causal: bool) -> Self {
+    pub const fn new(
+        m_block: u32,
+        block_m: u32,
+        block_n: u32,
+        seqlen_q: u32,
+        seqlen_kv: u32,
+        causal: bool,
+    ) -> Self {
         if !causal {
             return KeyBlocks { end: seqlen_kv.div_ceil(block_n), full: seqlen_kv / block_n };
         }

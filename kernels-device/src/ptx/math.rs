@@ -57,10 +57,14 @@ pub fn pack(dtype: Dtype, low: f32, high: f32) -> u32 {
     // SAFETY: arithmetic on registers. The instruction names the upper half first.
     unsafe {
         match dtype {
-            Dtype::F16 => asm!("cvt.rn.f16x2.f32 {0}, {1}, {2};", lateout(reg32) packed, in(reg32) high, in(reg32) low,
-                options(pure, nomem, nostack)),
-            Dtype::Bf16 => asm!("cvt.rn.bf16x2.f32 {0}, {1}, {2};", lateout(reg32) packed, in(reg32) high, in(reg32) low,
-                options(pure, nomem, nostack)),
+            Dtype::F16 => {
+                asm!("cvt.rn.f16x2.f32 {0}, {1}, {2};", lateout(reg32) packed, in(reg32) high, in(reg32) low,
+                options(pure, nomem, nostack))
+            }
+            Dtype::Bf16 => {
+                asm!("cvt.rn.bf16x2.f32 {0}, {1}, {2};", lateout(reg32) packed, in(reg32) high, in(reg32) low,
+                options(pure, nomem, nostack))
+            }
         }
     }
     packed

@@ -34,7 +34,9 @@ impl SmemDesc {
     #[inline(always)]
     pub fn new(start: SmemAddr, swizzle: Swizzle, leading: u32, stride: u32) -> Self {
         let field = |bytes: u32| ((bytes & 0x3_FFFF) >> 4) as u64;
-        SmemDesc(field(start.0) | field(leading) << 16 | field(stride) << 32 | swizzle.descriptor_code() << 62)
+        SmemDesc(
+            field(start.0) | field(leading) << 16 | field(stride) << 32 | swizzle.descriptor_code() << 62,
+        )
     }
 
     /// The same operand `bytes` further on. Shared memory ends before the address field would carry.
@@ -119,7 +121,12 @@ pub trait Products<const R: usize>: Sized {
     ///
     /// # Safety
     /// As [`Self::start`].
-    unsafe fn mma_ss<const TRANS_A: u32, const TRANS_B: u32>(&mut self, dtype: Dtype, a: SmemDesc, b: SmemDesc);
+    unsafe fn mma_ss<const TRANS_A: u32, const TRANS_B: u32>(
+        &mut self,
+        dtype: Dtype,
+        a: SmemDesc,
+        b: SmemDesc,
+    );
 
     /// `self += A Bᵀ` with A in registers, laid out as [`a_element`](crate::layout::a_element) says.
     ///
@@ -254,12 +261,6 @@ width!(160,
     0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37
     38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63 64 65 66 67 68 69 70 71 72
     73 74 75 76 77 78 79
-);
-#[rustfmt::skip]
-width!(176,
-    0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37 38
-    39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63 64 65 66 67 68 69 70 71 72 73
-    74 75 76 77 78 79 80 81 82 83 84 85 86 87
 );
 #[rustfmt::skip]
 width!(256,
