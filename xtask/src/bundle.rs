@@ -14,8 +14,6 @@ use crate::{build, cargo, profile, sanitize, setup};
 const LIMIT_MIB: f64 = 60.0;
 /// Packages whose tests are about this repository or the build, and need both.
 const TESTS_AT_HOME: [&str; 2] = ["xtask", "ptx-builder"];
-/// The integration test that reads the repository's files.
-const TIDY: &str = "tidy";
 const RUN_TESTS: &str = include_str!("../scripts/run_tests.sh");
 
 /// Make one folder with everything that runs on a GPU node: lab, tests, kernels, scripts
@@ -97,7 +95,7 @@ fn copy_programs(workspace: &Workspace, out: &Path) -> Result<()> {
         shell.copy_file(program.path, out.join("flashcore-lab"))?;
     }
     for program in cargo::executables(workspace, &tests)? {
-        if TESTS_AT_HOME.contains(&program.folder.as_str()) || program.target == TIDY {
+        if TESTS_AT_HOME.contains(&program.folder.as_str()) {
             continue;
         }
         let name = if program.target.starts_with(&program.folder) {
