@@ -148,5 +148,7 @@ pub const fn a_element(thread: u32, element: u32) -> (u32, u32) {
     (row, k)
 }
 
-const _: () =
-    assert!(WARPGROUP_ROWS * SLAB_ROW_BYTES % SWIZZLE_ATOM_BYTES == 0, "a warpgroup's rows are whole atoms");
+const _: () = assert!(
+    (WARPGROUP_ROWS * SLAB_ROW_BYTES).is_multiple_of(SWIZZLE_ATOM_BYTES),
+    "a warpgroup's rows are whole atoms"
+);

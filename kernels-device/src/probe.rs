@@ -31,8 +31,9 @@ pub const PROBE_SMEM: u32 = 128 * 1024;
 /// Where probes keep their mbarriers, behind the data.
 pub const PROBE_BARRIERS: u32 = PROBE_SMEM - 64;
 
+const _: () = assert!(PROBE_SMEM <= SMEM_LIMIT);
+
 const fn probe(symbol: &'static str, threads: u32, cluster: u32) -> Entry {
-    assert!(PROBE_SMEM <= SMEM_LIMIT);
     Entry { symbol, threads, cluster, smem_bytes: PROBE_SMEM, max_registers: 255, opcodes: None }
 }
 
@@ -95,6 +96,7 @@ mod kernels {
     }
 
     /// Copies the first `bytes` of the input to shared memory, by ordinary stores that the async proxy then sees.
+    #[inline(always)]
     unsafe fn fill(args: &ProbeArgs, threads: u32) {
         let mut i = warp::thread_index();
         while i < args.bytes / 4 {
@@ -106,6 +108,7 @@ mod kernels {
     }
 
     /// Copies the first `bytes` of shared memory to the output, `at` words in.
+    #[inline(always)]
     unsafe fn dump(args: &ProbeArgs, at: u32, threads: u32) {
         let mut i = warp::thread_index();
         while i < args.bytes / 4 {
@@ -121,6 +124,7 @@ mod kernels {
     }
 
     /// Writes register r of thread t to word `128 * r + t`.
+    #[inline(always)]
     unsafe fn dump_accumulator<const R: usize>(args: &ProbeArgs, acc: &Acc<R>) {
         let mut r = 0;
         while r < R {
@@ -131,6 +135,7 @@ mod kernels {
     }
 
     /// D = A Bᵀ, m64n64k16. Input: the image of shared memory. Words 0 and 1: offsets of A and B in it.
+    #[inline(always)]
     unsafe fn wgmma_ss<const TRANS_A: u32, const TRANS_B: u32>(args: &ProbeArgs, dtype: Dtype) {
         // SAFETY: one warpgroup, together.
         unsafe {
@@ -147,6 +152,7 @@ mod kernels {
 
     /// D = 1 + A Bᵀ, m64nNk16, A from registers. Input: the image of B (K-major), then, `words[0]` words in, register r
     /// of thread t of A at word `128 * r + t`.
+    #[inline(always)]
     unsafe fn wgmma_rs<const R: usize>(args: &ProbeArgs, dtype: Dtype)
     where
         InFlight<R>: Products<R>,
