@@ -125,7 +125,10 @@ pub fn compare(
                 (row.at, f64::from(lse[index]), row.exact.lse)
             })
         };
-        let lse_error = |got: f64, want: f64| error(got, want) / want.abs().max(1.0).min(f64::MAX);
+        let lse_error = |got: f64, want: f64| {
+            let scale = if want.is_finite() { want.abs().max(1.0) } else { 1.0 };
+            error(got, want) / scale
+        };
         let wrong = |&(_, got, want): &(Position, f64, f64)| lse_error(got, want) > LSE_TOLERANCE;
         if let Some((at, got, want)) = lses().find(wrong) {
             return Err(Mismatch::Lse {

@@ -2,6 +2,7 @@
 
 use flashcore::{Dtype, Shape, Strides};
 use half::{bf16, f16};
+use rayon::prelude::*;
 
 /// The nearest number that `dtype` can represent (ties to even; too large becomes infinite).
 pub fn round(dtype: Dtype, x: f64) -> f64 {
@@ -101,11 +102,13 @@ impl HostTensor {
     /// `values`, rounded to `dtype`, laid out by `strides`. Where a stride of 0 puts several values in one
     /// place, the last one stays.
     pub fn lay_out(values: &Values, dtype: Dtype, strides: Strides) -> Self {
+        let rounded: Vec<u16> = values.data.par_iter().map(|&x| encode(dtype, x)).collect();
         let mut tensor = Self::poisoned(dtype, values.shape, strides);
-        for (b, s, h) in tensor.positions() {
-            let start = tensor.offset(b, s, h);
-            for (to, &from) in tensor.bits[start..].iter_mut().zip(values.row(b, s, h)) {
-                *to = encode(dtype, from);
+        if !rounded.is_empty() {
+            let rows = rounded.chunks(values.shape.head_dim);
+            for ((b, s, h), row) in tensor.positions().zip(rows) {
+                let start = tensor.offset(b, s, h);
+                tensor.bits[start..][..row.len()].copy_from_slice(row);
             }
         }
         tensor
@@ -113,12 +116,11 @@ impl HostTensor {
 
     /// The values that a reader of this memory sees.
     pub fn values(&self) -> Values {
-        let mut values = Values { shape: self.shape, data: Vec::new() };
+        let mut bits = Vec::with_capacity(self.bits.len());
         for (b, s, h) in self.positions() {
-            let row = &self.bits[self.offset(b, s, h)..][..self.shape.head_dim];
-            values.data.extend(row.iter().map(|&bits| decode(self.dtype, bits)));
+            bits.extend_from_slice(&self.bits[self.offset(b, s, h)..][..self.shape.head_dim]);
         }
-        values
+        Values { shape: self.shape, data: bits.par_iter().map(|&x| decode(self.dtype, x)).collect() }
     }
 
     /// Whether everything between the rows is still [`POISON`].

@@ -74,7 +74,7 @@ fn slabs_are_what_tma_writes() {
         for row in 0..rows {
             for column in 0..64 {
                 let linear = slab * rows * 128 + row * 128 + column * 2;
-                let chunk = linear / 16 % 8 ^ linear / 128 % 8;
+                let chunk = (linear / 16 % 8) ^ (linear / 128 % 8);
                 let expected = linear / 128 * 128 + chunk * 16 + linear % 16;
                 assert_eq!(slab_offset(rows, row, slab * 64 + column), expected);
             }

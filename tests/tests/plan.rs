@@ -71,7 +71,10 @@ fn the_heads_of_a_section_fit_into_l2() {
         let (ratio, heads) = (case.heads_q / case.heads_kv, case.batch * case.heads_q);
         let kv_bytes = 2 * case.seqlen_kv * case.head_dim * 2;
         assert!((1..=heads).contains(&section), "{case}: {section}");
-        assert!(section == heads || section % ratio == 0, "{case}: heads that share K and V stay together");
+        assert!(
+            section == heads || section.is_multiple_of(ratio),
+            "{case}: heads that share K and V stay together"
+        );
         assert!(
             section <= ratio || section / ratio * kv_bytes <= LIMIT,
             "{case}: {section} heads are too many"

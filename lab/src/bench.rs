@@ -1,0 +1,242 @@
+//! The benchmark: each cell is checked, then timed, flashcore and its peers taking turns.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use flashcore::driver::Properties;
+use flashcore::{Device, Dtype, Plan, Problem, TensorLayout};
+use flashcore_tests::cases::Case;
+use flashcore_tests::device::{self, OnDevice};
+use flashcore_tests::grid;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::PeerOptions;
+use crate::metrics::{Cell, Check, FLASHCORE, Machine, Measured, Metrics};
+use crate::peers::{MATMUL, Peers};
+use crate::report;
+use crate::sensors::{Sensors, mean};
+use crate::shape::{Dtypes, Masks, Shapes};
+use crate::timing::{Protocol, Recorded, Timing};
+
+/// Options of `bench`.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Two lengths of the grid only
+    #[arg(long, conflicts_with = "shapes")]
+    quick: bool,
+    #[command(flatten)]
+    shapes: Shapes,
+    /// Element type
+    #[arg(long, value_enum, default_value_t)]
+    dtype: Dtypes,
+    #[command(flatten)]
+    masks: Masks,
+    #[command(flatten)]
+    peers: PeerOptions,
+    /// Times that flashcore and its peers take turns
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// GPU time of each measurement, at least, in seconds
+    #[arg(long, default_value_t = Protocol::STANDARD.min_ms / 1e3, value_name = "N")]
+    seconds: f64,
+    /// Folder for metrics.json, report.md and the plots
+    #[arg(long, default_value = "target/flashcore/report", value_name = "DIR")]
+    out: PathBuf,
+}
+
+impl Options {
+    fn cells(&self) -> Vec<(Case, Dtype)> {
+        let masks = self.masks.list();
+        let mut cases = self.shapes.cases(masks);
+        if cases.is_empty() {
+            cases = if self.quick { grid::large(&grid::QUICK_LENGTHS, masks) } else { grid::full(masks) };
+        }
+        self.dtype.list().iter().flat_map(|&dtype| cases.iter().map(move |&case| (case, dtype))).collect()
+    }
+}
+
+/// Runs the benchmark; false if a result was wrong. Without a device it prints the plans instead.
+pub(crate) fn run(device: flashcore::Result<Device>, options: &Options) -> Result<bool> {
+    let cells = options.cells();
+    let device = match device {
+        Ok(device) => device,
+        Err(error) => {
+            println!("There is nothing to time on this machine: {error}.");
+            println!("The plans, for an H200:");
+            for (case, dtype) in &cells {
+                println!("\n{}", plan(case, *dtype)?);
+            }
+            return Ok(true);
+        }
+    };
+    let metrics = Bench::new(device, options)?.run(&cells)?;
+    fs::create_dir_all(&options.out).with_context(|| format!("cannot create {}", options.out.display()))?;
+    let path = options.out.join("metrics.json");
+    fs::write(&path, serde_json::to_string_pretty(&metrics)?)
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    report::write(&metrics, &options.out)?;
+    Ok(metrics.cells.iter().all(|cell| matches!(cell.check, Check::Right { .. })))
+}
+
+/// How an H200 would compute a case.
+fn plan(case: &Case, dtype: Dtype) -> flashcore::Result<Plan> {
+    let (q, kv) = (case.shape_q(), case.shape_kv());
+    let query = TensorLayout { dtype, shape: q, strides: case.layout.query(q) };
+    let key = TensorLayout { dtype, shape: kv, strides: case.layout.key(kv) };
+    let problem = Problem::new(query, key, key, query, case.causal, case.scale)?;
+    Plan::new(&problem, &Properties::h200())
+}
+
+/// A run in progress.
+struct Bench<'a> {
+    device: Device,
+    sensors: Option<Sensors>,
+    peers: Option<Peers>,
+    /// Why there are no peers at all.
+    no_peers: Option<String>,
+    protocol: Protocol,
+    options: &'a Options,
+}
+
+impl<'a> Bench<'a> {
+    fn new(device: Device, options: &'a Options) -> Result<Self> {
+        device.preload()?;
+        let mut no_peers = options.peers.no_peers.then(|| "not asked for".to_owned());
+        let mut peers = None;
+        if no_peers.is_none() {
+            match Peers::start(&options.peers) {
+                Ok(started) => {
+                    for (name, reason) in &started.hello().missing {
+                        eprintln!("{name} is left out: {reason}");
+                    }
+                    peers = Some(started);
+                }
+                Err(error) => {
+                    eprintln!("flashcore is timed alone: {error:#}");
+                    no_peers = Some(format!("{error:#}"));
+                }
+            }
+        }
+        let sensors = Sensors::new(device.properties().ordinal);
+        let protocol = Protocol { min_ms: 1e3 * options.seconds, ..Protocol::STANDARD };
+        Ok(Bench { device, sensors, peers, no_peers, protocol, options })
+    }
+
+    fn run(mut self, cells: &[(Case, Dtype)]) -> Result<Metrics> {
+        let bar = ProgressBar::new(cells.len() as u64)
+            .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed}/{duration} {msg}")?);
+        let matmul_tflops = self.matmul()?;
+        let mut measured = Vec::new();
+        for (case, dtype) in cells {
+            bar.set_message(device::name(case, *dtype));
+            measured.push(self.cell(case, *dtype)?);
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        let hello = self.peers.as_ref().map(Peers::hello);
+        let mut missing = hello.map(|hello| hello.missing.clone()).unwrap_or_default();
+        missing.extend(self.no_peers.clone().map(|reason| ("all peers".to_owned(), reason)));
+        Ok(Metrics {
+            version: env!("CARGO_PKG_VERSION").into(),
+            commit: option_env!("FLASHCORE_COMMIT").map(str::to_owned),
+            date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+            machine: self.machine(),
+            peers: hello.map(|hello| hello.versions.clone()).unwrap_or_default(),
+            missing,
+            protocol: self.protocol,
+            rounds: self.options.rounds.into(),
+            matmul_tflops,
+            cells: measured,
+        })
+    }
+
+    fn machine(&self) -> Machine {
+        let properties = self.device.properties();
+        let cuda = properties.driver_version;
+        Machine {
+            gpu: properties.name.clone(),
+            sm_count: properties.sm_count,
+            driver: self.sensors.as_ref().and_then(Sensors::driver),
+            cuda: format!("{}.{}", cuda / 1000, cuda % 1000 / 10),
+            ptxas: flashcore::kernels::PTXAS_VERSION.map(str::to_owned),
+        }
+    }
+
+    /// TFLOPS of an 8192-cubed matrix product in each element type.
+    fn matmul(&mut self) -> Result<BTreeMap<String, f64>> {
+        const SIZE: usize = 8192;
+        let square = Case { seqlen_q: SIZE, seqlen_kv: SIZE, ..Case::default() };
+        let mut tflops = BTreeMap::new();
+        if let Some(peers) = &mut self.peers {
+            for &dtype in self.options.dtype.list() {
+                if let Ok(timing) = peers.measure(MATMUL, &square, dtype, self.protocol)? {
+                    tflops.insert(dtype.name().into(), 2.0 * (SIZE as f64).powi(3) / timing.us / 1e6);
+                }
+            }
+        }
+        Ok(tflops)
+    }
+
+    /// Checks a shape; times it if the result is right.
+    fn cell(&mut self, case: &Case, dtype: Dtype) -> Result<Cell> {
+        const SEED: u64 = 20_260_707;
+        let inputs = case.inputs(dtype, SEED);
+        let tensors = OnDevice::new(&self.device, case, &inputs)?;
+        let stream = self.device.stream()?;
+        tensors.run(&stream)?;
+        stream.synchronize()?;
+        let rows = inputs.attention.rows(device::BUDGET, SEED);
+        let check = match tensors.outputs()?.judge(&inputs, &rows) {
+            Ok(verdict) => {
+                Check::Right { error: verdict.error, bound: verdict.bound, lse_error: verdict.lse_error }
+            }
+            Err(failure) => Check::Wrong(failure.to_string()),
+        };
+        drop(inputs);
+        let mut cell = Cell::new(case, dtype, check);
+        if let Check::Wrong(_) = cell.check {
+            return Ok(cell);
+        }
+        let recorded = Recorded::new(&self.device, tensors, self.protocol.launches)?;
+        let mut contenders = vec![FLASHCORE.to_owned()];
+        contenders.extend(self.peers.iter().flat_map(|peers| peers.hello().impls.clone()));
+        let mut turns: BTreeMap<String, Vec<_>> = BTreeMap::new();
+        for _ in 0..self.options.rounds {
+            for name in &contenders {
+                if cell.skipped.contains_key(name) {
+                    continue;
+                }
+                let protocol = self.protocol;
+                let peers = &mut self.peers;
+                let mut work = || match peers {
+                    Some(peers) if name != FLASHCORE => peers.measure(name, case, dtype, protocol),
+                    _ => recorded.measure(&protocol).map(Ok),
+                };
+                let (timing, readings) = match &self.sensors {
+                    Some(sensors) => sensors.during(work),
+                    None => (work(), None),
+                };
+                match timing? {
+                    Ok(Timing { us, .. }) => turns.entry(name.clone()).or_default().push((us, readings)),
+                    Err(reason) => {
+                        cell.skipped.insert(name.clone(), reason);
+                    }
+                }
+            }
+        }
+        for name in contenders {
+            // Rounds are compared one by one, so an implementation that failed in one of them has no figure.
+            let Some(turns) = turns.remove(&name).filter(|_| !cell.skipped.contains_key(&name)) else {
+                continue;
+            };
+            let readings: Vec<_> = turns.iter().filter_map(|&(_, readings)| readings).collect();
+            let us = turns.iter().map(|&(us, _)| us).collect();
+            cell.measured.push(Measured { name, us, readings: mean(&readings) });
+        }
+        Ok(cell)
+    }
+}

@@ -1,0 +1,113 @@
+//! Every kernel against the oracle.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use clap::Args;
+use comfy_table::{CellAlignment, Table, presets};
+use flashcore::Device;
+use flashcore_tests::cases::{self, Case};
+use flashcore_tests::device;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::shape::{Dtypes, Masks, Shapes};
+
+/// Options of `check`.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// A few tiny shapes of every kernel: for race and memory checkers
+    #[arg(long, conflicts_with = "shapes")]
+    small: bool,
+    #[command(flatten)]
+    shapes: Shapes,
+    /// Element type
+    #[arg(long, value_enum, default_value_t = Dtypes::Both)]
+    dtype: Dtypes,
+    #[command(flatten)]
+    masks: Masks,
+}
+
+/// What the cases of one kernel came to.
+#[derive(Default)]
+struct Tally {
+    cases: usize,
+    failures: usize,
+    /// Largest share of the allowed error that a case used.
+    share: f64,
+    error: f64,
+    lse_error: f64,
+}
+
+/// Runs the cases; false if one failed.
+pub(crate) fn run(device: flashcore::Result<Device>, options: &Options) -> Result<bool> {
+    let device = device?;
+    let masks = options.masks.list();
+    let mut cases = options.shapes.cases(masks);
+    if cases.is_empty() {
+        cases = if options.small { cases::small() } else { cases::forward() };
+        cases.retain(|case| masks.contains(&case.causal));
+    }
+    let bar = ProgressBar::new((cases.len() * options.dtype.list().len()) as u64)
+        .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {msg}")?);
+    let mut tallies: BTreeMap<(u32, bool, &str), Tally> = BTreeMap::new();
+    for &dtype in options.dtype.list() {
+        for (seed, case) in cases.iter().enumerate() {
+            let name = device::name(case, dtype);
+            bar.set_message(name.clone());
+            let tally = tallies.entry((kernel_head_dim(case), case.causal, dtype.name())).or_default();
+            tally.cases += 1;
+            match device::check(&device, case, dtype, seed as u64) {
+                Ok(verdict) => {
+                    tally.share = tally.share.max(verdict.error / verdict.bound.max(f64::MIN_POSITIVE));
+                    tally.error = tally.error.max(verdict.error);
+                    tally.lse_error = tally.lse_error.max(verdict.lse_error);
+                }
+                Err(failure) => {
+                    tally.failures += 1;
+                    bar.suspend(|| println!("FAILED {name}: {failure}"));
+                }
+            }
+            bar.inc(1);
+        }
+    }
+    bar.finish_and_clear();
+    println!("{}", table(&tallies));
+    Ok(tallies.values().all(|tally| tally.failures == 0))
+}
+
+/// head_dim of the kernel that computes a case.
+fn kernel_head_dim(case: &Case) -> u32 {
+    let kernels = flashcore::kernels::FWD.iter().map(|variant| variant.head_dim);
+    kernels.filter(|&head_dim| head_dim as usize >= case.head_dim).min().unwrap_or(0)
+}
+
+fn table(tallies: &BTreeMap<(u32, bool, &str), Tally>) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED);
+    table.set_header([
+        "head_dim",
+        "mask",
+        "dtype",
+        "cases",
+        "failed",
+        "max error",
+        "of allowed",
+        "max LSE error",
+    ]);
+    for ((head_dim, causal, dtype), tally) in tallies {
+        table.add_row([
+            head_dim.to_string(),
+            if *causal { "causal" } else { "full" }.into(),
+            (*dtype).into(),
+            tally.cases.to_string(),
+            tally.failures.to_string(),
+            format!("{:.2e}", tally.error),
+            format!("{:.0} %", 100.0 * tally.share),
+            format!("{:.1e}", tally.lse_error),
+        ]);
+    }
+    for column in table.column_iter_mut().skip(3) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}

@@ -1,0 +1,84 @@
+//! The laboratory: checks and times flashcore on a GPU.
+
+mod bench;
+mod check;
+mod determinism;
+mod metrics;
+mod peers;
+mod plot;
+mod power;
+mod report;
+mod sensors;
+mod shape;
+mod timing;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use flashcore::Device;
+
+/// Checks and times flashcore on a GPU, beside the attention kernels one would use instead.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    /// CUDA device
+    #[arg(long, global = true, default_value_t = 0)]
+    device: usize,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Compare every kernel with the f64 oracle
+    Check(check::Options),
+    /// Check, then time, the grid of shapes, beside PyTorch and FlashAttention
+    Bench(bench::Options),
+    /// Run every kernel again and again and compare the bits
+    Determinism(determinism::Options),
+    /// Run shapes for seconds and measure clock, power and energy
+    Power(power::Options),
+    /// Launch one shape, and nothing else: for profilers
+    One(timing::OneOptions),
+    /// Write report.md and the plots again, from DIR/metrics.json
+    Report {
+        /// Folder with metrics.json
+        dir: PathBuf,
+    },
+}
+
+/// How to reach the implementations to compare with.
+#[derive(Args, Clone)]
+struct PeerOptions {
+    /// Do not time other implementations
+    #[arg(long)]
+    no_peers: bool,
+    /// Python that has PyTorch, and FlashAttention-3 if it should be timed
+    #[arg(long, default_value = "python3")]
+    python: PathBuf,
+    /// A peers script other than the built-in one
+    #[arg(long)]
+    peers: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let device = || Device::cuda(cli.device);
+    let done = match &cli.verb {
+        Verb::Check(options) => check::run(device(), options),
+        Verb::Bench(options) => bench::run(device(), options),
+        Verb::Determinism(options) => determinism::run(device(), options),
+        Verb::Power(options) => power::run(device(), options),
+        Verb::One(options) => timing::one(device(), options),
+        Verb::Report { dir } => report::rewrite(dir),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("flashcore-lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! What a benchmark run measured: everything that its report says, and the rounds behind it.
+
+use std::collections::BTreeMap;
+
+use flashcore_tests::cases::Case;
+use flashcore_tests::grid;
+use serde::{Deserialize, Serialize};
+
+use crate::sensors::Readings;
+use crate::timing::Protocol;
+
+/// A run of the benchmark.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Metrics {
+    /// Version of flashcore.
+    pub(crate) version: String,
+    /// Commit it was built from.
+    pub(crate) commit: Option<String>,
+    /// When, RFC 3339.
+    pub(crate) date: String,
+    /// The machine.
+    pub(crate) machine: Machine,
+    /// Versions of the implementations beside flashcore.
+    pub(crate) peers: BTreeMap<String, String>,
+    /// Why an implementation, or all of them, are absent.
+    pub(crate) missing: BTreeMap<String, String>,
+    /// How it was measured.
+    pub(crate) protocol: Protocol,
+    /// Times that flashcore and its peers took turns.
+    pub(crate) rounds: usize,
+    /// TFLOPS of a matrix product through cuBLAS under the same protocol: the practical ceiling.
+    pub(crate) matmul_tflops: BTreeMap<String, f64>,
+    /// The shapes.
+    pub(crate) cells: Vec<Cell>,
+}
+
+/// The machine that a run was on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Machine {
+    /// Name of the GPU.
+    pub(crate) gpu: String,
+    /// Its SMs.
+    pub(crate) sm_count: u32,
+    /// Version of the kernel driver.
+    pub(crate) driver: Option<String>,
+    /// CUDA version of the driver.
+    pub(crate) cuda: String,
+    /// ptxas that made the machine code.
+    pub(crate) ptxas: Option<String>,
+}
+
+/// A shape in an element type.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Cell {
+    pub(crate) batch: usize,
+    pub(crate) heads_q: usize,
+    pub(crate) heads_kv: usize,
+    pub(crate) seqlen: usize,
+    pub(crate) head_dim: usize,
+    pub(crate) causal: bool,
+    pub(crate) dtype: String,
+    /// Floating-point operations of a call.
+    pub(crate) flops: f64,
+    /// What the comparison with the oracle said.
+    pub(crate) check: Check,
+    /// The measurements, flashcore first; empty if the result was wrong.
+    pub(crate) measured: Vec<Measured>,
+    /// Why an implementation did not run this shape.
+    pub(crate) skipped: BTreeMap<String, String>,
+}
+
+/// Comparison with the oracle, on sampled rows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Check {
+    /// The largest error, what it could have been, and the largest error of an LSE.
+    Right { error: f64, bound: f64, lse_error: f64 },
+    /// What is wrong.
+    Wrong(String),
+}
+
+/// One implementation on one shape.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Measured {
+    /// Name of the implementation.
+    pub(crate) name: String,
+    /// Microseconds of a call, one figure a round.
+    pub(crate) us: Vec<f64>,
+    /// Mean of the sensors over all rounds.
+    pub(crate) readings: Option<Readings>,
+}
+
+/// flashcore, as it is named beside its peers.
+pub(crate) const FLASHCORE: &str = "flashcore";
+
+impl Measured {
+    /// Microseconds of a call: the median of the rounds.
+    pub(crate) fn median_us(&self) -> f64 {
+        median(&mut self.us.clone())
+    }
+}
+
+impl Cell {
+    /// A cell that is not measured yet.
+    pub(crate) fn new(case: &Case, dtype: flashcore::Dtype, check: Check) -> Self {
+        Cell {
+            batch: case.batch,
+            heads_q: case.heads_q,
+            heads_kv: case.heads_kv,
+            seqlen: case.seqlen_q,
+            head_dim: case.head_dim,
+            causal: case.causal,
+            dtype: dtype.name().into(),
+            flops: grid::flops(case),
+            check,
+            measured: Vec::new(),
+            skipped: BTreeMap::new(),
+        }
+    }
+
+    /// The measurement of `name`.
+    pub(crate) fn of(&self, name: &str) -> Option<&Measured> {
+        self.measured.iter().find(|measured| measured.name == name)
+    }
+
+    /// TFLOPS of `name`.
+    pub(crate) fn tflops(&self, name: &str) -> Option<f64> {
+        self.of(name).map(|measured| self.flops / measured.median_us() / 1e6)
+    }
+
+    /// How many times as fast as `peer` flashcore is: the median of the rounds' ratios.
+    pub(crate) fn ratio(&self, peer: &str) -> Option<f64> {
+        let (ours, theirs) = (self.of(FLASHCORE)?, self.of(peer)?);
+        Some(median(
+            &mut ours.us.iter().zip(&theirs.us).map(|(ours, theirs)| theirs / ours).collect::<Vec<_>>(),
+        ))
+    }
+
+    /// The peer that flashcore does worst against, and how many times as fast flashcore is.
+    pub(crate) fn best_peer(&self) -> Option<(&str, f64)> {
+        let peers =
+            self.measured.iter().map(|measured| measured.name.as_str()).filter(|&name| name != FLASHCORE);
+        peers.filter_map(|peer| Some((peer, self.ratio(peer)?))).min_by(|a, b| a.1.total_cmp(&b.1))
+    }
+
+    /// `full` or `causal`.
+    pub(crate) fn mask(&self) -> &'static str {
+        if self.causal { "causal" } else { "full" }
+    }
+
+    /// `B,H,S,D`, or `B,H/Hkv,S,D` if heads share keys.
+    pub(crate) fn shape(&self) -> String {
+        let heads = if self.heads_q == self.heads_kv {
+            self.heads_q.to_string()
+        } else {
+            format!("{}/{}", self.heads_q, self.heads_kv)
+        };
+        format!("{},{heads},{},{}", self.batch, self.seqlen, self.head_dim)
+    }
+}
+
+impl Metrics {
+    /// Every implementation that was measured anywhere, flashcore first.
+    pub(crate) fn implementations(&self) -> Vec<&str> {
+        let mut names = vec![FLASHCORE];
+        for measured in self.cells.iter().flat_map(|cell| &cell.measured) {
+            if !names.contains(&measured.name.as_str()) {
+                names.push(&measured.name);
+            }
+        }
+        names
+    }
+}
+
+/// The middle of `values`, which it sorts; the upper one of two.
+pub(crate) fn median(values: &mut [f64]) -> f64 {
+    assert!(!values.is_empty(), "the median of nothing");
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// The geometric mean, if there are values.
+pub(crate) fn geomean(values: impl IntoIterator<Item = f64>) -> Option<f64> {
+    let (mut sum, mut count) = (0.0, 0);
+    for value in values {
+        sum += value.ln();
+        count += 1;
+    }
+    (count > 0).then(|| (sum / f64::from(count)).exp())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cell(measured: &[(&str, &[f64])]) -> Cell {
+        let case = grid::cell(2, 8, 512, 64, false);
+        let check = Check::Right { error: 0.0, bound: 1.0, lse_error: 0.0 };
+        let measured = measured
+            .iter()
+            .map(|&(name, us)| Measured { name: name.into(), us: us.into(), readings: None })
+            .collect();
+        Cell { measured, ..Cell::new(&case, flashcore::Dtype::F16, check) }
+    }
+
+    #[test]
+    fn the_ratio_is_the_median_of_the_rounds() {
+        // Ratios 1.0, 2.0 and 0.5: a slow round of both does not count against either.
+        let cell = cell(&[(FLASHCORE, &[10.0, 40.0, 20.0]), ("peer", &[10.0, 80.0, 10.0])]);
+        assert_eq!(cell.ratio("peer"), Some(1.0));
+    }
+
+    #[test]
+    fn the_best_peer_is_the_one_we_do_worst_against() {
+        let cell = cell(&[(FLASHCORE, &[10.0]), ("slow", &[20.0]), ("fast", &[9.0])]);
+        assert_eq!(cell.best_peer(), Some(("fast", 0.9)));
+        assert_eq!(super::tests::cell(&[(FLASHCORE, &[10.0])]).best_peer(), None);
+    }
+
+    #[test]
+    fn tflops_count_two_products() {
+        let cell = cell(&[(FLASHCORE, &[10.0])]);
+        assert_eq!(cell.flops, 4.0 * 2.0 * 8.0 * 512.0 * 512.0 * 64.0);
+        assert!((cell.tflops(FLASHCORE).unwrap() - cell.flops / 1e7).abs() < 1e-9);
+    }
+
+    #[test]
+    fn means() {
+        assert_eq!(median(&mut [3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(geomean([]), None);
+        assert!((geomean([2.0, 8.0]).unwrap() - 4.0).abs() < 1e-12);
+    }
+}

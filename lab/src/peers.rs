@@ -1,0 +1,143 @@
+//! Other implementations of attention, served by a Python process that lives as long as the run.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use flashcore::Dtype;
+use flashcore_tests::cases::Case;
+use serde::{Deserialize, Serialize};
+
+use crate::PeerOptions;
+use crate::timing::{Protocol, Timing};
+
+/// The script travels in the executable, so that one file is enough on a GPU node.
+const SCRIPT: &str = include_str!("../peers.py");
+
+/// The practical ceiling: a matrix product.
+pub(crate) const MATMUL: &str = "matmul";
+
+/// What the process can do.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Hello {
+    /// Implementations that can be asked for.
+    pub(crate) impls: Vec<String>,
+    /// Versions of the libraries behind them.
+    pub(crate) versions: BTreeMap<String, String>,
+    /// Why others are absent.
+    pub(crate) missing: BTreeMap<String, String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Request<'a> {
+    #[serde(rename = "impl")]
+    name: &'a str,
+    #[serde(rename = "dtype")]
+    dtype: &'a str,
+    b: usize,
+    h: usize,
+    hkv: usize,
+    s: usize,
+    sk: usize,
+    d: usize,
+    #[serde(rename = "causal")]
+    causal: bool,
+    #[serde(flatten)]
+    protocol: Protocol,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Answer {
+    Timing(Timing),
+    Error { error: String },
+}
+
+/// The process.
+pub(crate) struct Peers {
+    child: Child,
+    requests: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    hello: Hello,
+}
+
+impl Peers {
+    /// Starts the process.
+    ///
+    /// # Errors
+    /// There is no such Python, or it lacks what the script imports.
+    pub(crate) fn start(options: &PeerOptions) -> Result<Self> {
+        let script = match &options.peers {
+            Some(path) => {
+                fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?
+            }
+            None => SCRIPT.to_owned(),
+        };
+        let mut child = Command::new(&options.python)
+            .args(["-c", &script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot run {}", options.python.display()))?;
+        let requests = child.stdin.take().context("no pipe to the peers")?;
+        let answers = BufReader::new(child.stdout.take().context("no pipe from the peers")?);
+        let hello = Hello { impls: Vec::new(), versions: BTreeMap::new(), missing: BTreeMap::new() };
+        let mut peers = Peers { child, requests, answers, hello };
+        peers.hello = peers.ask(&serde_json::json!({ "hello": true })).with_context(|| {
+            format!("{} cannot serve the peers (see above; does it have PyTorch?)", options.python.display())
+        })?;
+        Ok(peers)
+    }
+
+    /// What the process can do.
+    pub(crate) fn hello(&self) -> &Hello {
+        &self.hello
+    }
+
+    /// Times `name` on `case`; the inner error is why it cannot run this case.
+    pub(crate) fn measure(
+        &mut self,
+        name: &str,
+        case: &Case,
+        dtype: Dtype,
+        protocol: Protocol,
+    ) -> Result<Result<Timing, String>> {
+        let request = Request {
+            name,
+            dtype: dtype.name(),
+            b: case.batch,
+            h: case.heads_q,
+            hkv: case.heads_kv,
+            s: case.seqlen_q,
+            sk: case.seqlen_kv,
+            d: case.head_dim,
+            causal: case.causal,
+            protocol,
+        };
+        Ok(match self.ask(&request)? {
+            Answer::Timing(timing) => Ok(timing),
+            Answer::Error { error } => Err(error),
+        })
+    }
+
+    fn ask<T: for<'a> Deserialize<'a>>(&mut self, request: &impl Serialize) -> Result<T> {
+        // A process that is gone breaks the pipe here or ends the answers below.
+        let sent = writeln!(self.requests, "{}", serde_json::to_string(request)?);
+        let mut line = String::new();
+        if sent.is_err() || self.answers.read_line(&mut line)? == 0 {
+            bail!("the peers' process ended");
+        }
+        serde_json::from_str(&line).with_context(|| format!("the peers answered {line:?}"))
+    }
+}
+
+impl Drop for Peers {
+    fn drop(&mut self) {
+        // It may be anywhere in a measurement; nothing it does matters any more.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

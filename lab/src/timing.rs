@@ -1,0 +1,119 @@
+//! GPU time of a call: many launches in one CUDA graph, many replays of the graph, the median.
+
+use anyhow::Result;
+use clap::Args;
+use flashcore::driver::{Event, Graph};
+use flashcore::{Device, Stream};
+use flashcore_tests::cases::Case;
+use flashcore_tests::device::OnDevice;
+use serde::{Deserialize, Serialize};
+
+use crate::metrics::median;
+use crate::shape::{Dtypes, Masks, Shapes};
+
+/// How long to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Protocol {
+    /// Calls in one graph.
+    pub(crate) launches: usize,
+    /// Replays of the graph, at least.
+    pub(crate) min_replays: usize,
+    /// GPU time of the replays, at least: short shapes are replayed more often, so that clock and power settle.
+    pub(crate) min_ms: f64,
+}
+
+impl Protocol {
+    /// What every figure is measured with.
+    pub(crate) const STANDARD: Protocol = Protocol { launches: 10, min_replays: 20, min_ms: 50.0 };
+}
+
+/// Replays before the first one that counts.
+const WARM_UP: usize = 3;
+
+/// A measured call.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Timing {
+    /// Microseconds of one call.
+    pub(crate) us: f64,
+    /// Calls made in all, warm-up included.
+    pub(crate) launched: usize,
+}
+
+/// A case on a device, recorded and ready to be replayed.
+pub(crate) struct Recorded {
+    // Dropped before the tensors whose addresses it holds.
+    graph: Graph,
+    stream: Stream,
+    start: Event,
+    end: Event,
+    launches: usize,
+    _tensors: OnDevice,
+}
+
+impl Recorded {
+    /// Records `launches` calls on `tensors`.
+    pub(crate) fn new(device: &Device, tensors: OnDevice, launches: usize) -> Result<Self> {
+        let stream = device.stream()?;
+        let graph = Graph::capture(&stream, |stream| (0..launches).try_for_each(|_| tensors.run(stream)))?;
+        let (start, end) = (Event::new(device)?, Event::new(device)?);
+        Ok(Recorded { graph, stream, start, end, launches, _tensors: tensors })
+    }
+
+    /// Milliseconds of one replay.
+    fn replay(&self) -> Result<f64> {
+        self.start.record(&self.stream)?;
+        // SAFETY: the tensors of the recorded calls live as long as `self`.
+        unsafe { self.graph.launch(&self.stream)? };
+        self.end.record(&self.stream)?;
+        Ok(f64::from(self.start.elapsed_ms(&self.end)?))
+    }
+
+    /// Times the recorded calls.
+    pub(crate) fn measure(&self, protocol: &Protocol) -> Result<Timing> {
+        for _ in 0..WARM_UP {
+            self.replay()?;
+        }
+        let (mut times, mut total) = (Vec::new(), 0.0);
+        while times.len() < protocol.min_replays || total < protocol.min_ms {
+            times.push(self.replay()?);
+            total += times[times.len() - 1];
+        }
+        let launched = (times.len() + WARM_UP) * self.launches;
+        Ok(Timing { us: 1e3 * median(&mut times) / self.launches as f64, launched })
+    }
+}
+
+/// Options of `one`.
+#[derive(Args)]
+pub(crate) struct OneOptions {
+    #[command(flatten)]
+    shapes: Shapes,
+    /// Element type
+    #[arg(long, value_enum, default_value_t)]
+    dtype: Dtypes,
+    #[command(flatten)]
+    masks: Masks,
+    /// Launches of each shape
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    repeat: usize,
+}
+
+/// Launches each shape `repeat` times, and no other kernel.
+pub(crate) fn one(device: flashcore::Result<Device>, options: &OneOptions) -> Result<bool> {
+    let device = device?;
+    let cases = options.shapes.cases(options.masks.list());
+    anyhow::ensure!(!cases.is_empty(), "give a shape, such as --shape 4,16,4096,128");
+    for case in cases {
+        let case: Case = case;
+        for &dtype in options.dtype.list() {
+            let tensors = OnDevice::new(&device, &case, &case.inputs(dtype, 0))?;
+            let stream = device.stream()?;
+            for _ in 0..options.repeat {
+                tensors.run(&stream)?;
+            }
+            stream.synchronize()?;
+            println!("{} launches of {}", options.repeat, flashcore_tests::device::name(&case, dtype));
+        }
+    }
+    Ok(true)
+}
