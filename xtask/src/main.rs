@@ -15,6 +15,8 @@ mod test;
 mod tools;
 mod workspace;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use workspace::Workspace;
@@ -39,9 +41,19 @@ enum Verb {
     Bundle(bundle::Bundle),
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run(Cli::parse().verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cargo xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb) -> Result<()> {
     let workspace = Workspace::locate()?;
-    match Cli::parse().verb {
+    match verb {
         Verb::Setup(verb) => verb.run(&workspace),
         Verb::Build(verb) => verb.run(&workspace),
         Verb::Gate(verb) => verb.run(&workspace),

@@ -40,6 +40,9 @@ impl Test {
             total.add(&line);
         }
         let status = child.wait()?;
+        if total == Totals::default() {
+            bail!("no test ran ({status})");
+        }
         let Totals { passed, failed, skipped } = total;
         println!("\nAll in all: {passed} passed, {failed} failed, {skipped} skipped.");
         if !status.success() {
