@@ -57,7 +57,18 @@ impl Plan {
     /// # Errors
     /// [`Error::TooManyTiles`]; [`Error::SharedMemory`] on a device that gives a CTA less than 227 KiB.
     pub fn new(problem: &Problem, device: &Properties) -> Result<Self> {
-        let variant = *choose(problem, device.sm_count);
+        Plan::with_variant(problem, device, choose(problem, device.sm_count))
+    }
+
+    /// Every plan that computes `problem` as [`Self::new`] does, one for each eligible kernel.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn all(problem: &Problem, device: &Properties) -> Result<Vec<Self>> {
+        eligible(problem).map(|variant| Plan::with_variant(problem, device, variant)).collect()
+    }
+
+    fn with_variant(problem: &Problem, device: &Properties, variant: &Variant) -> Result<Self> {
         let (needed, limit) = (variant.smem().bytes, device.smem_limit_bytes);
         if needed > limit {
             return Err(Error::SharedMemory { symbol: variant.symbol, needed, limit });
@@ -82,7 +93,7 @@ impl Plan {
             section: section(problem, heads),
             scale_log2: problem.scale * std::f32::consts::LOG2_E,
         };
-        Ok(Plan { variant, grid: work_tiles.min(device.sm_count), work_tiles, params, problem: *problem })
+        Ok(Plan { variant: *variant, grid: work_tiles.min(device.sm_count), work_tiles, params, problem: *problem })
     }
 
     /// The tensor maps of q, k, v and out, at these addresses.
@@ -112,37 +123,46 @@ impl Plan {
     }
 }
 
-/// The kernel for a problem. Eligible: its dtype and mask, and the narrowest head_dim that is wide enough. Preferred:
-/// the one that should take the least time.
+/// The kernels that can compute a problem: those of its dtype and mask, and of the narrowest head_dim that is wide
+/// enough.
+fn eligible(problem: &Problem) -> impl Iterator<Item = &'static Variant> {
+    let (dtype, causal, head_dim) = (problem.dtype(), problem.causal, problem.q_shape().head_dim);
+    let wide_enough = move || {
+        FWD.iter().filter(move |v| v.dtype == dtype && v.causal == causal && v.head_dim as usize >= head_dim)
+    };
+    let narrowest = wide_enough().map(|variant| variant.head_dim).min();
+    wide_enough().filter(move |variant| Some(variant.head_dim) == narrowest)
+}
+
+/// The eligible kernel that should take the least time.
 fn choose(problem: &Problem, sm_count: u32) -> &'static Variant {
-    let head_dim = problem.q_shape().head_dim;
-    FWD.iter()
-        .filter(|variant| variant.dtype == problem.dtype() && variant.causal == problem.causal)
-        .filter(|variant| variant.head_dim as usize >= head_dim)
-        .min_by_key(|variant| (variant.head_dim, estimate(variant, problem, sm_count)))
+    eligible(problem)
+        .min_by_key(|variant| estimate(variant, problem, sm_count))
         .expect("every dtype and mask has a kernel of head_dim 256, and `Problem` admits no more")
 }
 
-/// Relative time of a kernel: the scores that its busiest SM computes, wasted ones included, times its cost of one.
+/// Relative time of a kernel: the keys that its busiest SM visits, masked and padded ones included, with what each work
+/// tile costs besides, times the rows of a tile and its cost of a score.
 fn estimate(variant: &Variant, problem: &Problem, sm_count: u32) -> u64 {
     let Tile { block_m, block_n, .. } = variant.tile;
     let (q, kv) = (problem.q_shape(), problem.kv_shape());
     let (seqlen_q, seqlen_kv) = (q.seqlen as u32, kv.seqlen as u32);
     let m_blocks = seqlen_q.div_ceil(block_m);
-    let blocks = |m_block| {
-        u64::from(KeyBlocks::new(m_block, block_m, block_n, seqlen_q, seqlen_kv, problem.causal).end)
+    let keys = |m_block| {
+        let blocks = KeyBlocks::new(m_block, block_m, block_n, seqlen_q, seqlen_kv, problem.causal).end;
+        u64::from(blocks * block_n + variant.overhead_keys())
     };
     let heads = (q.batch * q.heads) as u64;
     let sms = u64::from(sm_count.max(1));
-    let longest = m_blocks.checked_sub(1).map_or(0, blocks);
+    let longest = m_blocks.checked_sub(1).map_or(0, keys);
     let busiest = if problem.causal {
         // Tiles of different lengths even out over the SMs.
-        let head: u64 = (0..m_blocks).map(blocks).sum();
+        let head: u64 = (0..m_blocks).map(keys).sum();
         (head.saturating_mul(heads) / sms).max(longest)
     } else {
         (u64::from(m_blocks) * heads).div_ceil(sms).saturating_mul(longest)
     };
-    busiest.saturating_mul(u64::from(block_m * block_n * variant.cost))
+    busiest.saturating_mul(u64::from(block_m * variant.cost))
 }
 
 /// Query heads (of `heads` in all) that are worked on together.

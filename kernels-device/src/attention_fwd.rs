@@ -22,7 +22,7 @@
 //! loop has none.
 
 use crate::config::{Dtype, MMA_K, Spec, Variant, WARPGROUP_ROWS, WARPGROUP_THREADS};
-use crate::layout::{Barrier, SLAB_COLUMNS, SLAB_ROW_BYTES, SWIZZLE_ATOM_BYTES, Swizzle};
+use crate::layout::{SLAB_COLUMNS, SLAB_ROW_BYTES, SWIZZLE_ATOM_BYTES, Swizzle};
 use crate::mask;
 use crate::params::FwdParams;
 use crate::pipeline::{Cursor, Ring};
@@ -59,17 +59,15 @@ enum NamedBarrier {
 
 /// Rows of O that a warp stores on its own.
 const WARP_ROWS: u32 = 16;
-/// Stages of the K and V rings.
-const STAGES: u32 = 2;
 
 /// What every role of a CTA knows.
 struct Cta<'a> {
     maps: Maps,
     params: &'a FwdParams,
     schedule: Schedule,
-    q: Ring<1>,
-    k: Ring<STAGES>,
-    v: Ring<STAGES>,
+    q: Ring,
+    k: Ring,
+    v: Ring,
     o: SmemAddr,
 }
 
@@ -87,14 +85,13 @@ pub unsafe fn attention_fwd<S: Spec, const S_REGS: usize, const P_REGS: usize, c
     InFlight<O_REGS>: Products<O_REGS>,
 {
     let v = &S::VARIANT;
-    const { assert!(S::VARIANT.tile.stages == STAGES) };
     let smem = v.smem();
     let base = SmemAddr::base();
     let cta = Cta {
         schedule: Schedule::new(params, v.causal, warp::cta_count()),
-        q: Ring::new(base, v, smem.q, smem.q_bytes, Barrier::QFull, Barrier::QEmpty),
-        k: Ring::new(base, v, smem.k, smem.kv_bytes, Barrier::KFull, Barrier::KEmpty),
-        v: Ring::new(base, v, smem.v, smem.kv_bytes, Barrier::VFull, Barrier::VEmpty),
+        q: Ring::q(base, &smem),
+        k: Ring::k(base, &smem),
+        v: Ring::v(base, &smem),
         o: base.offset(smem.o),
         maps,
         params,
@@ -146,7 +143,7 @@ unsafe fn produce<S: Spec>(cta: &Cta, leader: bool) {
             tma::prefetch_map(cta.maps.v);
             tma::prefetch_map(cta.maps.o);
         }
-        let (mut q, mut k_at, mut v_at) = (Cursor::PRODUCER, Cursor::PRODUCER, Cursor::PRODUCER);
+        let (mut q_at, mut k_at, mut v_at) = (Cursor::PRODUCER, Cursor::PRODUCER, Cursor::PRODUCER);
         let mut round = 0;
         while round < cta.schedule.rounds() {
             let tile = cta.schedule.tile(round, warp::cta_index());
@@ -156,12 +153,7 @@ unsafe fn produce<S: Spec>(cta: &Cta, leader: bool) {
             if blocks.end == 0 {
                 continue;
             }
-            let (slot, full) = cta.q.acquire(&mut q, leader);
-            if leader {
-                let at = [tile.m_block * v.tile.block_m, tile.head, tile.batch];
-                load_tile(v, slot, cta.maps.q, full, v.tile.block_m, at, CacheHint::First);
-            }
-            let load = |ring: &Ring<STAGES>, cursor: &mut Cursor, map, n_block: u32| {
+            let load = |ring: &Ring, cursor: &mut Cursor, map, n_block: u32| {
                 let (slot, full) = ring.acquire(cursor, leader);
                 if leader {
                     let at = [n_block * v.tile.block_n, tile.head_kv, tile.batch];
@@ -171,6 +163,11 @@ unsafe fn produce<S: Spec>(cta: &Cta, leader: bool) {
             // The consumers free slots in this order, so no load waits behind one whose slot comes free later.
             let mut n_block = blocks.end - 1;
             load(&cta.k, &mut k_at, cta.maps.k, n_block);
+            let (slot, full) = cta.q.acquire(&mut q_at, leader);
+            if leader {
+                let at = [tile.m_block * v.tile.block_m, tile.head, tile.batch];
+                load_tile(v, slot, cta.maps.q, full, v.tile.block_m, at, CacheHint::First);
+            }
             while n_block > 0 {
                 load(&cta.k, &mut k_at, cta.maps.k, n_block - 1);
                 load(&cta.v, &mut v_at, cta.maps.v, n_block);

@@ -60,7 +60,7 @@ pub struct Variant {
     /// The tile shape.
     pub tile: Tile,
     /// Time for each score of a tile, relative to the other tiles for the same problem, as measured on an H200 at
-    /// long sequences (docs/results/log.md). The host weighs it against the scores that a tile shape wastes.
+    /// long sequences (docs/results/log.md). The host weighs it against what a tile shape wastes.
     pub cost: u32,
 }
 
@@ -100,6 +100,12 @@ impl Variant {
     /// multiplies. At head_dim 256 the products are so long that the turns cost more than they give.
     pub const fn ping_pong(&self) -> bool {
         self.head_dim <= 128
+    }
+
+    /// What starting and ending a work tile costs, in keys that could be visited in that time, as measured on an H200
+    /// (docs/results/log.md): more where Q of the next tile cannot load meanwhile.
+    pub const fn overhead_keys(&self) -> u32 {
+        if self.smem().q_stages > 1 { 72 } else { 180 }
     }
 
     /// Where everything lies in shared memory.

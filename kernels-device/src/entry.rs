@@ -134,27 +134,27 @@ macro_rules! fwd_variants {
 fwd_variants! {
     // symbol                          head_dim, dtype, causal, tile [block_m, block_n, stages], cost
     fwd_hd64_m192n128_f16:              64, F16,  false, [192, 128, 2], 100;
-    fwd_hd64_m128n128_f16:              64, F16,  false, [128, 128, 2], 120;
+    fwd_hd64_m128n128_f16:              64, F16,  false, [128, 128, 2], 115;
     fwd_hd64_m192n128_bf16:             64, Bf16, false, [192, 128, 2], 100;
-    fwd_hd64_m128n128_bf16:             64, Bf16, false, [128, 128, 2], 120;
+    fwd_hd64_m128n128_bf16:             64, Bf16, false, [128, 128, 2], 115;
     fwd_hd64_m192n128_f16_causal:       64, F16,  true,  [192, 128, 2], 100;
-    fwd_hd64_m128n128_f16_causal:       64, F16,  true,  [128, 128, 2], 120;
+    fwd_hd64_m128n128_f16_causal:       64, F16,  true,  [128, 128, 2], 106;
     fwd_hd64_m192n128_bf16_causal:      64, Bf16, true,  [192, 128, 2], 100;
-    fwd_hd64_m128n128_bf16_causal:      64, Bf16, true,  [128, 128, 2], 120;
-    fwd_hd128_m128n160_f16:            128, F16,  false, [128, 160, 2], 98;
+    fwd_hd64_m128n128_bf16_causal:      64, Bf16, true,  [128, 128, 2], 106;
+    fwd_hd128_m128n160_f16:            128, F16,  false, [128, 160, 2], 96;
     fwd_hd128_m128n128_f16:            128, F16,  false, [128, 128, 2], 100;
-    fwd_hd128_m128n160_bf16:           128, Bf16, false, [128, 160, 2], 98;
+    fwd_hd128_m128n160_bf16:           128, Bf16, false, [128, 160, 2], 96;
     fwd_hd128_m128n128_bf16:           128, Bf16, false, [128, 128, 2], 100;
     fwd_hd128_m128n128_f16_causal:     128, F16,  true,  [128, 128, 2], 100;
     fwd_hd128_m128n128_bf16_causal:    128, Bf16, true,  [128, 128, 2], 100;
     fwd_hd256_m128n80_f16:             256, F16,  false, [128, 80, 2], 100;
-    fwd_hd256_m128n64_f16:             256, F16,  false, [128, 64, 2], 106;
+    fwd_hd256_m128n64_f16:             256, F16,  false, [128, 64, 2], 104;
     fwd_hd256_m128n80_bf16:            256, Bf16, false, [128, 80, 2], 100;
-    fwd_hd256_m128n64_bf16:            256, Bf16, false, [128, 64, 2], 106;
+    fwd_hd256_m128n64_bf16:            256, Bf16, false, [128, 64, 2], 104;
     fwd_hd256_m128n80_f16_causal:      256, F16,  true,  [128, 80, 2], 100;
-    fwd_hd256_m128n64_f16_causal:      256, F16,  true,  [128, 64, 2], 106;
+    fwd_hd256_m128n64_f16_causal:      256, F16,  true,  [128, 64, 2], 105;
     fwd_hd256_m128n80_bf16_causal:     256, Bf16, true,  [128, 80, 2], 100;
-    fwd_hd256_m128n64_bf16_causal:     256, Bf16, true,  [128, 64, 2], 106;
+    fwd_hd256_m128n64_bf16_causal:     256, Bf16, true,  [128, 64, 2], 105;
 }
 
 /// Every entry point of the product, as the builder sees it.

@@ -1,7 +1,7 @@
 //! Where bytes lie: shared memory of a CTA, the 128-byte swizzle, and which thread holds which element of a
 //! fragment. Pure arithmetic, tested on the host.
 
-use crate::config::{Dtype, Variant, WARPGROUP_ROWS};
+use crate::config::{Dtype, SMEM_LIMIT, Variant, WARPGROUP_ROWS};
 
 /// Bytes of one row of a slab: every tile in shared memory is cut into slabs of 64 16-bit columns.
 pub const SLAB_ROW_BYTES: u32 = 128;
@@ -59,7 +59,7 @@ pub const fn slab_offset(rows: u32, row: u32, column: u32) -> u32 {
 /// Q, K, V and O tiles are slabs: `[head_dim / 64][rows][128 bytes]`. The barriers come last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FwdSmem {
-    /// The Q tile, `block_m` rows.
+    /// The Q ring: `q_stages` tiles of `block_m` rows.
     pub q: u32,
     /// The K ring: `stages` tiles of `block_n` rows.
     pub k: u32,
@@ -71,7 +71,11 @@ pub struct FwdSmem {
     pub o_over_q: bool,
     /// The mbarriers, 8 bytes each: see [`Barrier`].
     pub barriers: u32,
-    /// Bytes of the Q tile, and of the O tile.
+    /// Slots of the Q ring: two if there is room, so that Q of the next work tile loads during this one.
+    pub q_stages: u32,
+    /// Slots of the K ring, and of the V ring.
+    pub kv_stages: u32,
+    /// Bytes of one stage of Q, and of the O tile.
     pub q_bytes: u32,
     /// Bytes of one stage of K, and of one of V.
     pub kv_bytes: u32,
@@ -101,29 +105,38 @@ impl FwdSmem {
     pub const fn new(variant: &Variant) -> Self {
         let row_bytes = variant.head_dim * Dtype::SIZE;
         let q_bytes = variant.tile.block_m * row_bytes;
+        let kv_stages = variant.tile.stages;
         let kv_bytes = variant.tile.block_n * row_bytes;
-        let ring_bytes = variant.tile.stages * kv_bytes;
-        let barrier_bytes = 8 * (2 + 4 * variant.tile.stages);
-        let o_over_q = 2 * q_bytes + 2 * ring_bytes + barrier_bytes > crate::config::SMEM_LIMIT;
-        let k = q_bytes;
-        let v = k + ring_bytes;
-        let end = v + ring_bytes;
+        let rings = 2 * kv_stages * kv_bytes;
+        // Room for tiles of the size of Q, beside K and V: two stages of Q and O, or one of each, or one for both.
+        let room = (SMEM_LIMIT - rings - barrier_bytes(2, kv_stages)) / q_bytes;
+        let (q_stages, o_over_q) = if room >= 3 { (2, false) } else { (1, room < 2) };
+        let k = q_stages * q_bytes;
+        let v = k + kv_stages * kv_bytes;
+        let end = k + rings;
         let (o, barriers) = if o_over_q { (0, end) } else { (end, end + q_bytes) };
-        FwdSmem { q: 0, k, v, o, o_over_q, barriers, q_bytes, kv_bytes, bytes: barriers + barrier_bytes }
+        let bytes = barriers + barrier_bytes(q_stages, kv_stages);
+        FwdSmem { q: 0, k, v, o, o_over_q, barriers, q_stages, kv_stages, q_bytes, kv_bytes, bytes }
     }
 
-    /// Offset of a barrier of stage `stage` (0 for those of Q) when rings have `stages` slots.
-    pub const fn barrier(&self, barrier: Barrier, stage: u32, stages: u32) -> u32 {
-        let index = match barrier {
+    /// Offset of a barrier of stage `stage`.
+    pub const fn barrier(&self, barrier: Barrier, stage: u32) -> u32 {
+        let (q, kv) = (self.q_stages, self.kv_stages);
+        let first = match barrier {
             Barrier::QFull => 0,
-            Barrier::QEmpty => 1,
-            Barrier::KFull => 2 + stage,
-            Barrier::KEmpty => 2 + stages + stage,
-            Barrier::VFull => 2 + 2 * stages + stage,
-            Barrier::VEmpty => 2 + 3 * stages + stage,
+            Barrier::QEmpty => q,
+            Barrier::KFull => 2 * q,
+            Barrier::KEmpty => 2 * q + kv,
+            Barrier::VFull => 2 * q + 2 * kv,
+            Barrier::VEmpty => 2 * q + 3 * kv,
         };
-        self.barriers + 8 * index
+        self.barriers + 8 * (first + stage)
     }
+}
+
+/// Bytes of the mbarriers: one for "full" and one for "empty" of each stage of each ring.
+const fn barrier_bytes(q_stages: u32, kv_stages: u32) -> u32 {
+    8 * (2 * q_stages + 4 * kv_stages)
 }
 
 /// (row, column) of register `register` of thread `thread` in the f32 accumulator of a wgmma m64nN.

@@ -1,18 +1,19 @@
 //! A ring of tiles in shared memory between the producer and the consumers: the one place where stage and phase of a
 //! barrier are reckoned.
 
-use crate::config::{Variant, WARPGROUP_THREADS};
-use crate::layout::Barrier;
+use crate::config::WARPGROUP_THREADS;
+use crate::layout::{Barrier, FwdSmem};
 use crate::ptx::mbarrier::MBarrier;
 use crate::ptx::smem::SmemAddr;
 use crate::ptx::warp;
 
-/// `STAGES` slots of `stage_bytes`, each with a barrier for "has arrived" and one for "may be overwritten".
+/// `stages` slots of `stage_bytes`, each with a barrier for "has arrived" and one for "may be overwritten".
 ///
 /// Both sides walk through the slots in the same order, each with a [`Cursor`].
 #[derive(Clone, Copy)]
-pub struct Ring<const STAGES: u32> {
+pub struct Ring {
     data: SmemAddr,
+    stages: u32,
     stage_bytes: u32,
     full: SmemAddr,
     empty: SmemAddr,
@@ -32,24 +33,29 @@ impl Cursor {
     pub const CONSUMER: Cursor = Cursor { stage: 0, parity: 0 };
 }
 
-impl<const STAGES: u32> Ring<STAGES> {
-    /// The ring at `data`, whose barriers are `full` and `empty` (of stage 0) in the layout of `variant`.
+impl Ring {
+    /// The ring of Q.
     #[inline(always)]
-    pub fn new(
-        base: SmemAddr,
-        variant: &Variant,
-        data: u32,
-        stage_bytes: u32,
-        full: Barrier,
-        empty: Barrier,
-    ) -> Self {
-        let smem = variant.smem();
-        Ring {
-            data: base.offset(data),
-            stage_bytes,
-            full: base.offset(smem.barrier(full, 0, variant.tile.stages)),
-            empty: base.offset(smem.barrier(empty, 0, variant.tile.stages)),
-        }
+    pub fn q(base: SmemAddr, smem: &FwdSmem) -> Self {
+        Ring::new(base, smem, smem.q, smem.q_stages, smem.q_bytes, [Barrier::QFull, Barrier::QEmpty])
+    }
+
+    /// The ring of K.
+    #[inline(always)]
+    pub fn k(base: SmemAddr, smem: &FwdSmem) -> Self {
+        Ring::new(base, smem, smem.k, smem.kv_stages, smem.kv_bytes, [Barrier::KFull, Barrier::KEmpty])
+    }
+
+    /// The ring of V.
+    #[inline(always)]
+    pub fn v(base: SmemAddr, smem: &FwdSmem) -> Self {
+        Ring::new(base, smem, smem.v, smem.kv_stages, smem.kv_bytes, [Barrier::VFull, Barrier::VEmpty])
+    }
+
+    #[inline(always)]
+    fn new(base: SmemAddr, smem: &FwdSmem, data: u32, stages: u32, stage_bytes: u32, barriers: [Barrier; 2]) -> Self {
+        let [full, empty] = barriers.map(|barrier| base.offset(smem.barrier(barrier, 0)));
+        Ring { data: base.offset(data), stages, stage_bytes, full, empty }
     }
 
     /// Initialises the barriers. A slot is full after one arrival (the producer's, with its bytes), and empty again
@@ -60,7 +66,7 @@ impl<const STAGES: u32> Ring<STAGES> {
     #[inline(always)]
     pub unsafe fn init(&self, consumers: u32) {
         let mut stage = 0;
-        while stage < STAGES {
+        while stage < self.stages {
             // SAFETY: the caller's.
             unsafe {
                 self.barrier(self.full, stage).init(1);
@@ -130,7 +136,7 @@ impl<const STAGES: u32> Ring<STAGES> {
     #[inline(always)]
     fn advance(&self, at: &mut Cursor) {
         at.stage += 1;
-        if at.stage == STAGES {
+        if at.stage == self.stages {
             at.stage = 0;
             at.parity ^= 1;
         }
