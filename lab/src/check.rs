@@ -1,12 +1,12 @@
-//! Every kernel against the oracle.
+//! Every kernel against the oracle, and the public call, which picks one.
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 use flashcore::Device;
-use flashcore_tests::cases::{self, Case};
+use flashcore_tests::cases;
 use flashcore_tests::device;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -49,22 +49,26 @@ pub(crate) fn run(device: flashcore::Result<Device>, options: &Options) -> Resul
     }
     let bar = ProgressBar::new((cases.len() * options.dtype.list().len()) as u64)
         .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {msg}")?);
-    let mut tallies: BTreeMap<(u32, bool, &str), Tally> = BTreeMap::new();
+    let mut tallies: BTreeMap<&str, Tally> = BTreeMap::new();
     for &dtype in options.dtype.list() {
         for (seed, case) in cases.iter().enumerate() {
             let name = device::name(case, dtype);
             bar.set_message(name.clone());
-            let tally = tallies.entry((kernel_head_dim(case), case.causal, dtype.name())).or_default();
-            tally.cases += 1;
-            match device::check(&device, case, dtype, seed as u64) {
-                Ok(verdict) => {
-                    tally.share = tally.share.max(verdict.error / verdict.bound.max(f64::MIN_POSITIVE));
-                    tally.error = tally.error.max(verdict.error);
-                    tally.lse_error = tally.lse_error.max(verdict.lse_error);
-                }
-                Err(failure) => {
-                    tally.failures += 1;
-                    bar.suspend(|| println!("FAILED {name}: {failure}"));
+            for (kernel, result) in
+                device::check_each(&device, case, dtype, seed as u64).context(name.clone())?
+            {
+                let tally = tallies.entry(kernel).or_default();
+                tally.cases += 1;
+                match result {
+                    Ok(verdict) => {
+                        tally.share = tally.share.max(verdict.error / verdict.bound.max(f64::MIN_POSITIVE));
+                        tally.error = tally.error.max(verdict.error);
+                        tally.lse_error = tally.lse_error.max(verdict.lse_error);
+                    }
+                    Err(failure) => {
+                        tally.failures += 1;
+                        bar.suspend(|| println!("FAILED {name}, {kernel}: {failure}"));
+                    }
                 }
             }
             bar.inc(1);
@@ -75,30 +79,13 @@ pub(crate) fn run(device: flashcore::Result<Device>, options: &Options) -> Resul
     Ok(tallies.values().all(|tally| tally.failures == 0))
 }
 
-/// head_dim of the kernel that computes a case.
-fn kernel_head_dim(case: &Case) -> u32 {
-    let kernels = flashcore::kernels::FWD.iter().map(|variant| variant.head_dim);
-    kernels.filter(|&head_dim| head_dim as usize >= case.head_dim).min().unwrap_or(0)
-}
-
-fn table(tallies: &BTreeMap<(u32, bool, &str), Tally>) -> Table {
+fn table(tallies: &BTreeMap<&str, Tally>) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
-    table.set_header([
-        "head_dim",
-        "mask",
-        "dtype",
-        "cases",
-        "failed",
-        "max error",
-        "of allowed",
-        "max LSE error",
-    ]);
-    for ((head_dim, causal, dtype), tally) in tallies {
+    table.set_header(["kernel", "cases", "failed", "max error", "of allowed", "max LSE error"]);
+    for (kernel, tally) in tallies {
         table.add_row([
-            head_dim.to_string(),
-            if *causal { "causal" } else { "full" }.into(),
-            (*dtype).into(),
+            (*kernel).to_owned(),
             tally.cases.to_string(),
             tally.failures.to_string(),
             format!("{:.2e}", tally.error),
@@ -106,7 +93,7 @@ fn table(tallies: &BTreeMap<(u32, bool, &str), Tally>) -> Table {
             format!("{:.1e}", tally.lse_error),
         ]);
     }
-    for column in table.column_iter_mut().skip(3) {
+    for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table

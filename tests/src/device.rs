@@ -1,12 +1,12 @@
 //! One case, run on one device.
 
 use bytemuck::cast_slice;
-use flashcore::{Attention, Device, Dtype, Lse, Stream, Tensor};
+use flashcore::{Attention, Device, Dtype, Lse, Plan, Pointers, Stream, Tensor};
 use half::{bf16, f16};
 
 use crate::cases::{Case, Inputs};
 use crate::compare::{Mismatch, Verdict, compare};
-use crate::oracle::Position;
+use crate::oracle::{Expected, Position};
 use crate::values::HostTensor;
 
 /// A copy of `tensor` on the device, gaps included.
@@ -76,6 +76,22 @@ impl OnDevice {
         self.attention.forward_into(stream, &self.q, &self.k, &self.v, &self.out, Some(self.lse.view()))
     }
 
+    /// Every plan for this computation, one for each kernel that can do it.
+    pub fn plans(&self) -> flashcore::Result<Vec<Plan>> {
+        let views = [&self.q, &self.k, &self.v, &self.out].map(Tensor::view);
+        let [q, k, v, out] = &views;
+        let problem = self.attention.problem(q, k, v, out, Some(&self.lse.view()))?;
+        Plan::all(&problem, self.q.device().properties())
+    }
+
+    /// Submits the computation by the kernel of `plan`, which must be one of [`Self::plans`].
+    pub fn run_plan(&self, plan: &Plan, stream: &Stream) -> flashcore::Result<()> {
+        let [q, k, v, out] = [&self.q, &self.k, &self.v, &self.out].map(Tensor::ptr);
+        let pointers = Pointers { q, k, v, out, lse: self.lse.view().ptr() };
+        // SAFETY: the plan was made for these tensors, which live on after the work: freeing them waits for it.
+        unsafe { stream.launch_plan(plan, &pointers) }
+    }
+
     /// The outputs. Waits for all work of the device.
     pub fn outputs(&self) -> flashcore::Result<Outputs> {
         Ok(Outputs { out: download(&self.out)?, lse: self.lse.to_vec()? })
@@ -94,12 +110,15 @@ pub struct Outputs {
 impl Outputs {
     /// Compares with the oracle's answers at `rows`.
     pub fn judge(&self, inputs: &Inputs, rows: &[Position]) -> Result<Verdict, Failure> {
+        self.judge_by(&inputs.attention.answers(rows, self.out.dtype))
+    }
+
+    /// Compares with answers of the oracle.
+    pub fn judge_by(&self, expected: &[Expected]) -> Result<Verdict, Failure> {
         if !self.out.gaps_untouched() {
             return Err(Failure::WroteIntoGaps);
         }
-        let dtype = self.out.dtype;
-        let expected = inputs.attention.answers(rows, dtype);
-        Ok(compare(&expected, dtype, &self.out.values(), Some(&self.lse))?)
+        Ok(compare(expected, self.out.dtype, &self.out.values(), Some(&self.lse))?)
     }
 
     /// Every bit that was written.
@@ -120,19 +139,46 @@ pub enum Failure {
     /// Something was written where no element is.
     #[error("something was written between the rows of the output")]
     WroteIntoGaps,
+    /// One of several kernels failed.
+    #[error("{symbol}: {failure}")]
+    Kernel {
+        /// The kernel.
+        symbol: &'static str,
+        /// Why.
+        failure: Box<Failure>,
+    },
 }
 
 /// Multiplications that the oracle may spend on the scores of one case; beyond, it checks a sample of the rows.
 pub const BUDGET: usize = 1 << 27;
 
-/// Runs `case` with fresh inputs and compares the result with the oracle.
-pub fn check(device: &Device, case: &Case, dtype: Dtype, seed: u64) -> Result<Verdict, Failure> {
+/// What a kernel made of a case: its name, and how its result compares with the oracle's.
+pub type Judged = (&'static str, Result<Verdict, Failure>);
+
+/// Runs `case` on fresh inputs, through the public call and then once more on every kernel that can do it.
+pub fn check_each(device: &Device, case: &Case, dtype: Dtype, seed: u64) -> flashcore::Result<Vec<Judged>> {
     let inputs = case.inputs(dtype, seed);
+    let rows = inputs.attention.rows(BUDGET, seed);
+    let expected = inputs.attention.answers(&rows, dtype);
     let tensors = OnDevice::new(device, case, &inputs)?;
     let stream = device.stream()?;
+    let mut judged = Vec::new();
     tensors.run(&stream)?;
-    stream.synchronize()?;
-    tensors.outputs()?.judge(&inputs, &inputs.attention.rows(BUDGET, seed))
+    judged.push(("attention", tensors.outputs()?.judge_by(&expected)));
+    for plan in tensors.plans()? {
+        tensors.poison()?;
+        tensors.run_plan(&plan, &stream)?;
+        judged.push((plan.variant.symbol, tensors.outputs()?.judge_by(&expected)));
+    }
+    Ok(judged)
+}
+
+/// As [`check_each`]: the first failure, if any.
+pub fn check(device: &Device, case: &Case, dtype: Dtype, seed: u64) -> Result<(), Failure> {
+    let named = |(symbol, result): Judged| {
+        result.map(|_| ()).map_err(|failure| Failure::Kernel { symbol, failure: Box::new(failure) })
+    };
+    check_each(device, case, dtype, seed)?.into_iter().try_for_each(named)
 }
 
 /// A case and its element type, as tests are named.

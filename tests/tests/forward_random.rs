@@ -40,7 +40,6 @@ fn main() -> ExitCode {
         let config = Config { cases: 400, failure_persistence: None, ..Config::default() };
         TestRunner::new(config).run(&problem(), |(case, dtype, seed)| {
             device::check(gpu, &case, dtype, seed)
-                .map(|_| ())
                 .map_err(|failure| TestCaseError::fail(format!("{}: {failure}", device::name(&case, dtype))))
         })
     });

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use flashcore_kernels::config::{REGISTER_FILE, SMEM_LIMIT, Variant, WARPGROUP_THREADS};
+use flashcore_kernels::config::{Dtype, REGISTER_FILE, SMEM_LIMIT, Variant, WARPGROUP_THREADS};
 use flashcore_kernels::entry::FWD;
 use flashcore_kernels::layout::{
     Barrier, SWIZZLE_ATOM_BYTES, Swizzle, a_element, accumulator_element, slab_offset,
@@ -148,11 +148,11 @@ fn regions(variant: &Variant) -> Vec<(&'static str, u32, u32)> {
         regions.push(("O", smem.o, smem.q_bytes));
     }
     for barrier in [Barrier::QFull, Barrier::QEmpty] {
-        regions.push(("barrier of Q", smem.barrier(barrier, 0, stages), 8));
+        regions.push(("barrier of Q", smem.barrier(barrier, 0), 8));
     }
     for barrier in [Barrier::KFull, Barrier::KEmpty, Barrier::VFull, Barrier::VEmpty] {
         for stage in 0..stages {
-            regions.push(("barrier of a ring", smem.barrier(barrier, stage, stages), 8));
+            regions.push(("barrier of a ring", smem.barrier(barrier, stage), 8));
         }
     }
     regions
@@ -195,7 +195,7 @@ fn tiles_start_on_swizzle_atoms() {
             assert_eq!(slab_rows * 128 % SWIZZLE_ATOM_BYTES, 0, "{}: slabs too", variant.symbol);
         }
         for barrier in [Barrier::QFull, Barrier::KFull, Barrier::VEmpty] {
-            assert_eq!(smem.barrier(barrier, 0, variant.tile.stages) % 8, 0, "{}", variant.symbol);
+            assert_eq!(smem.barrier(barrier, 0) % 8, 0, "{}", variant.symbol);
         }
     }
 }
@@ -236,12 +236,24 @@ fn registers_fit_before_and_after_they_are_shared_out() {
 }
 
 #[test]
-fn variants_differ_in_what_they_compute() {
-    let computed: HashSet<_> = FWD.iter().map(|v| (v.head_dim, v.dtype, v.causal)).collect();
-    let symbols: HashSet<_> = FWD.iter().map(|v| v.symbol).collect();
-    assert_eq!((computed.len(), symbols.len()), (FWD.len(), FWD.len()));
-    for variant in FWD {
-        let suffix = if variant.causal { "_causal" } else { "" };
-        assert_eq!(variant.symbol, format!("fwd_hd{}_{}{suffix}", variant.head_dim, variant.dtype.name()));
+fn variants_differ_and_are_named_by_how() {
+    let different: HashSet<_> = FWD.iter().map(|v| (v.head_dim, v.tile, v.dtype, v.causal)).collect();
+    assert_eq!(different.len(), FWD.len());
+    for Variant { symbol, head_dim, tile, dtype, causal, .. } in FWD {
+        let suffix = if *causal { "_causal" } else { "" };
+        let name = format!("fwd_hd{head_dim}_m{}n{}_{}{suffix}", tile.block_m, tile.block_n, dtype.name());
+        assert_eq!(*symbol, name);
+    }
+}
+
+#[test]
+fn every_head_dim_dtype_and_mask_has_a_kernel() {
+    for dtype in [Dtype::F16, Dtype::Bf16] {
+        for causal in [false, true] {
+            for head_dim in [64, 128, 256] {
+                let fits = |v: &&Variant| (v.head_dim, v.dtype, v.causal) == (head_dim, dtype, causal);
+                assert!(FWD.iter().any(|v| fits(&v)), "{head_dim} {dtype:?} {causal}");
+            }
+        }
     }
 }

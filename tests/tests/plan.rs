@@ -5,22 +5,23 @@ use flashcore::{Dtype, Plan, Pointers, Problem, TensorLayout};
 use flashcore_kernels::config::Variant;
 use flashcore_kernels::entry::FWD;
 use flashcore_kernels::layout::Swizzle;
-use flashcore_tests::cases::{Case, HEAD_DIMS, Layout, forward};
+use flashcore_tests::cases::{Case, HEAD_DIMS, KERNEL_HEAD_DIMS, Layout, forward};
 use flashcore_tests::grid;
 
-fn plan(case: &Case, dtype: Dtype) -> Plan {
+fn problem(case: &Case, dtype: Dtype) -> Problem {
     let layout = |shape, strides| TensorLayout { dtype, shape, strides };
     let (q, kv) = (case.shape_q(), case.shape_kv());
     let key = layout(kv, case.layout.key(kv));
-    let problem = Problem::new(
-        layout(q, case.layout.query(q)),
-        key,
-        key,
-        layout(q, case.layout.output(q)),
-        case.causal,
-        case.scale,
-    );
-    Plan::new(&problem.expect("a legal problem"), &Properties::h200()).expect("a plan")
+    let (query, output) = (layout(q, case.layout.query(q)), layout(q, case.layout.output(q)));
+    Problem::new(query, key, key, output, case.causal, case.scale).expect("a legal problem")
+}
+
+fn plan(case: &Case, dtype: Dtype) -> Plan {
+    Plan::new(&problem(case, dtype), &Properties::h200()).expect("a plan")
+}
+
+fn plans(case: &Case, dtype: Dtype) -> Vec<Plan> {
+    Plan::all(&problem(case, dtype), &Properties::h200()).expect("plans")
 }
 
 /// The kernel that must compute a head_dim: the next of 64, 128 and 256.
@@ -36,31 +37,31 @@ fn kernel_head_dim(head_dim: usize) -> u32 {
 fn every_case_of_the_table_has_a_plan_by_the_rules() {
     for case in forward() {
         for dtype in [Dtype::F16, Dtype::Bf16] {
-            let plan = plan(&case, dtype);
-            let (variant, params) = (plan.variant, plan.params);
-            assert_eq!(
-                (variant.head_dim, variant.dtype, variant.causal),
-                (kernel_head_dim(case.head_dim), dtype, case.causal),
-                "{case}"
-            );
-            let block_m = variant.tile.block_m as usize;
-            let m_blocks = params.m_blocks as usize;
-            assert!(
-                m_blocks * block_m >= case.seqlen_q && (m_blocks - 1) * block_m < case.seqlen_q,
-                "{case}"
-            );
-            assert_eq!(plan.work_tiles as usize, m_blocks * case.heads_q * case.batch, "{case}");
-            assert_eq!(plan.grid, plan.work_tiles.min(132), "{case}");
-            let given = [params.seqlen_q, params.seqlen_kv, params.heads_q, params.gqa_ratio, params.batch];
-            let asked =
-                [case.seqlen_q, case.seqlen_kv, case.heads_q, case.heads_q / case.heads_kv, case.batch];
-            assert_eq!(given.map(|x| x as usize), asked, "{case}");
-            let scale = case.scale.map_or(1.0 / (case.head_dim as f64).sqrt(), f64::from);
-            let scale_log2 = scale * std::f64::consts::LOG2_E;
-            assert!((f64::from(params.scale_log2) / scale_log2 - 1.0).abs() < 3e-7, "{case}");
-            assert_eq!(params.lse, 0, "filled in at launch");
+            let all = plans(&case, dtype);
+            assert!(all.contains(&plan(&case, dtype)), "{case}: the preferred plan is a possible one");
+            for plan in all {
+                check_plan(&case, dtype, &plan);
+            }
         }
     }
+}
+
+fn check_plan(case: &Case, dtype: Dtype, plan: &Plan) {
+    let (variant, params) = (plan.variant, plan.params);
+    let expected = (kernel_head_dim(case.head_dim), dtype, case.causal);
+    assert_eq!((variant.head_dim, variant.dtype, variant.causal), expected, "{case}");
+    let block_m = variant.tile.block_m as usize;
+    let m_blocks = params.m_blocks as usize;
+    assert!(m_blocks * block_m >= case.seqlen_q && (m_blocks - 1) * block_m < case.seqlen_q, "{case}");
+    assert_eq!(plan.work_tiles as usize, m_blocks * case.heads_q * case.batch, "{case}");
+    assert_eq!(plan.grid, plan.work_tiles.min(132), "{case}");
+    let given = [params.seqlen_q, params.seqlen_kv, params.heads_q, params.gqa_ratio, params.batch];
+    let asked = [case.seqlen_q, case.seqlen_kv, case.heads_q, case.heads_q / case.heads_kv, case.batch];
+    assert_eq!(given.map(|x| x as usize), asked, "{case}");
+    let scale = case.scale.map_or(1.0 / (case.head_dim as f64).sqrt(), f64::from);
+    let scale_log2 = scale * std::f64::consts::LOG2_E;
+    assert!((f64::from(params.scale_log2) / scale_log2 - 1.0).abs() < 3e-7, "{case}");
+    assert_eq!(params.lse, 0, "filled in at launch");
 }
 
 #[test]
@@ -142,23 +143,19 @@ fn a_stride_that_nobody_steps_by_may_be_anything() {
     }
 }
 
-/// What a table must have for a kernel: its own head_dim.
-fn covers(cases: &[Case], variant: &Variant) -> bool {
-    cases.iter().any(|case| case.head_dim == variant.head_dim as usize && case.causal == variant.causal)
-}
-
 #[test]
 fn every_kernel_is_tested_and_timed() {
+    let runs = |cases: &[Case], plans: &dyn Fn(&Case, Dtype) -> Vec<Plan>, variant: &Variant| {
+        cases.iter().flat_map(|case| plans(case, variant.dtype)).any(|plan| plan.variant == *variant)
+    };
+    let preferred = |case: &Case, dtype| vec![plan(case, dtype)];
     let (tested, timed) = (forward(), grid::full(&[false, true]));
+    let narrower = |case: &&Case| !KERNEL_HEAD_DIMS.contains(&case.head_dim);
+    let padded: Vec<Case> = tested.iter().filter(narrower).copied().collect();
     for variant in FWD {
-        assert!(covers(&tested, variant), "no case of `cases::forward` runs {}", variant.symbol);
-        assert!(covers(&timed, variant), "no cell of `grid::full` times {}", variant.symbol);
-        let narrower = |case: &Case| {
-            (case.head_dim as u32) < variant.head_dim
-                && kernel_head_dim(case.head_dim) == variant.head_dim
-                && case.causal == variant.causal
-        };
-        assert!(tested.iter().any(narrower), "no case pads head_dim for {}", variant.symbol);
+        assert!(runs(&tested, &plans, variant), "no case of `cases::forward` runs {}", variant.symbol);
+        assert!(runs(&padded, &plans, variant), "no case pads head_dim for {}", variant.symbol);
+        assert!(runs(&timed, &preferred, variant), "no cell of `grid::full` prefers {}", variant.symbol);
     }
 }
 

@@ -2,29 +2,44 @@
 
 use std::process::ExitCode;
 
-use flashcore::{Device, Dtype};
-use flashcore_kernels::entry::FWD;
+use flashcore::{Device, Dtype, Plan};
 use flashcore_tests::cases::{Case, KERNEL_HEAD_DIMS};
 use flashcore_tests::device::{self, Failure, OnDevice, Outputs};
 use flashcore_tests::oracle::Position;
 use flashcore_tests::suite::{Suite, backends};
 use flashcore_tests::values::{HostTensor, Values, decode};
 
-/// Runs `case` on these values of Q, K and V.
-fn run(gpu: &Device, case: &Case, values: [Values; 3], dtype: Dtype) -> flashcore::Result<Outputs> {
+/// Runs `case` on these values of Q, K and V, once on every kernel that can do it.
+fn run(
+    gpu: &Device,
+    case: &Case,
+    values: [Values; 3],
+    dtype: Dtype,
+) -> flashcore::Result<Vec<(Plan, Outputs)>> {
     let tensors = OnDevice::new(gpu, case, &case.inputs_of(values, dtype))?;
     let stream = gpu.stream()?;
-    tensors.run(&stream)?;
-    stream.synchronize()?;
-    tensors.outputs()
+    let outputs_of = |plan: Plan| {
+        tensors.poison()?;
+        tensors.run_plan(&plan, &stream)?;
+        Ok((plan, tensors.outputs()?))
+    };
+    tensors.plans()?.into_iter().map(outputs_of).collect()
 }
 
 /// Runs `case` on normal inputs that `change` has changed, and compares every row with the oracle.
 fn check(gpu: &Device, case: &Case, dtype: Dtype, change: impl Fn(&mut [Values; 3])) -> Result<(), Failure> {
     let mut values = case.fill.values(case.shape_q(), case.shape_kv(), 7);
     change(&mut values);
-    let inputs = case.inputs_of(values.clone(), dtype);
-    run(gpu, case, values, dtype)?.judge(&inputs, &inputs.attention.rows(usize::MAX, 0)).map(|_| ())
+    let attention = case.inputs_of(values.clone(), dtype).attention;
+    let expected = attention.answers(&attention.rows(usize::MAX, 0), dtype);
+    for (plan, outputs) in run(gpu, case, values, dtype)? {
+        outputs.judge_by(&expected).map_err(|failure| of_kernel(&plan, failure))?;
+    }
+    Ok(())
+}
+
+fn of_kernel(plan: &Plan, failure: Failure) -> Failure {
+    Failure::Kernel { symbol: plan.variant.symbol, failure: Box::new(failure) }
 }
 
 /// What stands in V at a key that a causal row does not see has weight 0, and 0 times NaN is NaN: such a row may
@@ -32,27 +47,27 @@ fn check(gpu: &Device, case: &Case, dtype: Dtype, change: impl Fn(&mut [Values; 
 fn nan_in_v_under_a_mask(gpu: &Device, case: &Case, dtype: Dtype) -> Result<(), Failure> {
     const KEY: usize = 250;
     const COLUMN: usize = 3;
-    let variant =
-        FWD.iter().find(|v| v.head_dim as usize == case.head_dim && v.dtype == dtype && v.causal).unwrap();
-    let (block_m, block_n) = (variant.tile.block_m as usize, variant.tile.block_n as usize);
     let mut values = case.fill.values(case.shape_q(), case.shape_kv(), 7);
     values[2].row_mut(0, KEY, 0)[COLUMN] = f32::NAN;
     let inputs = case.inputs_of(values.clone(), dtype);
-    let outputs = run(gpu, case, values, dtype)?;
-    let mut strict = Vec::new();
-    let out = outputs.out.values();
-    for s in 0..case.seqlen_q {
-        let last_of_tile = ((s / block_m + 1) * block_m).min(case.seqlen_q) - 1;
-        let sees = inputs.attention.visible_keys(s) > KEY;
-        let tile_visits = inputs.attention.visible_keys(last_of_tile) > KEY / block_n * block_n;
-        if sees || !tile_visits {
-            strict.extend((0..case.heads_q).map(|h| Position { b: 0, s, h }));
+    let attention = &inputs.attention;
+    for (plan, outputs) in run(gpu, case, values, dtype)? {
+        let (block_m, block_n) = (plan.variant.tile.block_m as usize, plan.variant.tile.block_n as usize);
+        let mut strict = Vec::new();
+        let out = outputs.out.values();
+        for s in 0..case.seqlen_q {
+            let last_of_tile = ((s / block_m + 1) * block_m).min(case.seqlen_q) - 1;
+            let sees = attention.visible_keys(s) > KEY;
+            let tile_visits = attention.visible_keys(last_of_tile) > KEY / block_n * block_n;
+            if sees || !tile_visits {
+                strict.extend((0..case.heads_q).map(|h| Position { b: 0, s, h }));
+            }
+            let mut others = out.row(0, s, 0).iter().enumerate().filter(|&(d, _)| d != COLUMN);
+            assert!(others.all(|(_, x)| x.is_finite()), "{}, row {s}: another column", plan.variant.symbol);
         }
-        let others = out.row(0, s, 0).iter().enumerate().filter(|&(d, _)| d != COLUMN);
-        assert!(others.map(|(_, x)| x).all(|x| x.is_finite()), "row {s}: NaN in another column");
+        outputs.judge(&inputs, &strict).map_err(|failure| of_kernel(&plan, failure))?;
     }
-    assert!(strict.len() > case.seqlen_q, "both kinds of rows are there");
-    outputs.judge(&inputs, &strict).map(|_| ())
+    Ok(())
 }
 
 /// A single key has weight 1: the output is V, whatever number stands there.
@@ -74,9 +89,10 @@ fn one_key_copies_v(gpu: &Device, head_dim: usize, causal: bool, dtype: Dtype) -
         if number.is_finite() && (dtype == Dtype::F16 || number.is_normal()) { number } else { 0.0 }
     });
     let [q, k, _] = case.fill.values(case.shape_q(), case.shape_kv(), 1);
-    let outputs = run(gpu, &case, [q, k, v.clone()], dtype)?;
-    for (i, (got, want)) in outputs.out.values().data.iter().zip(&v.data).enumerate() {
-        assert!(got == want, "bits {i:#06x}: {want:e} became {got:e}");
+    for (plan, outputs) in run(gpu, &case, [q, k, v.clone()], dtype)? {
+        for (i, (got, want)) in outputs.out.values().data.iter().zip(&v.data).enumerate() {
+            assert!(got == want, "{}: bits {i:#06x}: {want:e} became {got:e}", plan.variant.symbol);
+        }
     }
     Ok(())
 }
@@ -84,9 +100,11 @@ fn one_key_copies_v(gpu: &Device, head_dim: usize, causal: bool, dtype: Dtype) -
 /// Without keys every row is 0 and its LSE -inf.
 fn no_keys(gpu: &Device, case: &Case, dtype: Dtype) -> flashcore::Result<()> {
     let case = Case { seqlen_kv: 0, ..*case };
-    let outputs = run(gpu, &case, case.fill.values(case.shape_q(), case.shape_kv(), 1), dtype)?;
-    assert!(outputs.out.values().data.iter().all(|&o| o == 0.0), "an output is not 0");
-    assert!(outputs.lse.iter().all(|&lse| lse == f32::NEG_INFINITY), "an LSE is not -inf");
+    for (plan, outputs) in run(gpu, &case, case.fill.values(case.shape_q(), case.shape_kv(), 1), dtype)? {
+        let symbol = plan.variant.symbol;
+        assert!(outputs.out.values().data.iter().all(|&o| o == 0.0), "{symbol}: an output is not 0");
+        assert!(outputs.lse.iter().all(|&lse| lse == f32::NEG_INFINITY), "{symbol}: an LSE is not -inf");
+    }
     Ok(())
 }
 
@@ -99,8 +117,10 @@ fn nothing(gpu: &Device, case: &Case, dtype: Dtype) -> flashcore::Result<()> {
         Case { seqlen_q: 0, seqlen_kv: 0, ..*case },
     ];
     for case in empty {
-        let outputs = run(gpu, &case, case.fill.values(case.shape_q(), case.shape_kv(), 1), dtype)?;
-        assert!(outputs.out.bits.is_empty() && outputs.lse.is_empty());
+        let tensors = OnDevice::new(gpu, &case, &case.inputs(dtype, 1))?;
+        tensors.run(&gpu.stream()?)?;
+        gpu.synchronize()?;
+        assert!(tensors.plans()?.iter().all(|plan| plan.grid == 0));
     }
     Ok(())
 }
