@@ -6,7 +6,7 @@ use crate::lse::{Lse, LseView};
 use crate::plan::{Plan, Pointers};
 use crate::problem::Problem;
 use crate::tensor::{AsTensorView, Tensor, TensorView};
-use crate::{Stream, launch};
+use crate::Stream;
 
 /// Scaled dot-product attention: `out = softmax(scale * q kᵀ) v`.
 ///
@@ -39,7 +39,7 @@ impl Attention {
     /// Computes the output into a new tensor, in the order of `q`. Returns before it is computed.
     ///
     /// # Errors
-    /// As [`Self::forward_into`], and [`Error::OutOfMemory`].
+    /// As [`Self::forward_into`], and [`crate::Error::OutOfMemory`].
     pub fn forward(
         &self,
         stream: &Stream,
@@ -74,7 +74,7 @@ impl Attention {
     /// for nothing, and may be recorded in a CUDA graph.
     ///
     /// # Errors
-    /// What is wrong with the arguments (see [`enum@Error`]); nothing is launched then.
+    /// What is wrong with the arguments (see [`enum@crate::Error`]); nothing is launched then.
     pub fn forward_into(
         &self,
         stream: &Stream,
@@ -99,7 +99,7 @@ impl Attention {
             lse: lse.map_or(0, |lse| lse.ptr()),
         };
         // SAFETY: the problem was checked against the views, whose makers vouch for the memory.
-        unsafe { launch::forward(stream, &plan, &pointers) }
+        unsafe { stream.launch_plan(&plan, &pointers) }
     }
 
     /// Checks the arguments of [`Self::forward_into`], except which device their memory is of.
@@ -123,4 +123,152 @@ impl Attention {
 
 fn new_output(stream: &Stream, q: &TensorView<'_>) -> Result<Tensor> {
     Tensor::uninit(stream.device(), q.dtype(), q.shape(), q.layout().order())
+}
+
+#[cfg(test)]
+mod tests {
+    use flashcore_kernels::params::FwdParams;
+
+    use super::*;
+    use crate::driver::{Graph, Properties};
+    use crate::mock::{Mock, OTHER_DEVICE};
+    use crate::{Device, Dtype, Error, Operand, Order, Shape};
+
+    const SHAPE: Shape = Shape::new(2, 100, 4, 64);
+
+    fn tensors(device: &Device, order: Order) -> [Tensor; 4] {
+        std::array::from_fn(|_| Tensor::zeros(device, Dtype::F16, SHAPE, order).unwrap())
+    }
+
+    #[test]
+    fn forward_launches_what_the_plan_says() {
+        let (mock, device) = Mock::device();
+        let stream = device.stream().unwrap();
+        let [q, k, v, _] = tensors(&device, Order::Bshd);
+        let attention = Attention::new().causal(true).scale(0.5);
+        let (out, lse) = attention.forward_with_lse(&stream, &q, &k, &v).unwrap();
+        assert_eq!((out.shape(), out.strides(), lse.to_vec().unwrap().len()), (SHAPE, q.strides(), 2 * 100 * 4));
+
+        let lse = lse.view();
+        let problem = attention.problem(&q.view(), &k.view(), &v.view(), &out.view(), Some(&lse)).unwrap();
+        let plan = Plan::new(&problem, device.properties()).unwrap();
+        let state = mock.state();
+        let [launched] = &state.launches[..] else { panic!("one launch") };
+        assert_eq!(launched.symbol, "fwd_hd64_m128n128_f16_causal");
+        assert_eq!(launched.grid, [plan.grid, 1, 1]);
+        assert_eq!((launched.block, launched.smem_bytes), (plan.variant.threads(), plan.variant.smem().bytes));
+        let ptrs: Vec<u64> = state.maps.iter().map(|map| map.ptr()).collect();
+        assert_eq!(ptrs, [q.ptr(), k.ptr(), v.ptr(), out.ptr()]);
+        let [maps @ .., params] = &launched.params[..] else { panic!("five parameters") };
+        for (i, map) in maps.iter().enumerate() {
+            assert_eq!(*map, bytemuck::bytes_of(&[i as u64; 16]));
+        }
+        let fields: [u32; 8] = bytemuck::pod_read_unaligned(&params[8..]);
+        let FwdParams { seqlen_q, seqlen_kv, heads_q, gqa_ratio, batch, m_blocks, section, scale_log2, .. } =
+            plan.params;
+        let scale_bits = scale_log2.to_bits();
+        assert_eq!(fields, [seqlen_q, seqlen_kv, heads_q, gqa_ratio, batch, m_blocks, section, scale_bits]);
+        assert_eq!(scale_log2, 0.5 * std::f32::consts::LOG2_E);
+        assert_eq!(params[..8], lse.ptr().to_le_bytes());
+    }
+
+    #[test]
+    fn forward_keeps_the_order_of_q() {
+        let (_mock, device) = Mock::device();
+        let stream = device.stream().unwrap();
+        for order in [Order::Bshd, Order::Bhsd] {
+            let [q, k, v, _] = tensors(&device, order);
+            let out = Attention::new().forward(&stream, &q, &k, &v).unwrap();
+            assert_eq!(out.strides(), order.strides(SHAPE));
+        }
+    }
+
+    #[test]
+    fn forward_into_allocates_nothing() {
+        let (mock, device) = Mock::device();
+        let stream = device.stream().unwrap();
+        let [q, k, v, out] = tensors(&device, Order::Bshd);
+        let before = mock.state().allocations.len();
+        Attention::new().forward_into(&stream, &q, &k, &v, &out, None).unwrap();
+        let state = mock.state();
+        assert_eq!((state.allocations.len(), state.launches.len()), (before, 1));
+    }
+
+    #[test]
+    fn empty_problems_launch_nothing() {
+        let (mock, device) = Mock::device();
+        let stream = device.stream().unwrap();
+        let empty = Shape { seqlen: 0, ..SHAPE };
+        let [_, k, v, _] = tensors(&device, Order::Bshd);
+        let q = Tensor::zeros(&device, Dtype::F16, empty, Order::Bshd).unwrap();
+        assert_eq!(Attention::new().forward(&stream, &q, &k, &v).unwrap().bytes(), 0);
+        assert!(mock.state().launches.is_empty());
+    }
+
+    #[test]
+    fn a_problem_without_keys_is_launched() {
+        let (mock, device) = Mock::device();
+        let stream = device.stream().unwrap();
+        let empty = Tensor::zeros(&device, Dtype::F16, Shape { seqlen: 0, ..SHAPE }, Order::Bshd).unwrap();
+        let [q, ..] = tensors(&device, Order::Bshd);
+        Attention::new().forward(&stream, &q, &empty, &empty).unwrap();
+        assert_eq!(mock.state().launches.len(), 1);
+    }
+
+    #[test]
+    fn bad_arguments_launch_nothing() {
+        let (mock, device) = Mock::device();
+        let stream = device.stream().unwrap();
+        let [q, k, v, out] = tensors(&device, Order::Bshd);
+        let view = q.view();
+        // SAFETY: nothing is launched with it.
+        let foreign = unsafe {
+            TensorView::from_raw_parts(OTHER_DEVICE, view.bytes(), view.dtype(), view.shape(), view.strides())
+        };
+        let attention = Attention::new();
+        let wrong = Error::WrongDevice { operand: Operand::K, ptr: OTHER_DEVICE, found: 1, expected: 0 };
+        assert_eq!(attention.forward_into(&stream, &q, &foreign, &v, &out, None), Err(wrong));
+        let aliasing = Error::Aliasing { output: Operand::Out, other: Operand::Q };
+        assert_eq!(attention.forward_into(&stream, &q, &k, &v, &q, None), Err(aliasing));
+        let scale = Error::Scale { scale: -1.0 };
+        assert_eq!(attention.scale(-1.0).forward_into(&stream, &q, &k, &v, &out, None), Err(scale));
+        assert!(mock.state().launches.is_empty());
+    }
+
+    #[test]
+    fn memory_runs_out_as_an_error() {
+        let (_mock, device) = Mock::device();
+        let stream = device.stream().unwrap();
+        // Queries that are one row in memory, and 32 MiB of output.
+        let strides = crate::Strides { batch: 0, seqlen: 0, heads: 0 };
+        let shape = Shape::new(4, 1 << 16, 1, 64);
+        let row = vec![half::f16::ONE; 64];
+        let q = Tensor::with_strides(&device, &row, shape, strides).unwrap();
+        let error = Attention::new().forward(&stream, &q, &q, &q).unwrap_err();
+        assert_eq!(error, Error::OutOfMemory { bytes: 1 << 25 });
+    }
+
+    #[test]
+    fn a_device_with_little_shared_memory_is_refused() {
+        let (mock, device) = Mock::with(Properties { smem_limit_bytes: 48 << 10, ..Properties::h200() });
+        let stream = device.stream().unwrap();
+        let [q, k, v, _] = tensors(&device, Order::Bshd);
+        let error = Attention::new().forward(&stream, &q, &k, &v).unwrap_err();
+        assert!(matches!(error, Error::SharedMemory { symbol: "fwd_hd64_m128n128_f16", limit: 49152, .. }), "{error}");
+        assert!(mock.state().launches.is_empty());
+    }
+
+    #[test]
+    fn a_capture_ends_even_if_the_work_fails() {
+        let (mock, device) = Mock::device();
+        let stream = device.stream().unwrap();
+        let handles = mock.state().handles;
+        let failed = Graph::capture(&stream, |_| Err(Error::HeadDim { head_dim: 7 }));
+        assert_eq!(failed.unwrap_err(), Error::HeadDim { head_dim: 7 });
+        assert_eq!(mock.state().handles, handles);
+        let graph = Graph::capture(&stream, |_| Ok(())).unwrap();
+        assert_eq!(mock.state().handles, handles + 1);
+        drop(graph);
+        assert_eq!(mock.state().handles, handles);
+    }
 }

@@ -74,3 +74,104 @@ fn apart(output: (Operand, &Range<u64>), others: &[(Operand, &Range<u64>)]) -> R
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mock::{Mock, OTHER_DEVICE};
+    use crate::{Dtype, Order, Shape, Tensor, TensorLayout};
+
+    const SHAPE: Shape = Shape::new(1, 64, 2, 64);
+    const BYTES: usize = 2 * 64 * 2 * 64;
+    const LSE_BYTES: usize = 4 * 64 * 2;
+
+    fn problem() -> Problem {
+        let layout = TensorLayout::packed(Dtype::F16, SHAPE, Order::Bshd);
+        Problem::new(layout, layout, layout, layout, false, None).unwrap()
+    }
+
+    fn view(ptr: u64, bytes: usize) -> TensorView<'static> {
+        let strides = Order::Bshd.strides(SHAPE);
+        // SAFETY: nothing is launched with it.
+        unsafe { TensorView::from_raw_parts(ptr, bytes, Dtype::F16, SHAPE, strides) }
+    }
+
+    /// Checks q, k, v, out at these addresses, and the log-sum-exp if given.
+    fn check(addresses: [u64; 4], lse: Option<(u64, usize)>) -> Result<()> {
+        let [q, k, v, out] = addresses.map(|ptr| view(ptr, BYTES));
+        // SAFETY: nothing is launched with it.
+        let lse = lse.map(|(ptr, bytes)| unsafe { LseView::from_raw_parts(ptr, bytes) });
+        extents(&problem(), [&q, &k, &v, &out], lse.as_ref())
+    }
+
+    const Q: u64 = 0x10_0000;
+    const K: u64 = 0x20_0000;
+    const V: u64 = 0x30_0000;
+    const OUT: u64 = 0x40_0000;
+    const LSE: u64 = 0x50_0000;
+
+    #[test]
+    fn separate_memory_passes_and_inputs_may_be_one() {
+        assert_eq!(check([Q, K, V, OUT], Some((LSE, LSE_BYTES))), Ok(()));
+        assert_eq!(check([Q, Q, Q, OUT], None), Ok(()));
+        assert_eq!(check([Q, K, V, Q + BYTES as u64], Some((Q - LSE_BYTES as u64, LSE_BYTES))), Ok(()));
+    }
+
+    #[test]
+    fn null_pointers_are_refused() {
+        assert_eq!(check([0, K, V, OUT], None), Err(Error::NullPointer { operand: Operand::Q }));
+        assert_eq!(check([Q, K, V, OUT], Some((0, LSE_BYTES))), Err(Error::NullPointer { operand: Operand::Lse }));
+    }
+
+    #[test]
+    fn addresses_are_aligned() {
+        let misaligned = |operand, ptr, required| Err(Error::Misaligned { operand, ptr, required });
+        assert_eq!(check([Q, K + 8, V, OUT], None), misaligned(Operand::K, K + 8, 16));
+        assert_eq!(check([Q, K, V, OUT], Some((LSE + 2, LSE_BYTES))), misaligned(Operand::Lse, LSE + 2, 4));
+        assert_eq!(check([Q, K, V, OUT], Some((LSE + 4, LSE_BYTES))), Ok(()));
+    }
+
+    #[test]
+    fn memory_is_large_enough() {
+        let small = view(V, BYTES - 1);
+        let expected = Error::TooSmall { operand: Operand::V, needed: BYTES, given: BYTES - 1 };
+        let result = extents(&problem(), [&view(Q, BYTES), &view(K, BYTES), &small, &view(OUT, BYTES)], None);
+        assert_eq!(result, Err(expected));
+        let expected = Error::TooSmall { operand: Operand::Lse, needed: LSE_BYTES, given: LSE_BYTES - 4 };
+        assert_eq!(check([Q, K, V, OUT], Some((LSE, LSE_BYTES - 4))), Err(expected));
+    }
+
+    #[test]
+    fn memory_does_not_wrap_around() {
+        let ptr = u64::MAX - 15;
+        assert_eq!(check([Q, ptr, V, OUT], None), Err(Error::NotDevicePointer { operand: Operand::K, ptr }));
+    }
+
+    #[test]
+    fn outputs_overlap_nothing() {
+        let aliasing = |output, other| Err(Error::Aliasing { output, other });
+        assert_eq!(check([Q, K, V, Q], None), aliasing(Operand::Out, Operand::Q));
+        assert_eq!(check([Q, K, V, K + BYTES as u64 - 16], None), aliasing(Operand::Out, Operand::K));
+        assert_eq!(check([Q, K, V, V - BYTES as u64 + 16], None), aliasing(Operand::Out, Operand::V));
+        assert_eq!(check([Q, K, V, OUT], Some((V + 16, LSE_BYTES))), aliasing(Operand::Lse, Operand::V));
+        assert_eq!(check([Q, K, V, OUT], Some((OUT, LSE_BYTES))), aliasing(Operand::Lse, Operand::Out));
+    }
+
+    #[test]
+    fn memory_is_of_the_stream_s_device() {
+        let (_mock, device) = Mock::device();
+        let tensor = Tensor::zeros(&device, Dtype::F16, SHAPE, Order::Bshd).unwrap();
+        let here = tensor.view();
+        let check = |other: &TensorView<'_>| residence(&device, [&here, other, &here, &here], None);
+        assert_eq!(check(&here), Ok(()));
+        let ptr = OTHER_DEVICE;
+        let expected = Error::WrongDevice { operand: Operand::K, ptr, found: 1, expected: 0 };
+        assert_eq!(check(&view(ptr, BYTES)), Err(expected));
+        let ptr = 0x7fff_0000_0000;
+        assert_eq!(check(&view(ptr, BYTES)), Err(Error::NotDevicePointer { operand: Operand::K, ptr }));
+        // SAFETY: nothing is launched with it.
+        let lse = unsafe { LseView::from_raw_parts(ptr, LSE_BYTES) };
+        let expected = Error::NotDevicePointer { operand: Operand::Lse, ptr };
+        assert_eq!(residence(&device, [&here; 4], Some(&lse)), Err(expected));
+    }
+}

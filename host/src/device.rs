@@ -41,6 +41,11 @@ impl Device {
         self.backend.properties()
     }
 
+    /// Whether both are clones of one value, so that handles of one mean something to the other.
+    pub(crate) fn require_same(&self, other: &Device) -> Result<()> {
+        if Arc::ptr_eq(&self.backend, &other.backend) { Ok(()) } else { Err(Error::MixedDevices) }
+    }
+
     /// A new stream, which does not wait for the default stream.
     ///
     /// # Errors
@@ -134,5 +139,55 @@ impl Drop for Stream {
             // SAFETY: made by this backend, destroyed once.
             unsafe { self.device.backend.destroy_stream(self.raw) }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::{Event, Graph};
+    use crate::mock::{FOREIGN_STREAM, Mock};
+
+    #[test]
+    fn a_cuda_device_that_is_not_there_is_an_error() {
+        let error = Device::cuda(usize::MAX).unwrap_err();
+        assert!(matches!(error, Error::NoDriver { .. } | Error::NoDevice { .. }), "{error}");
+    }
+
+    #[test]
+    fn borrowed_streams_belong_to_the_device_and_are_not_destroyed() {
+        let (mock, device) = Mock::device();
+        // SAFETY: the mock's streams are numbers.
+        let foreign = unsafe { Stream::from_raw(&device, FOREIGN_STREAM) };
+        assert_eq!(foreign.map(|_| ()), Err(Error::WrongStream { raw: FOREIGN_STREAM, ordinal: 0 }));
+        let owned = device.stream().unwrap();
+        // SAFETY: as above.
+        drop(unsafe { Stream::from_raw(&device, owned.raw()) }.unwrap());
+        assert_eq!(mock.state().handles, 1);
+        drop(owned);
+        assert_eq!(mock.state().handles, 0);
+    }
+
+    #[test]
+    fn events_and_graphs_stay_on_their_device() {
+        let ((_a, here), (_b, there)) = (Mock::device(), Mock::device());
+        let (stream, other) = (here.stream().unwrap(), there.stream().unwrap());
+        let event = Event::new(&here).unwrap();
+        assert_eq!(event.record(&stream), Ok(()));
+        assert_eq!(event.record(&other), Err(Error::MixedDevices));
+        assert_eq!(event.block(&other), Err(Error::MixedDevices));
+        assert_eq!(event.elapsed_ms(&Event::new(&there).unwrap()), Err(Error::MixedDevices));
+        let graph = Graph::capture(&stream, |_| Ok(())).unwrap();
+        // SAFETY: the graph is empty.
+        assert_eq!(unsafe { graph.launch(&other) }, Err(Error::MixedDevices));
+    }
+
+    #[test]
+    fn illegal_tensor_maps_do_not_reach_the_backend() {
+        let (mock, device) = Mock::device();
+        let desc = TensorMapDesc::new(0x1001, crate::tensor_map::MapElement::U8, &[16], &[], &[16]).unwrap();
+        let address = crate::tensor_map::TensorMapError::Address { ptr: 0x1001 };
+        assert_eq!(device.encode_tensor_map(&desc), Err(Error::TensorMap(address)));
+        assert!(mock.state().maps.is_empty());
     }
 }

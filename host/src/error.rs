@@ -133,6 +133,9 @@ pub enum Error {
         /// The device.
         ordinal: usize,
     },
+    /// An event or graph and a stream belong to different [`crate::Device`] values, which are not clones of one.
+    #[error("the event or graph and the stream were made by different devices")]
+    MixedDevices,
     /// The kernel needs more shared memory than the device gives to a CTA.
     #[error("kernel {symbol} needs {needed} bytes of shared memory, but the device allows {limit}")]
     SharedMemory {

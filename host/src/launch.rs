@@ -28,29 +28,37 @@ impl Stream {
         // SAFETY: the stream is live; the caller vouches for the rest.
         unsafe { self.device().backend().launch(launch, self.raw()) }
     }
-}
 
-/// Launches `plan` on tensors at `pointers`.
-///
-/// # Safety
-/// Tensors of the plan's layouts must lie at the pointers, and stay there until the kernel has completed.
-pub(crate) unsafe fn forward(stream: &Stream, plan: &Plan, pointers: &Pointers) -> Result<()> {
-    let kernel = kernels::image(plan.variant.symbol)?;
-    let [q, k, v, out] = plan.tensor_maps(pointers)?;
-    let encode = |desc| stream.device().encode_tensor_map(desc);
-    let maps = [encode(&q)?, encode(&k)?, encode(&v)?, encode(&out)?];
-    let params = FwdParams { lse: pointers.lse, ..plan.params };
-    let [q, k, v, out] = maps.each_ref().map(map_bytes);
-    let launch = Launch {
-        kernel,
-        grid: [plan.grid, 1, 1],
-        block: plan.variant.threads(),
-        cluster: 1,
-        smem_bytes: plan.variant.smem().bytes,
-        params: &[q, k, v, out, params_bytes(&params)],
-    };
-    // SAFETY: parameters and launch shape are those of the plan's variant; the caller vouches for the memory.
-    unsafe { stream.launch(&launch) }
+    /// Launches the kernel of `plan` on tensors at `pointers`, and returns at once. Nothing is checked any more:
+    /// [`crate::Attention`] does that.
+    ///
+    /// # Errors
+    /// [`Error::KernelMissing`], and as [`Self::launch`].
+    ///
+    /// # Safety
+    /// Tensors of the plan's layouts must lie at the pointers, be of this device, and stay there until the kernel has
+    /// completed; the outputs must overlap nothing.
+    pub unsafe fn launch_plan(&self, plan: &Plan, pointers: &Pointers) -> Result<()> {
+        if plan.grid == 0 {
+            return Ok(());
+        }
+        let kernel = kernels::image(plan.variant.symbol)?;
+        let [q, k, v, out] = plan.tensor_maps(pointers)?;
+        let encode = |desc| self.device().encode_tensor_map(desc);
+        let maps = [encode(&q)?, encode(&k)?, encode(&v)?, encode(&out)?];
+        let params = FwdParams { lse: pointers.lse, ..plan.params };
+        let [q, k, v, out] = maps.each_ref().map(map_bytes);
+        let launch = Launch {
+            kernel,
+            grid: [plan.grid, 1, 1],
+            block: plan.variant.threads(),
+            cluster: 1,
+            smem_bytes: plan.variant.smem().bytes,
+            params: &[q, k, v, out, params_bytes(&params)],
+        };
+        // SAFETY: parameters and launch shape are those of the plan's variant; the caller vouches for the memory.
+        unsafe { self.launch(&launch) }
+    }
 }
 
 fn map_bytes(map: &TensorMap) -> &[u8] {
@@ -60,4 +68,30 @@ fn map_bytes(map: &TensorMap) -> &[u8] {
 fn params_bytes(params: &FwdParams) -> &[u8] {
     // SAFETY: `repr(C)`, 8 + 7 * 4 + 4 = 40 bytes (asserted where it is declared), so no padding.
     unsafe { std::slice::from_raw_parts((&raw const *params).cast(), size_of::<FwdParams>()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::KernelImage;
+    use crate::mock::Mock;
+
+    const KERNEL: KernelImage = KernelImage { symbol: "probe", ptx: "", cubin: None };
+
+    fn launch(smem_bytes: u32, params: usize) -> Result<()> {
+        let params = &vec![&[0u8][..]; params];
+        let (_mock, device) = Mock::device();
+        let launch = Launch { kernel: &KERNEL, grid: [1; 3], block: 128, cluster: 1, smem_bytes, params };
+        // SAFETY: the mock runs nothing.
+        unsafe { device.stream()?.launch(&launch) }
+    }
+
+    #[test]
+    fn launches_stay_within_the_limits() {
+        assert_eq!(launch(232_448, MAX_PARAMS), Ok(()));
+        let shared_memory = Error::SharedMemory { symbol: "probe", needed: 232_449, limit: 232_448 };
+        assert_eq!(launch(232_449, 0), Err(shared_memory));
+        let parameters = Error::TooManyParameters { symbol: "probe", count: MAX_PARAMS + 1, limit: MAX_PARAMS };
+        assert_eq!(launch(0, MAX_PARAMS + 1), Err(parameters));
+    }
 }

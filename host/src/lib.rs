@@ -1,6 +1,60 @@
 //! Fused attention for NVIDIA Hopper (H100, H200), with kernels written in Rust.
 //!
+//! ```no_run
+//! use flashcore::{Attention, Device, Order, Shape, Tensor};
+//! use half::bf16;
+//!
+//! # fn main() -> flashcore::Result<()> {
+//! let device = Device::cuda(0)?;
+//! let stream = device.stream()?;
+//! let shape = Shape { batch: 1, seqlen: 4096, heads: 16, head_dim: 128 };
+//! let ones = vec![bf16::ONE; 4096 * 16 * 128];
+//! let q = Tensor::from_slice(&device, &ones, shape, Order::Bshd)?;
+//! let k = Tensor::from_slice(&device, &ones, shape, Order::Bshd)?;
+//! let v = Tensor::from_slice(&device, &ones, shape, Order::Bshd)?;
+//!
+//! let out = Attention::new().causal(true).forward(&stream, &q, &k, &v)?;
+//! assert_eq!(out.to_vec::<bf16>()?[0], bf16::ONE);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! A call goes one way: [`Attention`] → [`Problem`] (checked) → [`Plan`] (pure, printable) → tensor maps → one launch.
+//! Calls return before the work is done. [`Attention::forward_into`] allocates nothing and waits for nothing, so that
+//! it can be recorded in a CUDA graph ([`driver::Graph`]). Kernels are loaded by the first call that needs them, or all
+//! at once by [`Device::preload`].
+//!
+//! # With memory and streams of other libraries
+//!
+//! flashcore works in a device's primary context, as cudarc, cust, candle and PyTorch do. Their memory and streams are
+//! used as they are, without a copy, through their raw handles: a `CUdeviceptr` and a `CUstream`, both as `u64`.
+//!
+//! | library | address | stream |
+//! |---|---|---|
+//! | cudarc, candle | `slice.device_ptr(&stream).0` | `stream.cu_stream() as u64` |
+//! | cust | `buffer.as_device_ptr().as_raw()` | `stream.as_inner() as u64` |
+//! | PyTorch | `tensor.data_ptr()` | `torch.cuda.current_stream().cuda_stream` |
+//!
+//! ```no_run
+//! use flashcore::{Attention, Device, Dtype, Order, Result, Shape, Stream, TensorView};
+//!
+//! /// Attention over q, k, v and out: contiguous (batch, seqlen, heads, head_dim) in f16, at these addresses.
+//! ///
+//! /// # Safety
+//! /// The addresses must be allocations of `shape`, and the stream be live, until the work has completed.
+//! unsafe fn attend(device: &Device, stream: u64, [q, k, v, out]: [u64; 4], shape: Shape) -> Result<()> {
+//!     let bytes = 2 * shape.batch * shape.seqlen * shape.heads * shape.head_dim;
+//!     let strides = Order::Bshd.strides(shape);
+//!     let view = |ptr| unsafe { TensorView::from_raw_parts(ptr, bytes, Dtype::F16, shape, strides) };
+//!     let stream = unsafe { Stream::from_raw(device, stream)? };
+//!     Attention::new().forward_into(&stream, &view(q), &view(k), &view(v), &view(out), None)
+//! }
+//! ```
+//!
+//! The views and the stream are plain values: make them once, or anew for each call.
+
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("device addresses are 64 bits wide: flashcore needs a 64-bit host");
 
 mod attention;
 mod check;
@@ -11,6 +65,8 @@ pub mod kernels;
 mod launch;
 mod lse;
 mod memory;
+#[cfg(test)]
+mod mock;
 mod plan;
 mod problem;
 mod tensor;

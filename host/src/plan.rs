@@ -160,7 +160,7 @@ fn estimate(variant: &Variant, problem: &Problem, sm_count: u32) -> u64 {
         let head: u64 = (0..m_blocks).map(keys).sum();
         (head.saturating_mul(heads) / sms).max(longest)
     } else {
-        (u64::from(m_blocks) * heads).div_ceil(sms).saturating_mul(longest)
+        u64::from(m_blocks).saturating_mul(heads).div_ceil(sms).saturating_mul(longest)
     };
     busiest.saturating_mul(u64::from(block_m * variant.cost))
 }
@@ -202,7 +202,7 @@ impl fmt::Display for Plan {
         )?;
         writeln!(
             f,
-            "strides  q {}, k {}, v {}, out {}",
+            "strides  q {}, k {}, v {}, out {} (batch/seqlen/heads)",
             order(&problem.q),
             order(&problem.k),
             order(&problem.v),
@@ -225,7 +225,8 @@ impl fmt::Display for Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tensor::{Order, Shape};
+    use crate::problem::MAX_DIM;
+    use crate::tensor::{Order, Shape, Strides};
 
     const POINTERS: Pointers =
         Pointers { q: 0x10_0000, k: 0x20_0000, v: 0x30_0000, out: 0x40_0000, lse: 0x50_0000 };
@@ -301,19 +302,23 @@ mod tests {
 
     #[test]
     fn work_tiles_are_counted_in_i32() {
-        let problem =
-            problem(Dtype::F16, Shape::new(1 << 20, 1 << 14, 1 << 6, 8), (1, 1), Order::Bshd, false);
-        let tiles = (1 << 26) * (1u64 << 14).div_ceil(192);
-        let error = Error::TooManyTiles { tiles, limit: MAX_TILES };
-        assert_eq!(Plan::new(&problem, &Properties::h200()), Err(error));
+        // The largest that can be asked for at all: inputs that are one row in memory, and no checked output.
+        let all = Strides { batch: 0, seqlen: 0, heads: 0 };
+        for (batch, seqlen, heads) in [(1 << 20, 1 << 14, 1 << 6), (MAX_DIM, 1 << 20, MAX_DIM)] {
+            let mut problem = problem(Dtype::F16, Shape::new(1, 1, 1, 8), (1, 1), Order::Bshd, false);
+            problem.q = TensorLayout { shape: Shape::new(batch, seqlen, heads, 8), strides: all, ..problem.q };
+            let error = Plan::new(&problem, &Properties::h200()).unwrap_err();
+            assert!(matches!(error, Error::TooManyTiles { limit: MAX_TILES, .. }), "{error}");
+        }
     }
 
     #[test]
     fn a_device_with_little_shared_memory_is_refused() {
         let problem = problem(Dtype::F16, Shape::new(1, 64, 1, 128), (64, 1), Order::Bshd, false);
-        let needed = plan(&problem).variant.smem().bytes;
-        let device = Properties { smem_limit_bytes: 101_376, ..Properties::h200() };
-        let error = Error::SharedMemory { symbol: "fwd_hd128_m128n128_f16", needed, limit: 101_376 };
+        let variant = plan(&problem).variant;
+        let (symbol, needed, limit) = (variant.symbol, variant.smem().bytes, 101_376);
+        let device = Properties { smem_limit_bytes: limit, ..Properties::h200() };
+        let error = Error::SharedMemory { symbol, needed, limit };
         assert_eq!(Plan::new(&problem, &device), Err(error));
     }
 

@@ -45,11 +45,14 @@ impl Problem {
             return Err(Error::HeadDim { head_dim });
         }
         check_agreement(&q, &k, &v, &out)?;
-        let [q, k, v, out] = [(Operand::Q, q), (Operand::K, k), (Operand::V, v), (Operand::Out, out)]
-            .map(|(operand, layout)| check_layout(operand, layout.normalized()));
-        let out = check_distinct_elements(out?)?;
-        let scale = check_scale(scale.unwrap_or(1.0 / (head_dim as f32).sqrt()))?;
-        Ok(Problem { q: q?, k: k?, v: v?, out, causal, scale })
+        let q = check_layout(Operand::Q, q.normalized())?;
+        let k = check_layout(Operand::K, k.normalized())?;
+        let v = check_layout(Operand::V, v.normalized())?;
+        let out = check_layout(Operand::Out, out.normalized())?;
+        check_distinct_elements(&out)?;
+        let scale = scale.unwrap_or(1.0 / (head_dim as f32).sqrt());
+        check_scale(scale)?;
+        Ok(Problem { q, k, v, out, causal, scale })
     }
 
     /// Element type of all tensors.
@@ -139,7 +142,10 @@ fn check_layout(operand: Operand, layout: TensorLayout) -> Result<TensorLayout> 
 }
 
 /// No two elements of the output share an address: going outwards, each step leaps over all that lies within.
-fn check_distinct_elements(out: TensorLayout) -> Result<TensorLayout> {
+fn check_distinct_elements(out: &TensorLayout) -> Result<()> {
+    if out.shape.is_empty() {
+        return Ok(());
+    }
     let mut dims = out.outer_dims();
     dims.sort_by_key(|&(_, _, stride)| stride);
     let mut needed = out.shape.head_dim;
@@ -149,10 +155,160 @@ fn check_distinct_elements(out: TensorLayout) -> Result<TensorLayout> {
         }
         needed += (size - 1) * stride;
     }
-    Ok(out)
+    Ok(())
 }
 
-fn check_scale(scale: f32) -> Result<f32> {
+fn check_scale(scale: f32) -> Result<()> {
     let usable = scale > 0.0 && (scale * std::f32::consts::LOG2_E).is_normal();
-    if usable { Ok(scale) } else { Err(Error::Scale { scale }) }
+    if usable { Ok(()) } else { Err(Error::Scale { scale }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::{Order, Strides};
+
+    /// q and out, then k and v: (batch 2, seqlen 100, heads 8, head_dim 128), with 2 K/V heads and 300 keys.
+    fn layouts() -> [TensorLayout; 4] {
+        let q = TensorLayout::packed(Dtype::F16, Shape::new(2, 100, 8, 128), Order::Bshd);
+        let kv = TensorLayout::packed(Dtype::F16, Shape::new(2, 300, 2, 128), Order::Bhsd);
+        [q, kv, kv, q]
+    }
+
+    fn check(change: impl FnOnce(&mut [TensorLayout; 4])) -> Result<Problem> {
+        let mut layouts = layouts();
+        change(&mut layouts);
+        let [q, k, v, out] = layouts;
+        Problem::new(q, k, v, out, false, None)
+    }
+
+    fn error(change: impl FnOnce(&mut [TensorLayout; 4])) -> Error {
+        check(change).unwrap_err()
+    }
+
+    fn scaled(scale: f32) -> Result<Problem> {
+        let [q, k, v, out] = layouts();
+        Problem::new(q, k, v, out, false, Some(scale))
+    }
+
+    #[test]
+    fn a_good_problem_passes() {
+        let problem = check(|_| ()).unwrap();
+        assert_eq!(problem.gqa_ratio(), 4);
+        assert_eq!(problem.scale(), 1.0 / 128f32.sqrt());
+        assert_eq!(problem.lse_bytes(), Ok(4 * 2 * 8 * 100));
+    }
+
+    #[test]
+    fn head_dims_are_multiples_of_8_up_to_256() {
+        for head_dim in (8..=256).step_by(8) {
+            let resize = |l: &mut TensorLayout| {
+                let shape = Shape { head_dim, ..l.shape };
+                *l = TensorLayout::packed(l.dtype, shape, Order::Bshd);
+            };
+            assert!(check(|l| l.iter_mut().for_each(resize)).is_ok(), "{head_dim}");
+        }
+        for head_dim in [0, 4, 7, 100, 257, 264, 1 << 20] {
+            assert_eq!(error(|l| l[0].shape.head_dim = head_dim), Error::HeadDim { head_dim });
+        }
+    }
+
+    #[test]
+    fn types_must_agree() {
+        let mismatch = |operand| Error::DtypeMismatch { operand, expected: Dtype::F16, found: Dtype::Bf16 };
+        assert_eq!(error(|l| l[1].dtype = Dtype::Bf16), mismatch(Operand::K));
+        assert_eq!(error(|l| l[2].dtype = Dtype::Bf16), mismatch(Operand::V));
+        assert_eq!(error(|l| l[3].dtype = Dtype::Bf16), mismatch(Operand::Out));
+    }
+
+    #[test]
+    fn shapes_must_agree() {
+        let mismatch = |operand, dim, expected, found| Error::ShapeMismatch { operand, dim, expected, found };
+        assert_eq!(error(|l| l[1].shape.batch = 3), mismatch(Operand::K, Dim::Batch, 2, 3));
+        assert_eq!(error(|l| l[1].shape.head_dim = 64), mismatch(Operand::K, Dim::HeadDim, 128, 64));
+        assert_eq!(error(|l| l[2].shape.seqlen = 299), mismatch(Operand::V, Dim::Seqlen, 300, 299));
+        assert_eq!(error(|l| l[2].shape.heads = 4), mismatch(Operand::V, Dim::Heads, 2, 4));
+        assert_eq!(error(|l| l[3].shape.seqlen = 101), mismatch(Operand::Out, Dim::Seqlen, 100, 101));
+        assert_eq!(error(|l| l[3].shape.heads = 2), mismatch(Operand::Out, Dim::Heads, 8, 2));
+    }
+
+    #[test]
+    fn query_heads_are_a_multiple_of_kv_heads() {
+        for heads_kv in [0, 3, 16] {
+            let expected = Error::HeadRatio { heads_q: 8, heads_kv };
+            assert_eq!(error(|l| (l[1].shape.heads, l[2].shape.heads) = (heads_kv, heads_kv)), expected);
+        }
+    }
+
+    #[test]
+    fn dimensions_fit_coordinates() {
+        let value = i32::MAX as usize;
+        let expected = Error::DimensionTooLarge { operand: Operand::K, dim: Dim::Seqlen, value, limit: MAX_DIM };
+        assert_eq!(error(|l| (l[1].shape.seqlen, l[2].shape.seqlen) = (value, value)), expected);
+    }
+
+    #[test]
+    fn tensors_fit_the_address_space() {
+        let huge = |l: &mut TensorLayout| {
+            l.shape.batch = 1 << 24;
+            l.strides.batch = MAX_STRIDE - 8;
+        };
+        let shape = Shape::new(1 << 24, 100, 8, 128);
+        assert_eq!(error(|l| l.iter_mut().for_each(huge)), Error::ShapeOverflow { shape });
+    }
+
+    #[test]
+    fn strides_are_steps_of_tma() {
+        let misaligned = Error::StrideMisaligned { operand: Operand::Q, dim: Dim::Seqlen, stride: 1028, multiple: 8 };
+        assert_eq!(error(|l| l[0].strides.seqlen = 1028), misaligned);
+        let limit = MAX_STRIDE;
+        let large = Error::StrideTooLarge { operand: Operand::V, dim: Dim::Batch, stride: limit, limit };
+        assert_eq!(error(|l| l[2].strides.batch = limit), large);
+        assert!(check(|l| l[2].strides.batch = limit - 8).is_ok());
+    }
+
+    #[test]
+    fn inputs_may_be_broadcast_but_the_output_may_not() {
+        let broadcast = |l: &mut TensorLayout| l.strides.heads = 0;
+        assert!(check(|l| l[..3].iter_mut().for_each(broadcast)).is_ok());
+        let overlap = |dim, stride, needed| Error::OverlappingOutput { dim, stride, needed };
+        assert_eq!(error(|l| broadcast(&mut l[3])), overlap(Dim::Heads, 0, 128));
+        assert_eq!(error(|l| l[3].strides.heads = 120), overlap(Dim::Heads, 120, 128));
+        assert_eq!(error(|l| l[3].strides.seqlen = 8 * 128 - 8), overlap(Dim::Seqlen, 1016, 1024));
+        assert_eq!(error(|l| l[3].strides.batch = 99 * 1024), overlap(Dim::Batch, 99 * 1024, 100 * 1024));
+        assert!(check(|l| l[3].strides.batch = 100 * 1024).is_ok());
+    }
+
+    #[test]
+    fn strides_of_dimensions_of_size_1_do_not_matter() {
+        let any = Strides { batch: 1, seqlen: usize::MAX, heads: 3 };
+        let layout = TensorLayout { dtype: Dtype::Bf16, shape: Shape::new(1, 1, 1, 72), strides: any };
+        let problem = Problem::new(layout, layout, layout, layout, true, None).unwrap();
+        assert_eq!(problem.out.strides, Strides { batch: 72, seqlen: 72, heads: 72 });
+        let kept = TensorLayout { shape: Shape::new(1, 2, 1, 72), ..layout }.normalized();
+        assert_eq!(kept.strides, Strides { batch: 72, seqlen: usize::MAX, heads: 72 });
+        let empty = TensorLayout { shape: Shape::new(0, 2, 3, 72), ..layout };
+        assert!(Problem::new(empty, empty, empty, empty, true, None).is_ok());
+    }
+
+    #[test]
+    fn scales_are_positive_and_ordinary() {
+        for scale in [1.0, 1e-30, 1e30, f32::MIN_POSITIVE] {
+            assert!(scaled(scale).is_ok(), "{scale}");
+        }
+        for scale in [0.0, -0.0, -1.0, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, 1e-40] {
+            assert_eq!(scaled(scale).unwrap_err(), Error::Scale { scale });
+        }
+        assert!(matches!(scaled(f32::NAN), Err(Error::Scale { scale }) if scale.is_nan()));
+    }
+
+    #[test]
+    fn the_lse_of_broadcast_queries_may_not_fit() {
+        // 2^31 sequences times 2^31 queries, all of them one: no memory, but an output that nobody can hold.
+        let dim = MAX_DIM;
+        let shape = Shape::new(dim, dim, 8, 8);
+        let q = TensorLayout { dtype: Dtype::F16, shape, strides: Strides { batch: 0, seqlen: 0, heads: 0 } };
+        assert_eq!(check_layout(Operand::Q, q), Ok(q));
+        assert_eq!(crate::lse::bytes(shape), None);
+    }
 }

@@ -132,11 +132,11 @@ impl TensorLayout {
         ]
     }
 
-    /// The same tensor, with the stride of each dimension of size 1 (which may be anything, since nobody takes that
-    /// step) set to one that TMA accepts.
+    /// The same tensor, with strides that nobody steps by, and that therefore may be anything, set to one that TMA
+    /// accepts: those of dimensions of size 1, and all of an empty tensor.
     pub(crate) fn normalized(&self) -> Self {
         let Shape { batch, seqlen, heads, head_dim } = self.shape;
-        let stride = |size, stride| if size <= 1 { head_dim } else { stride };
+        let stride = |size, stride| if size <= 1 || self.shape.is_empty() { head_dim } else { stride };
         let strides = Strides {
             batch: stride(batch, self.strides.batch),
             seqlen: stride(seqlen, self.strides.seqlen),
@@ -351,5 +351,77 @@ impl Tensor {
     /// Distances, in elements.
     pub fn strides(&self) -> Strides {
         self.layout.strides
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use half::{bf16, f16};
+
+    use super::*;
+    use crate::Lse;
+    use crate::mock::{CAPACITY, Mock};
+
+    const SHAPE: Shape = Shape::new(2, 3, 4, 8);
+
+    #[test]
+    fn orders_have_the_strides_of_their_names() {
+        assert_eq!(Order::Bshd.strides(SHAPE), Strides { batch: 96, seqlen: 32, heads: 8 });
+        assert_eq!(Order::Bhsd.strides(SHAPE), Strides { batch: 96, seqlen: 8, heads: 24 });
+        for order in [Order::Bshd, Order::Bhsd] {
+            let layout = TensorLayout::packed(Dtype::F16, SHAPE, order);
+            assert_eq!((layout.span_bytes(), layout.order()), (Ok(2 * 2 * 3 * 4 * 8), order));
+        }
+    }
+
+    #[test]
+    fn spans_count_gaps_but_not_behind_the_last_element() {
+        let strides = Strides { batch: 1000, seqlen: 100, heads: 10 };
+        let layout = TensorLayout { dtype: Dtype::Bf16, shape: SHAPE, strides };
+        assert_eq!(layout.span_bytes(), Ok(2 * (1000 + 200 + 30 + 8)));
+        let empty = TensorLayout { shape: Shape { heads: 0, ..SHAPE }, ..layout };
+        assert_eq!(empty.span_bytes(), Ok(0));
+    }
+
+    #[test]
+    fn data_come_back_and_memory_is_freed() {
+        let (mock, device) = Mock::device();
+        let data: Vec<f16> = (0..192).map(|i| f16::from_f32(i as f32)).collect();
+        let tensor = Tensor::from_slice(&device, &data, SHAPE, Order::Bhsd).unwrap();
+        assert_eq!(tensor.to_vec::<f16>().unwrap(), data);
+        tensor.fill_bytes(0xff).unwrap();
+        assert!(tensor.to_vec::<f16>().unwrap().iter().all(|x| x.is_nan()));
+        let lse = Lse::new(&device, 2, 4, 3).unwrap();
+        lse.fill_bytes(0).unwrap();
+        assert_eq!(lse.to_vec().unwrap(), [0.0; 24]);
+        drop((tensor, lse));
+        assert!(mock.state().allocations.is_empty());
+    }
+
+    #[test]
+    fn data_must_have_length_and_type_of_the_tensor() {
+        let (_mock, device) = Mock::device();
+        for found in [0, 191, 193] {
+            let data = vec![bf16::ONE; found];
+            let error = Tensor::from_slice(&device, &data, SHAPE, Order::Bshd).unwrap_err();
+            assert_eq!(error, Error::DataLength { expected: 192, found });
+        }
+        let tensor = Tensor::zeros(&device, Dtype::Bf16, SHAPE, Order::Bshd).unwrap();
+        let error = Error::ElementType { expected: Dtype::Bf16, found: Dtype::F16 };
+        assert_eq!(tensor.to_vec::<f16>(), Err(error));
+    }
+
+    #[test]
+    fn memory_and_addresses_are_limited() {
+        let (_mock, device) = Mock::device();
+        let zeros = |shape| Tensor::zeros(&device, Dtype::F16, shape, Order::Bshd).map(|_| ()).unwrap_err();
+        let shape = Shape::new(CAPACITY, 1, 1, 8);
+        assert_eq!(zeros(shape), Error::OutOfMemory { bytes: 16 * CAPACITY });
+        for shape in [Shape::new(1 << 60, 1, 1, 8), Shape::new(usize::MAX, usize::MAX, 2, 8)] {
+            assert_eq!(zeros(shape), Error::ShapeOverflow { shape });
+        }
+        let shape = Shape::new(1 << 30, 1 << 30, 1 << 30, 1);
+        let lse = Lse::new(&device, shape.batch, shape.heads, shape.seqlen);
+        assert_eq!(lse.map(|_| ()).unwrap_err(), Error::ShapeOverflow { shape });
     }
 }

@@ -34,7 +34,7 @@ impl Context {
         // cudarc panics where there is no driver, so look first.
         // SAFETY: loading the CUDA driver runs no code but its own initialisation.
         let driver = unsafe { Library::new("libcuda.so.1") }
-            .map_err(|error| Error::NoDriver { reason: error.to_string() })?;
+            .map_err(no_driver)?;
         let driver_version = driver_version()?;
         let device = device(ordinal)?;
         let properties = properties(device, ordinal, driver_version)?;
@@ -61,7 +61,7 @@ impl Context {
         // Bindings of CUDA 12.8 and later name this function `_v2`, which older drivers lack; all have this one.
         // SAFETY: the type is that of the function in cuda.h.
         let elapsed: Symbol<'_, ElapsedTime> = unsafe { self.driver.get(b"cuEventElapsedTime\0") }
-            .map_err(|error| Error::NoDriver { reason: error.to_string() })?;
+            .map_err(no_driver)?;
         let mut ms = 0.0;
         // SAFETY: the caller passes live events.
         check("cuEventElapsedTime", unsafe { elapsed(&mut ms, start, end) })?;
@@ -91,11 +91,20 @@ impl Drop for Entered<'_> {
     }
 }
 
+fn no_driver(error: libloading::Error) -> Error {
+    // The loader's own words are in the source.
+    let reason = std::error::Error::source(&error).unwrap_or(&error).to_string();
+    Error::NoDriver { reason }
+}
+
 fn driver_version() -> Result<u32> {
     let mut version = 0;
     // SAFETY: writes an integer; needs no initialisation.
     check("cuDriverGetVersion", unsafe { sys::cuDriverGetVersion(&mut version) })?;
-    let found = version.cast_unsigned();
+    require_version(version.cast_unsigned())
+}
+
+fn require_version(found: u32) -> Result<u32> {
     if found < OLDEST_DRIVER { Err(Error::DriverTooOld { found, needed: OLDEST_DRIVER }) } else { Ok(found) }
 }
 
@@ -161,6 +170,14 @@ fn device_name(device: CUdevice) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn drivers_before_cuda_12_are_too_old() {
+        assert_eq!(require_version(12_000), Ok(12_000));
+        let error = require_version(11_080).unwrap_err();
+        assert_eq!(error, Error::DriverTooOld { found: 11_080, needed: 12_000 });
+        assert!(error.to_string().contains("CUDA 11.8, but at least 12.0"), "{error}");
+    }
 
     #[test]
     fn only_compute_capability_9_0_is_hopper() {

@@ -21,27 +21,30 @@ impl Event {
     /// Marks the end of the work that `stream` has so far.
     ///
     /// # Errors
-    /// What the driver refuses.
+    /// [`crate::Error::MixedDevices`], or what the driver refuses.
     pub fn record(&self, stream: &Stream) -> Result<()> {
-        // SAFETY: event and stream are live; a stream of another device is refused by the driver.
+        self.device.require_same(stream.device())?;
+        // SAFETY: event and stream are live, and of one backend.
         unsafe { self.device.backend().record_event(self.raw, stream.raw()) }
     }
 
     /// Makes the work that `stream` gets from now on wait for this event.
     ///
     /// # Errors
-    /// What the driver refuses.
+    /// [`crate::Error::MixedDevices`], or what the driver refuses.
     pub fn block(&self, stream: &Stream) -> Result<()> {
-        // SAFETY: event and stream are live.
+        self.device.require_same(stream.device())?;
+        // SAFETY: event and stream are live, and of one backend.
         unsafe { self.device.backend().wait_event(self.raw, stream.raw()) }
     }
 
     /// Waits until both events have happened; milliseconds from `self` to `end`.
     ///
     /// # Errors
-    /// One of them was not recorded, or the work before it failed.
+    /// [`crate::Error::MixedDevices`]; one of them was not recorded, or the work before it failed.
     pub fn elapsed_ms(&self, end: &Event) -> Result<f32> {
-        // SAFETY: both events are live.
+        self.device.require_same(&end.device)?;
+        // SAFETY: both events are live, and of one backend.
         unsafe { self.device.backend().elapsed_ms(self.raw, end.raw) }
     }
 }

@@ -32,12 +32,13 @@ impl Graph {
     /// Submits the recorded work to `stream`.
     ///
     /// # Errors
-    /// What the driver refuses.
+    /// [`crate::Error::MixedDevices`], or what the driver refuses.
     ///
     /// # Safety
     /// The work holds device addresses: every tensor it reads or writes must still exist, until it has completed.
     pub unsafe fn launch(&self, stream: &Stream) -> Result<()> {
-        // SAFETY: graph and stream are live; the caller vouches for the memory.
+        self.device.require_same(stream.device())?;
+        // SAFETY: graph and stream are live, and of one backend; the caller vouches for the memory.
         unsafe { self.device.backend().launch_graph(self.raw, stream.raw()) }
     }
 }

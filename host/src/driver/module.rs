@@ -97,8 +97,11 @@ fn entry_point(module: CUmodule, image: &KernelImage, smem_limit_bytes: u32) -> 
 fn load_module(image: &KernelImage) -> Result<CUmodule> {
     // Loading disturbs no capture, but in a stricter mode the driver would refuse it on a thread that captures.
     let _relaxed = RelaxedCapture::enter()?;
-    // A copy, because the driver reads the image as aligned words.
-    let from_cubin = image.cubin.map(|cubin| load_data(&cubin.to_vec()));
+    let from_cubin = image.cubin.map(|cubin| {
+        // Embedded bytes may lie anywhere; the driver reads the image as words, and allocations are aligned.
+        let aligned = cubin.to_vec();
+        load_data(&aligned)
+    });
     if let Some(Ok(module)) = from_cubin {
         return Ok(module);
     }

@@ -1,6 +1,6 @@
 //! What the driver's result codes mean to a caller.
 
-use std::ffi::{CStr, c_char};
+use std::ffi::CStr;
 
 use cudarc::driver::sys::{self, CUresult};
 
@@ -10,8 +10,16 @@ use crate::error::{Error, Result};
 pub(super) fn check(call: &'static str, result: CUresult) -> Result<()> {
     match result {
         CUresult::CUDA_SUCCESS => Ok(()),
-        _ if is_sticky(result) => Err(Error::ContextLost { call, code: result as u32, name: name(result) }),
-        _ => Err(Error::Driver { call, code: result as u32, name: name(result), message: description(result) }),
+        failure => Err(error(call, failure, description)),
+    }
+}
+
+fn error(call: &'static str, failure: CUresult, describe: impl Fn(CUresult) -> String) -> Error {
+    let (code, name) = (failure as u32, format!("{failure:?}"));
+    if is_sticky(failure) {
+        Error::ContextLost { call, code, name }
+    } else {
+        Error::Driver { call, code, name, message: describe(failure) }
     }
 }
 
@@ -34,20 +42,35 @@ fn is_sticky(result: CUresult) -> bool {
     )
 }
 
-fn name(result: CUresult) -> String {
-    text(result, sys::cuGetErrorName)
-}
-
 fn description(result: CUresult) -> String {
-    text(result, sys::cuGetErrorString)
-}
-
-fn text(result: CUresult, get: unsafe fn(CUresult, *mut *const c_char) -> CUresult) -> String {
     let mut text = std::ptr::null();
     // SAFETY: the driver is loaded, since it returned `result`; it writes a pointer or leaves null.
-    if unsafe { get(result, &mut text) } != CUresult::CUDA_SUCCESS || text.is_null() {
-        return "unknown error".into();
+    let known = unsafe { sys::cuGetErrorString(result, &mut text) } == CUresult::CUDA_SUCCESS;
+    if !known || text.is_null() {
+        return "no description".into();
     }
     // SAFETY: the driver returned a static C string.
     unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn classify(failure: CUresult) -> Error {
+        error("cuCall", failure, |_| "why".into())
+    }
+
+    #[test]
+    fn a_refusal_says_what_and_why() {
+        let refusal = classify(CUresult::CUDA_ERROR_INVALID_VALUE);
+        assert_eq!(refusal.to_string(), "cuCall failed: CUDA_ERROR_INVALID_VALUE (1), why");
+    }
+
+    #[test]
+    fn a_crash_is_not_blamed_on_the_call_that_reports_it() {
+        let name = "CUDA_ERROR_ILLEGAL_ADDRESS".to_owned();
+        let lost = Error::ContextLost { call: "cuCall", code: 700, name };
+        assert_eq!(classify(CUresult::CUDA_ERROR_ILLEGAL_ADDRESS), lost);
+    }
 }
