@@ -21,6 +21,7 @@ pub mod toolchain;
 pub use build::{Artifact, BuildReport, Builder, Step};
 pub use error::Error;
 pub use flashcore_kernels::entry::{Entry, Opcodes, entries};
+pub use flashcore_kernels::probe::PROBES;
 pub use ptxas::{Ptxas, Resources};
 pub use toolchain::DeviceToolchain;
 

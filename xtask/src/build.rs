@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use comfy_table::{CellAlignment, Table, presets};
-use flashcore_ptx_builder::{Artifact, BuildReport, Builder, Ptxas, Step, entries};
+use flashcore_ptx_builder::{Artifact, BuildReport, Builder, PROBES, Ptxas, Step, entries};
 use indicatif::ProgressBar;
 
 use crate::progress::{Spinner, bar};
@@ -22,7 +22,10 @@ pub(crate) struct Build {
     /// Let profilers see Rust source lines
     #[arg(long)]
     line_tables: bool,
-    /// Put the files here instead of target/flashcore/kernels
+    /// Build the micro-kernels that test one primitive each, instead of the product's kernels
+    #[arg(long)]
+    probes: bool,
+    /// Put the files here instead of target/flashcore/kernels (or probes)
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
@@ -37,11 +40,29 @@ enum Emit {
     SassStats,
 }
 
+/// Which kernels.
+#[derive(Clone, Copy)]
+pub(crate) enum Kernels {
+    Product,
+    Probes,
+}
+
+impl Kernels {
+    /// Where they are built.
+    pub(crate) fn folder(self, workspace: &Workspace) -> PathBuf {
+        workspace.path(match self {
+            Kernels::Product => "target/flashcore/kernels",
+            Kernels::Probes => "target/flashcore/probes",
+        })
+    }
+}
+
 impl Build {
     pub(crate) fn run(self, workspace: &Workspace) -> Result<()> {
         let ptxas = setup::ensure(workspace)?.ptxas.filter(|_| self.emit != Emit::Ptx);
-        let out_dir = self.out.unwrap_or_else(|| workspace.path("target/flashcore/kernels"));
-        let report = build(workspace, &out_dir, ptxas, self.line_tables)?;
+        let kernels = if self.probes { Kernels::Probes } else { Kernels::Product };
+        let out_dir = self.out.unwrap_or_else(|| kernels.folder(workspace));
+        let report = build(workspace, kernels, &out_dir, ptxas, self.line_tables)?;
         println!("{}", table(&report)?);
         println!("{}\n{}", summary(&report), out_dir.display());
         if self.emit == Emit::SassStats {
@@ -51,17 +72,22 @@ impl Build {
     }
 }
 
-/// Builds every kernel into `out_dir`, with a progress bar. Warnings of the compiler are shown.
+/// Builds all of `kernels` into `out_dir`, with a progress bar. Warnings of the compiler are shown.
 pub(crate) fn build(
     workspace: &Workspace,
+    kernels: Kernels,
     out_dir: &Path,
     ptxas: Option<Ptxas>,
     line_tables: bool,
 ) -> Result<BuildReport> {
-    let entries: Vec<_> = entries().collect();
+    let (entries, features): (Vec<_>, &[&str]) = match kernels {
+        Kernels::Product => (entries().collect(), &[]),
+        Kernels::Probes => (PROBES.to_vec(), &["probes"]),
+    };
     let spinner = Spinner::start("compiling the device crate");
     let bar = bar("assembling", entries.len());
     let report = Builder::new(workspace.path("kernels-device"), out_dir)
+        .features(features)
         .line_tables(line_tables)
         .ptxas(ptxas)
         .observe(|step| show(step, &bar))

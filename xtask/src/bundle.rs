@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use xshell::{Shell, cmd};
 
+use crate::build::Kernels;
 use crate::progress::Spinner;
 use crate::workspace::Workspace;
 use crate::{build, cargo, profile, sanitize, setup};
@@ -52,8 +53,8 @@ impl Bundle {
             cmd!(shell, "chmod +x {path}").quiet().run()?;
         }
 
-        let kernels = workspace.path("target/flashcore/bundle-kernels");
-        let report = build::build(workspace, &kernels, ptxas, self.line_tables)?;
+        let kernels = Kernels::Product;
+        let report = build::build(workspace, kernels, &kernels.folder(workspace), ptxas, self.line_tables)?;
         shell.create_dir(out.join("kernels"))?;
         for artifact in &report.artifacts {
             for file in std::iter::once(&artifact.ptx).chain(&artifact.cubin) {

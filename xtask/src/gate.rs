@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use clap::Args;
 
+use crate::build::Kernels;
 use crate::workspace::Workspace;
 use crate::{build, setup};
 
@@ -16,8 +17,8 @@ pub(crate) struct Gate {}
 impl Gate {
     pub(crate) fn run(self, workspace: &Workspace) -> Result<()> {
         let ptxas = setup::ensure(workspace)?.ptxas.context("the rules about machine code need ptxas")?;
-        let report =
-            build::build(workspace, &workspace.path("target/flashcore/kernels"), Some(ptxas), false)?;
+        let kernels = Kernels::Product;
+        let report = build::build(workspace, kernels, &kernels.folder(workspace), Some(ptxas), false)?;
         println!("{}", build::summary(&report));
         Ok(())
     }
