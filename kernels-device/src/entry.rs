@@ -106,7 +106,7 @@ macro_rules! fwd_variants {
                 /// The launch must be one that the host's plan for this variant describes: its threads and shared
                 /// memory, tensor maps with this variant's boxes, and parameters that agree with them.
                 #[unsafe(no_mangle)]
-                pub unsafe extern "ptx-kernel" fn $symbol(
+                unsafe extern "ptx-kernel" fn $symbol(
                     _q: TensorMap, _k: TensorMap, _v: TensorMap, _o: TensorMap, params: FwdParams,
                 ) {
                     let maps = crate::attention_fwd::Maps {

@@ -24,13 +24,13 @@ pub mod schedule;
 #[cfg(target_arch = "nvptx64")]
 pub mod attention_fwd;
 #[cfg(target_arch = "nvptx64")]
-mod mask;
+pub mod mask;
 #[cfg(target_arch = "nvptx64")]
-mod pipeline;
+pub mod pipeline;
 #[cfg(target_arch = "nvptx64")]
 pub mod ptx;
 #[cfg(target_arch = "nvptx64")]
-mod softmax;
+pub mod softmax;
 
 #[cfg(target_arch = "nvptx64")]
 #[panic_handler]

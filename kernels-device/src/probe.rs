@@ -179,7 +179,7 @@ mod kernels {
             /// # Safety
             /// As the module says; the buffers are as large as the arguments say.
             #[unsafe(no_mangle)]
-            pub unsafe extern "ptx-kernel" fn $symbol(_map: TensorMap, args: ProbeArgs) {
+            unsafe extern "ptx-kernel" fn $symbol(_map: TensorMap, args: ProbeArgs) {
                 let $map = tma::param_address!($symbol, 0);
                 let $args = &args;
                 // SAFETY: the caller's.
