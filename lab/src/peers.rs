@@ -141,3 +141,53 @@ impl Drop for Peers {
         let _ = self.child.wait();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// Answers as the real script does, without a GPU: a time of S microseconds, but not for `absent`.
+    const STUB: &str = r#"
+import json, sys
+for line in sys.stdin:
+    r = json.loads(line)
+    if "hello" in r:
+        answer = {"impls": ["stub"], "versions": {"stub": "1"}, "missing": {"absent": "not here"}}
+    elif r["impl"] == "absent":
+        answer = {"error": "not here"}
+    else:
+        wanted = ["impl", "dtype", "B", "H", "Hkv", "S", "Sk", "D", "causal", "launches", "min_replays", "min_ms"]
+        assert list(r) == wanted, list(r)
+        answer = {"us": float(r["S"]), "launched": r["launches"] * r["min_replays"]}
+    print(json.dumps(answer), flush=True)
+"#;
+
+    fn start(name: &str, script: &str) -> Result<Peers> {
+        let path: PathBuf =
+            std::env::temp_dir().join(format!("flashcore-lab-{}-{name}.py", std::process::id()));
+        fs::write(&path, script)?;
+        let options = PeerOptions { no_peers: false, python: "python3".into(), peers: Some(path.clone()) };
+        let peers = Peers::start(&options);
+        fs::remove_file(path)?;
+        peers
+    }
+
+    #[test]
+    fn questions_are_answered_or_refused() {
+        let mut peers = start("stub", STUB).unwrap();
+        assert_eq!(peers.hello().impls, ["stub"]);
+        assert_eq!(peers.hello().missing["absent"], "not here");
+        let case = Case { seqlen_q: 77, ..Case::default() };
+        let timing = peers.measure("stub", &case, Dtype::Bf16, Protocol::STANDARD).unwrap();
+        assert_eq!(timing, Ok(Timing { us: 77.0, launched: 200 }));
+        let refused = peers.measure("absent", &case, Dtype::F16, Protocol::STANDARD).unwrap();
+        assert_eq!(refused, Err("not here".into()));
+    }
+
+    #[test]
+    fn a_python_without_the_libraries_is_an_error() {
+        assert!(start("broken", "import no_such_library").is_err());
+    }
+}

@@ -55,6 +55,7 @@ fn draw(cells: &[&Cell], names: &[&str], title: &str, path: &Path) -> Result<(),
     let mut chart = ChartBuilder::on(&root)
         .caption(title, ("sans-serif", 20))
         .margin(15)
+        .margin_right(30)
         .x_label_area_size(40)
         .y_label_area_size(55)
         .build_cartesian_2d(lengths.log_scale().base(2.0), 0.0..1.1 * highest)?;
@@ -63,6 +64,7 @@ fn draw(cells: &[&Cell], names: &[&str], title: &str, path: &Path) -> Result<(),
         .x_desc("sequence length")
         .y_desc("TFLOPS")
         .x_label_formatter(&|length| format!("{length:.0}"))
+        .y_label_formatter(&|tflops| format!("{tflops:.0}"))
         .light_line_style(WHITE)
         .draw()?;
     for (name, colour) in names.iter().zip(COLOURS.into_iter().cycle()) {
