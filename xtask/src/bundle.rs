@@ -96,7 +96,7 @@ fn copy_programs(workspace: &Workspace, out: &Path) -> Result<()> {
         shell.copy_file(program.path, out.join("flashcore-lab"))?;
     }
     for program in cargo::executables(workspace, &tests)? {
-        if TESTS_AT_HOME.contains(&program.folder.as_str()) {
+        if !program.is_test || TESTS_AT_HOME.contains(&program.folder.as_str()) {
             continue;
         }
         let name = if program.target.starts_with(&program.folder) {

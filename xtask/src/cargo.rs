@@ -14,6 +14,8 @@ pub(crate) struct Executable {
     pub(crate) folder: String,
     /// Name of the target, e.g. of the integration test.
     pub(crate) target: String,
+    /// Whether it runs tests; `cargo test` builds examples and programs as well.
+    pub(crate) is_test: bool,
     pub(crate) path: PathBuf,
 }
 
@@ -41,6 +43,7 @@ fn executable(message: &str) -> Result<Option<Executable>> {
     Ok(Some(Executable {
         folder: folder.to_string_lossy().into_owned(),
         target: target.to_owned(),
+        is_test: message["profile"]["test"] == true,
         path: path.into(),
     }))
 }
