@@ -1,4 +1,4 @@
-//! The smallest call: random-ish q, k and v, and what comes out.
+//! The smallest call: waves as q, k and v, and what comes out.
 
 use flashcore::{Attention, Device, Order, Shape, Tensor};
 use half::f16;
@@ -14,10 +14,12 @@ fn main() -> flashcore::Result<()> {
     let stream = device.stream()?;
     let shape = Shape { batch: 2, seqlen: 1024, heads: 8, head_dim: 128 };
     let [q, k, v] = [0.3, 0.5, 0.7].map(|frequency| {
-        let wave: Vec<f16> = (0..2 * 1024 * 8 * 128).map(|i| f16::from_f32((i as f32 * frequency).sin())).collect();
+        let wave: Vec<f16> =
+            (0..2 * 1024 * 8 * 128).map(|i| f16::from_f32((i as f32 * frequency).sin())).collect();
         Tensor::from_slice(&device, &wave, shape, Order::Bshd)
     });
     let out = Attention::new().forward(&stream, &q?, &k?, &v?)?;
-    println!("{}: out {} starts with {:?}", device.properties().name, out.shape(), &out.to_vec::<f16>()?[..4]);
+    let values = out.to_vec::<f16>()?;
+    println!("out {} starts with {:?}", out.shape(), &values[..4]);
     Ok(())
 }

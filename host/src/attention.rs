@@ -1,12 +1,12 @@
 //! The public call: checks, plans, launches.
 
-use crate::error::Result;
+use crate::Stream;
 use crate::check;
+use crate::error::Result;
 use crate::lse::{Lse, LseView};
 use crate::plan::{Plan, Pointers};
 use crate::problem::Problem;
 use crate::tensor::{AsTensorView, Tensor, TensorView};
-use crate::Stream;
 
 /// Scaled dot-product attention: `out = softmax(scale * q kᵀ) v`.
 ///
@@ -147,7 +147,10 @@ mod tests {
         let [q, k, v, _] = tensors(&device, Order::Bshd);
         let attention = Attention::new().causal(true).scale(0.5);
         let (out, lse) = attention.forward_with_lse(&stream, &q, &k, &v).unwrap();
-        assert_eq!((out.shape(), out.strides(), lse.to_vec().unwrap().len()), (SHAPE, q.strides(), 2 * 100 * 4));
+        assert_eq!(
+            (out.shape(), out.strides(), lse.to_vec().unwrap().len()),
+            (SHAPE, q.strides(), 2 * 100 * 4)
+        );
 
         let lse = lse.view();
         let problem = attention.problem(&q.view(), &k.view(), &v.view(), &out.view(), Some(&lse)).unwrap();
@@ -156,7 +159,10 @@ mod tests {
         let [launched] = &state.launches[..] else { panic!("one launch") };
         assert_eq!(launched.symbol, "fwd_hd64_m128n128_f16_causal");
         assert_eq!(launched.grid, [plan.grid, 1, 1]);
-        assert_eq!((launched.block, launched.smem_bytes), (plan.variant.threads(), plan.variant.smem().bytes));
+        assert_eq!(
+            (launched.block, launched.smem_bytes),
+            (plan.variant.threads(), plan.variant.smem().bytes)
+        );
         let ptrs: Vec<u64> = state.maps.iter().map(|map| map.ptr()).collect();
         assert_eq!(ptrs, [q.ptr(), k.ptr(), v.ptr(), out.ptr()]);
         let [maps @ .., params] = &launched.params[..] else { panic!("five parameters") };
@@ -164,8 +170,9 @@ mod tests {
             assert_eq!(*map, bytemuck::bytes_of(&[i as u64; 16]));
         }
         let fields: [u32; 8] = bytemuck::pod_read_unaligned(&params[8..]);
-        let FwdParams { seqlen_q, seqlen_kv, heads_q, gqa_ratio, batch, m_blocks, section, scale_log2, .. } =
-            plan.params;
+        let FwdParams {
+            seqlen_q, seqlen_kv, heads_q, gqa_ratio, batch, m_blocks, section, scale_log2, ..
+        } = plan.params;
         let scale_bits = scale_log2.to_bits();
         assert_eq!(fields, [seqlen_q, seqlen_kv, heads_q, gqa_ratio, batch, m_blocks, section, scale_bits]);
         assert_eq!(scale_log2, 0.5 * std::f32::consts::LOG2_E);
@@ -254,7 +261,10 @@ mod tests {
         let stream = device.stream().unwrap();
         let [q, k, v, _] = tensors(&device, Order::Bshd);
         let error = Attention::new().forward(&stream, &q, &k, &v).unwrap_err();
-        assert!(matches!(error, Error::SharedMemory { symbol: "fwd_hd64_m128n128_f16", limit: 49152, .. }), "{error}");
+        assert!(
+            matches!(error, Error::SharedMemory { symbol: "fwd_hd64_m128n128_f16", limit: 49152, .. }),
+            "{error}"
+        );
         assert!(mock.state().launches.is_empty());
     }
 

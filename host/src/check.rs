@@ -13,7 +13,11 @@ use crate::tensor_map;
 const OPERANDS: [Operand; 4] = [Operand::Q, Operand::K, Operand::V, Operand::Out];
 
 /// Checks address and size of q, k, v, out and lse, and that outputs overlap nothing. Asks no device.
-pub(crate) fn extents(problem: &Problem, views: [&TensorView<'_>; 4], lse: Option<&LseView<'_>>) -> Result<()> {
+pub(crate) fn extents(
+    problem: &Problem,
+    views: [&TensorView<'_>; 4],
+    lse: Option<&LseView<'_>>,
+) -> Result<()> {
     let layouts = [&problem.q, &problem.k, &problem.v, &problem.out];
     let mut used = [const { 0..0 }; 4];
     for (i, operand) in OPERANDS.into_iter().enumerate() {
@@ -33,7 +37,11 @@ pub(crate) fn extents(problem: &Problem, views: [&TensorView<'_>; 4], lse: Optio
 }
 
 /// Checks that all memory is of `device`. It asks the driver, which is quick and allowed while recording a graph.
-pub(crate) fn residence(device: &Device, views: [&TensorView<'_>; 4], lse: Option<&LseView<'_>>) -> Result<()> {
+pub(crate) fn residence(
+    device: &Device,
+    views: [&TensorView<'_>; 4],
+    lse: Option<&LseView<'_>>,
+) -> Result<()> {
     let tensors = OPERANDS.into_iter().zip(views).filter(|(_, view)| !view.shape().is_empty());
     let addresses = tensors.map(|(operand, view)| (operand, view.ptr()));
     for (operand, ptr) in addresses.chain(lse.map(|lse| (Operand::Lse, lse.ptr()))) {
@@ -120,7 +128,10 @@ mod tests {
     #[test]
     fn null_pointers_are_refused() {
         assert_eq!(check([0, K, V, OUT], None), Err(Error::NullPointer { operand: Operand::Q }));
-        assert_eq!(check([Q, K, V, OUT], Some((0, LSE_BYTES))), Err(Error::NullPointer { operand: Operand::Lse }));
+        assert_eq!(
+            check([Q, K, V, OUT], Some((0, LSE_BYTES))),
+            Err(Error::NullPointer { operand: Operand::Lse })
+        );
     }
 
     #[test]

@@ -88,7 +88,9 @@ pub enum Error {
         count: usize,
     },
     /// The device is not a Hopper GPU: sm_90a code runs on compute capability 9.0 and on no other.
-    #[error("device \"{name}\" has compute capability {major}.{minor}; these kernels run on exactly 9.0 (H100, H200, GH200)")]
+    #[error(
+        "device \"{name}\" has compute capability {major}.{minor}; these kernels run on exactly 9.0 (H100, H200, GH200)"
+    )]
     NotHopper {
         /// Name of the device.
         name: String,
@@ -116,7 +118,9 @@ pub enum Error {
         message: String,
     },
     /// An earlier kernel crashed, and with it the process's context: every call fails until the process ends.
-    #[error("the device's context is lost, since a kernel crashed before {call}: {name} ({code}); restart the process")]
+    #[error(
+        "the device's context is lost, since a kernel crashed before {call}: {name} ({code}); restart the process"
+    )]
     ContextLost {
         /// The driver function that reported it.
         call: &'static str,
@@ -316,7 +320,9 @@ pub enum Error {
         limit: usize,
     },
     /// Two elements of the output share an address.
-    #[error("out has elements that overlap: its {dim} stride is {stride} (elements), but {needed} lie within one step")]
+    #[error(
+        "out has elements that overlap: its {dim} stride is {stride} (elements), but {needed} lie within one step"
+    )]
     OverlappingOutput {
         /// The dimension.
         dim: Dim,

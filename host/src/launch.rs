@@ -91,7 +91,8 @@ mod tests {
         assert_eq!(launch(232_448, MAX_PARAMS), Ok(()));
         let shared_memory = Error::SharedMemory { symbol: "probe", needed: 232_449, limit: 232_448 };
         assert_eq!(launch(232_449, 0), Err(shared_memory));
-        let parameters = Error::TooManyParameters { symbol: "probe", count: MAX_PARAMS + 1, limit: MAX_PARAMS };
+        let parameters =
+            Error::TooManyParameters { symbol: "probe", count: MAX_PARAMS + 1, limit: MAX_PARAMS };
         assert_eq!(launch(0, MAX_PARAMS + 1), Err(parameters));
     }
 }

@@ -93,7 +93,13 @@ impl Plan {
             section: section(problem, heads),
             scale_log2: problem.scale * std::f32::consts::LOG2_E,
         };
-        Ok(Plan { variant: *variant, grid: work_tiles.min(device.sm_count), work_tiles, params, problem: *problem })
+        Ok(Plan {
+            variant: *variant,
+            grid: work_tiles.min(device.sm_count),
+            work_tiles,
+            params,
+            problem: *problem,
+        })
     }
 
     /// The tensor maps of q, k, v and out, at these addresses.
@@ -306,7 +312,8 @@ mod tests {
         let all = Strides { batch: 0, seqlen: 0, heads: 0 };
         for (batch, seqlen, heads) in [(1 << 20, 1 << 14, 1 << 6), (MAX_DIM, 1 << 20, MAX_DIM)] {
             let mut problem = problem(Dtype::F16, Shape::new(1, 1, 1, 8), (1, 1), Order::Bshd, false);
-            problem.q = TensorLayout { shape: Shape::new(batch, seqlen, heads, 8), strides: all, ..problem.q };
+            problem.q =
+                TensorLayout { shape: Shape::new(batch, seqlen, heads, 8), strides: all, ..problem.q };
             let error = Plan::new(&problem, &Properties::h200()).unwrap_err();
             assert!(matches!(error, Error::TooManyTiles { limit: MAX_TILES, .. }), "{error}");
         }

@@ -107,9 +107,11 @@ fn check_agreement(q: &TensorLayout, k: &TensorLayout, v: &TensorLayout, out: &T
         return Err(Error::HeadRatio { heads_q, heads_kv });
     }
     let k_should_be = Shape { batch: q.shape.batch, head_dim: q.shape.head_dim, ..k.shape };
-    for (operand, found, expected) in
-        [(Operand::K, k.shape, k_should_be), (Operand::V, v.shape, k_should_be), (Operand::Out, out.shape, q.shape)]
-    {
+    for (operand, found, expected) in [
+        (Operand::K, k.shape, k_should_be),
+        (Operand::V, v.shape, k_should_be),
+        (Operand::Out, out.shape, q.shape),
+    ] {
         for (dim, found, expected) in [
             (Dim::Batch, found.batch, expected.batch),
             (Dim::Seqlen, found.seqlen, expected.seqlen),
@@ -243,7 +245,8 @@ mod tests {
     #[test]
     fn dimensions_fit_coordinates() {
         let value = i32::MAX as usize;
-        let expected = Error::DimensionTooLarge { operand: Operand::K, dim: Dim::Seqlen, value, limit: MAX_DIM };
+        let expected =
+            Error::DimensionTooLarge { operand: Operand::K, dim: Dim::Seqlen, value, limit: MAX_DIM };
         assert_eq!(error(|l| (l[1].shape.seqlen, l[2].shape.seqlen) = (value, value)), expected);
     }
 
@@ -259,7 +262,8 @@ mod tests {
 
     #[test]
     fn strides_are_steps_of_tma() {
-        let misaligned = Error::StrideMisaligned { operand: Operand::Q, dim: Dim::Seqlen, stride: 1028, multiple: 8 };
+        let misaligned =
+            Error::StrideMisaligned { operand: Operand::Q, dim: Dim::Seqlen, stride: 1028, multiple: 8 };
         assert_eq!(error(|l| l[0].strides.seqlen = 1028), misaligned);
         let limit = MAX_STRIDE;
         let large = Error::StrideTooLarge { operand: Operand::V, dim: Dim::Batch, stride: limit, limit };

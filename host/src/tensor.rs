@@ -290,7 +290,12 @@ impl Tensor {
     /// # Errors
     /// [`Error::DataLength`] if the data are not as many as shape and strides reach over, [`Error::ShapeOverflow`],
     /// [`Error::OutOfMemory`].
-    pub fn with_strides<T: Element>(device: &Device, data: &[T], shape: Shape, strides: Strides) -> Result<Self> {
+    pub fn with_strides<T: Element>(
+        device: &Device,
+        data: &[T],
+        shape: Shape,
+        strides: Strides,
+    ) -> Result<Self> {
         let layout = TensorLayout { dtype: T::DTYPE, shape, strides };
         let expected = layout.span_bytes()? / size_of::<T>();
         if data.len() != expected {
@@ -320,7 +325,12 @@ impl Tensor {
 
     /// This tensor, borrowed.
     pub fn view(&self) -> TensorView<'_> {
-        TensorView { ptr: self.memory.ptr(), bytes: self.memory.bytes(), layout: self.layout, memory: PhantomData }
+        TensorView {
+            ptr: self.memory.ptr(),
+            bytes: self.memory.bytes(),
+            layout: self.layout,
+            memory: PhantomData,
+        }
     }
 
     /// The device whose memory it is.

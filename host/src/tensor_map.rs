@@ -112,7 +112,9 @@ pub enum TensorMapError {
         size: u64,
     },
     /// Stride of a dimension.
-    #[error("dimension {dim} has a stride of {bytes} bytes; multiples of {ALIGNMENT} below {STRIDE_LIMIT} are possible")]
+    #[error(
+        "dimension {dim} has a stride of {bytes} bytes; multiples of {ALIGNMENT} below {STRIDE_LIMIT} are possible"
+    )]
     Stride {
         /// Index of the dimension, innermost 0.
         dim: usize,
@@ -168,7 +170,11 @@ impl TensorMapDesc {
             return Err(TensorMapError::Rank { rank });
         }
         if strides_bytes.len() != rank - 1 || box_dims.len() != rank {
-            return Err(TensorMapError::Lengths { rank, strides: strides_bytes.len(), boxes: box_dims.len() });
+            return Err(TensorMapError::Lengths {
+                rank,
+                strides: strides_bytes.len(),
+                boxes: box_dims.len(),
+            });
         }
         let mut desc = TensorMapDesc {
             ptr,

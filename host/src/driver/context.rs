@@ -33,8 +33,7 @@ impl Context {
     pub(super) fn new(ordinal: usize) -> Result<(Self, Properties)> {
         // cudarc panics where there is no driver, so look first.
         // SAFETY: loading the CUDA driver runs no code but its own initialisation.
-        let driver = unsafe { Library::new("libcuda.so.1") }
-            .map_err(no_driver)?;
+        let driver = unsafe { Library::new("libcuda.so.1") }.map_err(no_driver)?;
         let driver_version = driver_version()?;
         let device = device(ordinal)?;
         let properties = properties(device, ordinal, driver_version)?;
@@ -60,8 +59,8 @@ impl Context {
     pub(super) fn elapsed_ms(&self, start: CUevent, end: CUevent) -> Result<f32> {
         // Bindings of CUDA 12.8 and later name this function `_v2`, which older drivers lack; all have this one.
         // SAFETY: the type is that of the function in cuda.h.
-        let elapsed: Symbol<'_, ElapsedTime> = unsafe { self.driver.get(b"cuEventElapsedTime\0") }
-            .map_err(no_driver)?;
+        let elapsed: Symbol<'_, ElapsedTime> =
+            unsafe { self.driver.get(b"cuEventElapsedTime\0") }.map_err(no_driver)?;
         let mut ms = 0.0;
         // SAFETY: the caller passes live events.
         check("cuEventElapsedTime", unsafe { elapsed(&mut ms, start, end) })?;
@@ -164,7 +163,8 @@ fn device_name(device: CUdevice) -> Result<String> {
     check("cuDeviceGetName", unsafe {
         sys::cuDeviceGetName(name.as_mut_ptr().cast::<c_char>(), name.len() as i32, device)
     })?;
-    Ok(CStr::from_bytes_until_nul(&name).map_or_else(|_| "unnamed".into(), |name| name.to_string_lossy().into_owned()))
+    Ok(CStr::from_bytes_until_nul(&name)
+        .map_or_else(|_| "unnamed".into(), |name| name.to_string_lossy().into_owned()))
 }
 
 #[cfg(test)]
@@ -191,6 +191,9 @@ mod tests {
     #[test]
     fn a_device_that_is_not_there_is_an_error() {
         let error = Context::new(usize::MAX).unwrap_err();
-        assert!(matches!(error, Error::NoDriver { .. } | Error::NoDevice { ordinal: usize::MAX, .. }), "{error}");
+        assert!(
+            matches!(error, Error::NoDriver { .. } | Error::NoDevice { ordinal: usize::MAX, .. }),
+            "{error}"
+        );
     }
 }

@@ -230,7 +230,9 @@ impl Backend for Cuda {
 
     unsafe fn record_event(&self, event: u64, stream: u64) -> Result<()> {
         // SAFETY: the caller passes live handles.
-        self.call("cuEventRecord", || unsafe { sys::cuEventRecord(event_handle(event), stream_handle(stream)) })
+        self.call("cuEventRecord", || unsafe {
+            sys::cuEventRecord(event_handle(event), stream_handle(stream))
+        })
     }
 
     unsafe fn wait_event(&self, event: u64, stream: u64) -> Result<()> {
@@ -252,13 +254,17 @@ impl Backend for Cuda {
     unsafe fn begin_capture(&self, stream: u64) -> Result<()> {
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         // SAFETY: the caller passes a live stream.
-        self.call("cuStreamBeginCapture", || unsafe { sys::cuStreamBeginCapture_v2(stream_handle(stream), mode) })
+        self.call("cuStreamBeginCapture", || unsafe {
+            sys::cuStreamBeginCapture_v2(stream_handle(stream), mode)
+        })
     }
 
     unsafe fn end_capture(&self, stream: u64) -> Result<u64> {
         let (mut recorded, mut graph) = (std::ptr::null_mut(), std::ptr::null_mut());
         // SAFETY: the caller passes a live stream.
-        self.call("cuStreamEndCapture", || unsafe { sys::cuStreamEndCapture(stream_handle(stream), &mut recorded) })?;
+        self.call("cuStreamEndCapture", || unsafe {
+            sys::cuStreamEndCapture(stream_handle(stream), &mut recorded)
+        })?;
         // SAFETY: a graph that was just recorded.
         let made = self.call("cuGraphInstantiate", || unsafe {
             sys::cuGraphInstantiateWithFlags(&mut graph, recorded, 0)
@@ -270,7 +276,9 @@ impl Backend for Cuda {
 
     unsafe fn launch_graph(&self, graph: u64, stream: u64) -> Result<()> {
         // SAFETY: the caller passes live handles, and vouches for the memory that the graph uses.
-        self.call("cuGraphLaunch", || unsafe { sys::cuGraphLaunch(graph_handle(graph), stream_handle(stream)) })
+        self.call("cuGraphLaunch", || unsafe {
+            sys::cuGraphLaunch(graph_handle(graph), stream_handle(stream))
+        })
     }
 
     unsafe fn destroy_graph(&self, graph: u64) {

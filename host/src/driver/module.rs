@@ -116,14 +116,21 @@ fn load_module(image: &KernelImage) -> Result<CUmodule> {
 /// Loads a cubin, or PTX that ends in a zero byte; the error carries the compiler's log.
 fn load_data(image: &[u8]) -> Result<CUmodule> {
     let mut log = [0u8; 8192];
-    let mut options = [CUjit_option::CU_JIT_ERROR_LOG_BUFFER, CUjit_option::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES];
+    let mut options =
+        [CUjit_option::CU_JIT_ERROR_LOG_BUFFER, CUjit_option::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES];
     // The driver takes integers as pointers.
     let mut values = [log.as_mut_ptr().cast::<c_void>(), std::ptr::without_provenance_mut(log.len())];
     let mut module = std::ptr::null_mut();
     // SAFETY: the image is complete; the log buffer is as long as said; both lists have two entries.
     let result = unsafe {
         let count = options.len() as u32;
-        sys::cuModuleLoadDataEx(&mut module, image.as_ptr().cast(), count, options.as_mut_ptr(), values.as_mut_ptr())
+        sys::cuModuleLoadDataEx(
+            &mut module,
+            image.as_ptr().cast(),
+            count,
+            options.as_mut_ptr(),
+            values.as_mut_ptr(),
+        )
     };
     check("cuModuleLoadDataEx", result).map(|()| module).map_err(|error| with_log(error, &log))
 }
