@@ -1,6 +1,6 @@
 //! What attention is, in three loops: scores, weights, weighted sum.
 //!
-//! [`exact`] does them in f64. [`ideal`] is the best that a kernel of the element type can do: it too starts from
+//! [`Attention::exact`] does them in f64. [`Attention::ideal`] is the best that a kernel of the element type can do: it too starts from
 //! inputs in that type and keeps scores and sums wide, but rounds each weight before it multiplies V, and rounds
 //! the result. Its error is the yardstick for a real kernel's.
 
