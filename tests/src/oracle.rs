@@ -1,8 +1,8 @@
 //! What attention is, in three loops: scores, weights, weighted sum.
 //!
-//! [`Attention::exact`] does them in f64. [`Attention::ideal`] is the best that a kernel of the element type can do: it too starts from
-//! inputs in that type and keeps scores and sums wide, but rounds each weight before it multiplies V, and rounds
-//! the result. Its error is the yardstick for a real kernel's.
+//! [`Attention::exact`] does them in f64. [`Attention::ideal`] is the best that a kernel of the element type can do:
+//! it too starts from inputs in that type and keeps scores and sums wide, but rounds each weight before it multiplies
+//! V, and rounds the result. Its error is the yardstick for a real kernel's.
 
 use flashcore::Dtype;
 use rand::seq::index::sample;
