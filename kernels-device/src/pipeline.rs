@@ -53,7 +53,14 @@ impl Ring {
     }
 
     #[inline(always)]
-    fn new(base: SmemAddr, smem: &FwdSmem, data: u32, stages: u32, stage_bytes: u32, barriers: [Barrier; 2]) -> Self {
+    fn new(
+        base: SmemAddr,
+        smem: &FwdSmem,
+        data: u32,
+        stages: u32,
+        stage_bytes: u32,
+        barriers: [Barrier; 2],
+    ) -> Self {
         let [full, empty] = barriers.map(|barrier| base.offset(smem.barrier(barrier, 0)));
         Ring { data: base.offset(data), stages, stage_bytes, full, empty }
     }

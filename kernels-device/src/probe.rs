@@ -1,4 +1,4 @@
-//! Micro-kernels, one for each primitive of [`ptx`](crate::ptx): they run it once on raw bytes and write raw bytes, so
+//! Micro-kernels, one for each primitive of `ptx`: they run it once on raw bytes and write raw bytes, so
 //! that a test can compare the hardware with a plain model of it. Not part of the product.
 //!
 //! Every probe has the same parameters: a tensor map (of no meaning to some), and [`ProbeArgs`].
