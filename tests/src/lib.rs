@@ -4,6 +4,7 @@
 //! - [`compare`]: whether a result is close enough, and if not, where it first fails;
 //! - [`values`]: tensors on the host, as they lie in memory; [`inputs`]: what stands in them;
 //! - [`cases`]: the shapes that the tests visit; [`grid`]: the shapes that are timed;
+//! - [`probes`]: the micro-kernels, one for each Hopper primitive;
 //! - [`device`]: one case, run on one device; [`suite`]: tests that say why they were skipped.
 pub mod cases;
 pub mod compare;
@@ -11,5 +12,6 @@ pub mod device;
 pub mod grid;
 pub mod inputs;
 pub mod oracle;
+pub mod probes;
 pub mod suite;
 pub mod values;

@@ -55,7 +55,12 @@ pub struct Expected {
     pub exact: Row,
     /// The answer of an ideal kernel.
     pub ideal: Row,
+    /// How far rounding in f32 may move a score of this row: see [`Attention::score_error`].
+    pub score_error: f64,
 }
+
+/// Columns that a matrix instruction multiplies and adds at once.
+const MMA_DEPTH: usize = 16;
 
 impl Attention {
     /// The scaled scores of one query against every key it sees.
@@ -68,6 +73,21 @@ impl Attention {
                 self.scale * q.iter().zip(k).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum::<f64>()
             })
             .collect()
+    }
+
+    /// How far summing in f32 may move a score of this row. Each of the instructions that make up a dot product cuts
+    /// its sum off at the last bit of the largest of its terms: large terms that cancel leave an error that is large
+    /// beside the score, in any kernel that sums in f32.
+    pub fn score_error(&self, Position { b, s, h }: Position) -> f64 {
+        let q = self.q.row(b, s, h);
+        let kv_head = h / (self.q.shape.heads / self.k.shape.heads);
+        let magnitude = (0..self.visible_keys(s))
+            .map(|key| {
+                q.iter().zip(self.k.row(b, key, kv_head)).map(|(q, k)| f64::from(q * k).abs()).sum::<f64>()
+            })
+            .fold(0.0, f64::max);
+        let instructions = q.len().div_ceil(MMA_DEPTH) as f64;
+        instructions * f64::from(f32::EPSILON) * self.scale * magnitude
     }
 
     /// How many keys query `s` sees: always the first ones.
@@ -114,7 +134,12 @@ impl Attention {
     /// The answers at `rows`.
     pub fn answers(&self, rows: &[Position], dtype: Dtype) -> Vec<Expected> {
         rows.par_iter()
-            .map(|&at| Expected { at, exact: self.exact(at), ideal: self.ideal(at, dtype) })
+            .map(|&at| Expected {
+                at,
+                exact: self.exact(at),
+                ideal: self.ideal(at, dtype),
+                score_error: self.score_error(at),
+            })
             .collect()
     }
 

@@ -59,4 +59,10 @@ impl<T: Clone + Send + 'static> Suite<T> {
     pub fn run(self) -> ExitCode {
         libtest_mimic::run(&Arguments::from_args(), self.trials).exit_code()
     }
+
+    /// Runs them one at a time: for tests that no other call of the device may disturb.
+    pub fn run_serially(self) -> ExitCode {
+        let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
+        libtest_mimic::run(&arguments, self.trials).exit_code()
+    }
 }

@@ -38,5 +38,6 @@ fn main() -> ExitCode {
             suite.test(device::name(&case, Dtype::F16), move |gpu| replay(gpu, &case, Dtype::F16));
         }
     }
-    suite.run()
+    // While one test records, the driver refuses whatever in another one waits for the device.
+    suite.run_serially()
 }

@@ -12,7 +12,9 @@ pub struct Graph {
 impl Graph {
     /// Records what `work` submits to `stream`, without doing it.
     ///
-    /// `work` must not wait for the device, and what it allocates is allocated at once, not at each launch.
+    /// `work` must not wait for the device, and what it allocates is allocated at once, not at each launch. Neither may
+    /// another thread meanwhile wait for the device (copy a tensor, free one): the driver refuses that, and the
+    /// recording fails.
     ///
     /// # Errors
     /// What `work` returns, or what the driver refuses.
