@@ -5,10 +5,11 @@
 //! toolchain -> compile -> finish (split, launch bounds) -> gates on PTX -> ptxas -> gates on machine code
 //! ```
 //!
-//! The build script of the host crate and `xtask` both call [`Builder`].
+//! `xtask` calls [`Builder`]; build scripts call [`embed`].
 
 mod build;
 mod compile;
+mod embed;
 mod error;
 pub mod finish;
 pub mod gates;
@@ -19,6 +20,7 @@ mod statements;
 pub mod toolchain;
 
 pub use build::{Artifact, BuildReport, Builder, Step};
+pub use embed::embed;
 pub use error::Error;
 pub use flashcore_kernels::entry::{Entry, Opcodes, entries};
 pub use flashcore_kernels::probe::PROBES;

@@ -1,0 +1,79 @@
+//! For build scripts: compiles kernels and writes the Rust source that embeds them.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use crate::{Artifact, Builder, Entry, Ptxas, ptxas, toolchain};
+
+/// Set to 1 for profilers to see the kernels' Rust lines.
+const LINE_TABLES_VARIABLE: &str = "FLASHCORE_LINE_TABLES";
+
+/// Compiles `entries` of the device crate, with its cargo `features`, from the build script of a crate whose folder is
+/// a member of the workspace, and writes `images.rs` to its `OUT_DIR`: `IMAGES`, a table of values of a type
+/// `KernelImage` that must be in scope, and `PTXAS_VERSION`.
+///
+/// What goes wrong is reported to cargo, and ends the build script.
+pub fn embed(features: &[&str], entries: &[Entry]) {
+    if let Err(error) = try_embed(features, entries) {
+        for line in error.to_string().lines() {
+            println!("cargo::error={line}");
+        }
+        std::process::exit(1);
+    }
+}
+
+fn try_embed(features: &[&str], entries: &[Entry]) -> Result<(), Box<dyn std::error::Error>> {
+    let workspace = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("..");
+    let kernels_dir = workspace.join("kernels-device");
+    let out_dir = PathBuf::from(env::var("OUT_DIR")?);
+    for input in ["src", "Cargo.toml"] {
+        println!("cargo::rerun-if-changed={}", kernels_dir.join(input).display());
+    }
+    for variable in [toolchain::TOOLCHAIN_VARIABLE, ptxas::PTXAS_VARIABLE, LINE_TABLES_VARIABLE] {
+        println!("cargo::rerun-if-env-changed={variable}");
+    }
+
+    let assembler = find_assembler(&workspace.join("target"));
+    let version = assembler.as_ref().map(|ptxas| ptxas.version().to_owned());
+    let report = Builder::new(kernels_dir, out_dir.join("kernels"))
+        .features(features)
+        .line_tables(env::var(LINE_TABLES_VARIABLE).is_ok_and(|value| value == "1"))
+        .ptxas(assembler)
+        .build(entries)?;
+    fs::write(out_dir.join("images.rs"), images(&report.artifacts, version.as_deref())?)?;
+    Ok(())
+}
+
+fn find_assembler(target: &Path) -> Option<Ptxas> {
+    let found = Ptxas::find(target);
+    if found.is_none() {
+        println!(
+            "cargo::warning=no ptxas: the kernels are embedded as PTX only, and the driver compiles them at first use \
+             (`cargo xtask setup` gets one)"
+        );
+        // Look again once it is there.
+        println!("cargo::rerun-if-changed={}", ptxas::package_dir(target).display());
+    }
+    found
+}
+
+/// The Rust source of the table of images.
+fn images(artifacts: &[Artifact], ptxas_version: Option<&str>) -> Result<String, std::fmt::Error> {
+    let mut source = String::new();
+    writeln!(source, "/// Version of the ptxas that made the machine code, if one did.")?;
+    writeln!(source, "pub const PTXAS_VERSION: Option<&str> = {ptxas_version:?};")?;
+    writeln!(source, "/// Every kernel of this build.")?;
+    writeln!(source, "pub static IMAGES: &[KernelImage] = &[")?;
+    for Artifact { entry, ptx, cubin, .. } in artifacts {
+        let cubin = cubin.as_ref().map(|cubin| format!("Some(include_bytes!({cubin:?}))"));
+        writeln!(
+            source,
+            "KernelImage {{ symbol: {:?}, ptx: include_str!({ptx:?}), cubin: {} }},",
+            entry.symbol,
+            cubin.as_deref().unwrap_or("None"),
+        )?;
+    }
+    writeln!(source, "];")?;
+    Ok(source)
+}

@@ -1,0 +1,364 @@
+//! Boxes of a tensor between global and shared memory: PTX ISA, "Tensors" and `cp.async.bulk.tensor`.
+
+use flashcore_kernels::layout::slab_offset;
+use rand::{Rng, RngCore, SeedableRng, rngs::StdRng};
+
+use crate::call::{Bytes, Call, Element, MARGIN, Outcome, Tensor};
+use crate::case::{Case, Labelled, difference};
+use crate::operand::{Major, Operand};
+use crate::pattern::Pattern;
+
+/// What shared memory holds before a load.
+const BEFORE: u8 = 0xA5;
+
+/// (offset in global memory, if inside of the tensor; byte address in shared memory) of each element of the box at
+/// `coordinates`. Shared addresses count from a 1024-byte boundary.
+fn elements(tensor: &Tensor, coordinates: &[i32]) -> Vec<(Option<usize>, usize)> {
+    let size = tensor.element.bytes();
+    (0..tensor.box_dims.iter().product())
+        .map(|element: u32| {
+            let mut rest = element;
+            let mut global = Some(MARGIN as i64);
+            for (dim, &box_dim) in tensor.box_dims.iter().enumerate() {
+                let at = i64::from(coordinates[dim]) + i64::from(rest % box_dim);
+                rest /= box_dim;
+                let stride = if dim == 0 { size.into() } else { tensor.strides_bytes[dim - 1] };
+                let inside = (0..tensor.dims[dim] as i64).contains(&at);
+                global = global.filter(|_| inside).map(|global| global + at * stride as i64);
+            }
+            (global.map(|global| global as usize), tensor.pattern.apply(element * size) as usize)
+        })
+        .collect()
+}
+
+/// What fills elements outside of the tensor: zeros, or a NaN (of a payload that nobody documents).
+fn fill(tensor: &Tensor) -> &'static [u8] {
+    match (tensor.nan_fill, tensor.element) {
+        (false, element) => &[0; 4][..element.bytes() as usize],
+        (true, Element::F16) => &[0xFF, 0x7F],
+        (true, Element::F32) => &[0xFF, 0xFF, 0xFF, 0x7F],
+        (true, Element::U8) => panic!("bytes have no NaN"),
+    }
+}
+
+/// Shared memory after a load of the box at the call's coordinates.
+fn loaded(call: &Call, tensor: &Tensor) -> Vec<u8> {
+    let size = tensor.element.bytes() as usize;
+    let mut shared = call.input.0[..call.bytes as usize].to_vec();
+    for (global, at) in elements(tensor, &call.words) {
+        let value = global.map_or(fill(tensor), |global| &tensor.memory.0[global..global + size]);
+        shared[at..at + size].copy_from_slice(value);
+    }
+    shared
+}
+
+/// Global memory after a store of the box in shared memory.
+fn stored(call: &Call, tensor: &Tensor) -> Vec<u8> {
+    let size = tensor.element.bytes() as usize;
+    let mut memory = tensor.memory.0.clone();
+    for (global, at) in elements(tensor, &call.words) {
+        if let Some(global) = global {
+            memory[global..global + size].copy_from_slice(&call.input.0[at..at + size]);
+        }
+    }
+    memory
+}
+
+/// What `call`, of a symbol of this file, must give.
+pub(crate) fn predict(call: &Call) -> Outcome {
+    let tensor = call.tensor.as_ref().expect("a tensor");
+    if call.symbol.starts_with("probe_tma_store") {
+        let memory = stored(call, tensor);
+        let memory = (memory != tensor.memory.0).then_some(Bytes(memory));
+        return Outcome { output: Bytes::default(), memory };
+    }
+    let shared = loaded(call, tensor);
+    // Both CTAs of a cluster receive a multicast.
+    let copies = if call.symbol == "probe_tma_multicast" { 2 } else { 1 };
+    Outcome { output: Bytes(shared.repeat(copies)), memory: None }
+}
+
+/// As byte by byte, but any NaN fills as well as another.
+pub(crate) fn judge_load(call: &Call, seen: &Outcome) -> Result<(), String> {
+    let tensor = call.tensor.as_ref().expect("a tensor");
+    let (size, fill) = (tensor.element.bytes() as usize, fill(tensor));
+    let expected = predict(call);
+    let mut canonical = seen.clone();
+    if tensor.nan_fill && seen.output.0.len() == expected.output.0.len() {
+        let pairs = canonical.output.0.chunks_mut(size).zip(expected.output.0.chunks(size));
+        for (seen, _) in pairs.filter(|(seen, expected)| *expected == fill && is_nan(tensor.element, seen)) {
+            seen.copy_from_slice(fill);
+        }
+    }
+    if canonical == expected { Ok(()) } else { Err(difference(&expected, &canonical)) }
+}
+
+fn is_nan(element: Element, bytes: &[u8]) -> bool {
+    match (element, bytes) {
+        (Element::F16, &[low, high]) => half::f16::from_le_bytes([low, high]).is_nan(),
+        (Element::F32, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]).is_nan(),
+        _ => false,
+    }
+}
+
+/// A tensor of random bytes with gaps after its rows, and a box with rows of `row_bytes`.
+fn tensor(rank: usize, element: Element, pattern: Pattern, row_bytes: u32) -> Tensor {
+    let row = row_bytes / element.bytes();
+    let dims = [u64::from(row) + 5, 12, 3, 2, 2][..rank].to_vec();
+    let mut strides_bytes = Vec::new();
+    let mut extent = dims[0] * u64::from(element.bytes());
+    for dim in &dims[1..] {
+        let stride = extent.next_multiple_of(16) + 16;
+        strides_bytes.push(stride);
+        extent = stride * dim;
+    }
+    let mut memory = vec![0; extent as usize + 2 * MARGIN];
+    StdRng::seed_from_u64(rank as u64).fill_bytes(&mut memory);
+    Tensor {
+        element,
+        dims,
+        strides_bytes,
+        box_dims: [row, 9, 2, 2, 2][..rank].to_vec(),
+        pattern,
+        nan_fill: false,
+        memory: Bytes(memory),
+    }
+}
+
+/// Where a box lies along each dimension of its tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Inside,
+    /// Across the first element.
+    Low,
+    /// Across the last element.
+    High,
+    /// Across the first element in even dimensions, across the last one in odd ones.
+    Mixed,
+    /// Ends just before the outermost dimension.
+    Before,
+    /// Starts just behind the innermost dimension.
+    Behind,
+    Far,
+    FarBelow,
+}
+
+impl Place {
+    const ALL: [Place; 8] = [
+        Place::Inside,
+        Place::Low,
+        Place::High,
+        Place::Mixed,
+        Place::Before,
+        Place::Behind,
+        Place::Far,
+        Place::FarBelow,
+    ];
+    /// Stores must not start at negative coordinates.
+    const OF_STORES: [Place; 4] = [Place::Inside, Place::High, Place::Behind, Place::Far];
+
+    fn coordinates(self, tensor: &Tensor) -> [i32; 5] {
+        let mut coordinates = [0; 5];
+        let last = tensor.dims.len() - 1;
+        for (dim, coordinate) in coordinates[..=last].iter_mut().enumerate() {
+            let (size, box_size) = (tensor.dims[dim] as i32, tensor.box_dims[dim].cast_signed());
+            let (inside, low, high) =
+                ((size - box_size) / 2, -((box_size + 1) / 3), size - (box_size + 1) / 2);
+            *coordinate = match self {
+                Place::Low => low,
+                Place::High => high,
+                Place::Mixed if dim % 2 == 0 => low,
+                Place::Mixed => high,
+                Place::Before if dim == last => -box_size,
+                Place::Behind if dim == 0 => size,
+                Place::Far => 1 << 30,
+                Place::FarBelow => -(1 << 30),
+                Place::Inside | Place::Before | Place::Behind => inside,
+            };
+        }
+        coordinates
+    }
+}
+
+/// A load into memory that holds [`BEFORE`], which reaches a pattern further than the box.
+fn load(symbol: &str, tensor: Tensor, words: [i32; 5]) -> Call {
+    let bytes = (2 * tensor.box_bytes()).next_multiple_of(1024);
+    Call {
+        symbol: symbol.into(),
+        desc_a: tensor.box_bytes().into(),
+        bytes,
+        words,
+        input: Bytes(vec![BEFORE; bytes as usize]),
+        output_bytes: bytes as usize,
+        tensor: Some(tensor),
+        ..Call::default()
+    }
+}
+
+fn store(symbol: &str, tensor: Tensor, words: [i32; 5]) -> Call {
+    let bytes = (2 * tensor.box_bytes()).next_multiple_of(1024);
+    let mut input = vec![0; bytes as usize];
+    StdRng::seed_from_u64(bytes.into()).fill_bytes(&mut input);
+    Call { symbol: symbol.into(), bytes, words, input: Bytes(input), tensor: Some(tensor), ..Call::default() }
+}
+
+/// Widths of a box's rows that a pattern allows: its own, or, without one, any multiple of 16 bytes. Narrower rows of a
+/// pattern are tried by [`narrow`].
+fn row_bytes(pattern: Pattern) -> u32 {
+    if pattern == Pattern::None { 48 } else { pattern.width() }
+}
+
+/// Whether the answer is kept: each pattern once, and each rank with another pattern.
+fn is_recorded(rank: usize, element: Element, pattern: Pattern, place: Place) -> bool {
+    let kept = [(3, Pattern::B64), (4, Pattern::B128), (5, Pattern::B32)];
+    let places = [Place::Mixed, Place::High];
+    element == Element::F16 && places.contains(&place) && (rank == 2 || kept.contains(&(rank, pattern)))
+}
+
+fn copies(rank: usize, element: Element, direction: &'static str) -> Vec<(Labelled, Call)> {
+    let symbol = format!("probe_tma_{direction}_{rank}d");
+    let mut calls = Vec::new();
+    for pattern in Pattern::ALL {
+        let tensor = tensor(rank, element, pattern, row_bytes(pattern));
+        let (places, make): (&[Place], fn(&str, Tensor, [i32; 5]) -> Call) =
+            if direction == "load" { (&Place::ALL, load) } else { (&Place::OF_STORES, store) };
+        for &place in places {
+            let record = is_recorded(rank, element, pattern, place)
+                && (direction == "store") == (place == Place::High);
+            let label = format!("{pattern:?}-{place:?}").to_lowercase();
+            let call = make(&symbol, tensor.clone(), place.coordinates(&tensor));
+            calls.push((Labelled { label, record }, call));
+        }
+    }
+    calls
+}
+
+/// Rows narrower than their pattern: they follow each other without gaps, and the pattern is that of the address.
+fn narrow() -> Vec<(Labelled, Call)> {
+    let mut calls = Vec::new();
+    for (pattern, row_bytes) in
+        [(Pattern::B32, 16), (Pattern::B64, 32), (Pattern::B128, 32), (Pattern::B128, 64)]
+    {
+        let tensor = tensor(2, Element::F16, pattern, row_bytes);
+        let labelled = |direction: &str| Labelled {
+            label: format!("{direction}-{pattern:?}-{row_bytes}").to_lowercase(),
+            record: true,
+        };
+        let at = Place::Inside.coordinates(&tensor);
+        calls.push((labelled("load"), load("probe_tma_load_2d", tensor.clone(), at)));
+        calls.push((labelled("store"), store("probe_tma_store_2d", tensor, at)));
+    }
+    calls
+}
+
+fn nan_fill(element: Element) -> Vec<(Labelled, Call)> {
+    let mut calls = Vec::new();
+    for pattern in Pattern::ALL {
+        let tensor = Tensor { nan_fill: true, ..tensor(2, element, pattern, row_bytes(pattern)) };
+        for place in Place::ALL {
+            let record = pattern == Pattern::None && place == Place::Mixed;
+            let label = format!("{pattern:?}-{place:?}").to_lowercase();
+            let call = load("probe_tma_load_2d", tensor.clone(), place.coordinates(&tensor));
+            calls.push((Labelled { label, record }, call));
+        }
+    }
+    calls
+}
+
+fn multicast() -> Vec<(Labelled, Call)> {
+    let tensor = tensor(2, Element::F16, Pattern::B128, 128);
+    let call = |place: Place| {
+        let call = load("probe_tma_multicast", tensor.clone(), place.coordinates(&tensor));
+        Call { output_bytes: 2 * call.output_bytes, ..call }
+    };
+    let labelled =
+        |place| Labelled { label: format!("{place:?}").to_lowercase(), record: place == Place::Mixed };
+    Place::ALL.into_iter().map(|place| (labelled(place), call(place))).collect()
+}
+
+/// The cases of this file.
+pub(crate) fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for direction in ["load", "store"] {
+        for rank in 2..=5 {
+            for element in [Element::U8, Element::F16, Element::F32] {
+                let name = format!("tma_{direction}_{rank}d_{element:?}").to_lowercase();
+                cases.push(Case::new(name, move || copies(rank, element, direction)));
+            }
+        }
+    }
+    for element in [Element::F16, Element::F32] {
+        let name = format!("tma_nan_fill_{element:?}").to_lowercase();
+        cases.push(Case::new(name, move || nan_fill(element)));
+    }
+    cases.push(Case::new("tma_narrow", narrow));
+    cases.push(Case::new("tma_multicast", multicast));
+    cases
+}
+
+/// A matrix of `rows` rows of 16-bit elements, and the shared memory that a load of its box at (`column`, `row`) fills.
+fn load_of_matrix(pattern: Pattern, columns: u32, rows: u32, at: [i32; 5]) -> (Vec<u16>, Vec<u8>) {
+    let mut rng = StdRng::seed_from_u64(7);
+    let matrix: Vec<u16> = (0..columns * rows).map(|_| rng.random()).collect();
+    let memory: Vec<u8> =
+        vec![0; MARGIN].into_iter().chain(matrix.iter().flat_map(|x| x.to_le_bytes())).collect();
+    let tensor = Tensor {
+        element: Element::F16,
+        dims: vec![columns.into(), rows.into()],
+        strides_bytes: vec![u64::from(columns) * 2],
+        box_dims: vec![pattern.width() / 2, rows],
+        pattern,
+        nan_fill: false,
+        memory: Bytes(memory),
+    };
+    let call = load("probe_tma_load_2d", tensor.clone(), at);
+    (matrix, loaded(&call, &tensor))
+}
+
+fn element(shared: &[u8], at: u32) -> u16 {
+    u16::from_le_bytes([shared[at as usize], shared[at as usize + 1]])
+}
+
+/// Boxes that TMA loads are operands that wgmma reads, K-major and MN-major: the two models know nothing of each other.
+pub(crate) fn loads_are_operands() -> Result<(), String> {
+    for pattern in Pattern::ALL {
+        let columns = pattern.width() / 2;
+        // Rows are M or N, columns are K; without a swizzle a box is 8 columns, the other 8 lie in the next box.
+        let (matrix, mut shared) = load_of_matrix(pattern, 2 * columns, 64, [0; 5]);
+        let mut operand = Operand::tight(Major::K, pattern);
+        if pattern == Pattern::None {
+            shared.truncate(1024);
+            shared.extend(load_of_matrix(pattern, 2 * columns, 64, [8, 0, 0, 0, 0]).1);
+            (operand.leading, operand.stride) = (1024, 128);
+        }
+        for (row, k) in (0..64).flat_map(|row| (0..16).map(move |k| (row, k))) {
+            if element(&shared, operand.address(row, k)) != matrix[(row * 2 * columns + k) as usize] {
+                return Err(format!("{pattern:?}, K-major: element ({row}, {k})"));
+            }
+        }
+        // Rows are K, columns are M or N.
+        let (matrix, shared) = load_of_matrix(pattern, columns, 16, [0; 5]);
+        let mut operand = Operand::tight(Major::Mn, pattern);
+        if pattern == Pattern::None {
+            (operand.leading, operand.stride) = (128, 256);
+        }
+        for (k, mn) in (0..16).flat_map(|k| (0..columns).map(move |mn| (k, mn))) {
+            if element(&shared, operand.address(mn, k)) != matrix[(k * columns + mn) as usize] {
+                return Err(format!("{pattern:?}, MN-major: element ({mn}, {k})"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A box of 64 columns is a slab of `layout.rs`.
+pub(crate) fn boxes_are_slabs() -> Result<(), String> {
+    let rows = 80;
+    let (matrix, shared) = load_of_matrix(Pattern::B128, 64, rows, [0; 5]);
+    for (row, column) in (0..rows).flat_map(|row| (0..64).map(move |column| (row, column))) {
+        if element(&shared, slab_offset(rows, row, column)) != matrix[(row * 64 + column) as usize] {
+            return Err(format!("element ({row}, {column})"));
+        }
+    }
+    Ok(())
+}
