@@ -5,7 +5,7 @@
 //! issues TMA loads, and two or three consumer warpgroups, each of which owns 64 of the rows:
 //!
 //! ```text
-//! producer   Q  K₀ K₁ V₀ K₂ V₁ …                     rings of `stages` slots for K and V
+//! producer   K₀ Q  K₁ V₀ K₂ V₁ …                     rings of slots for Q, K and V
 //! consumer   S = Q K₀ᵀ;  P = softmax(S)
 //!            loop j:   start S' = Q Kⱼᵀ              tensor cores ┐ asynchronous
 //!                      start O += P Vⱼ₋₁             tensor cores ┘
@@ -441,7 +441,8 @@ unsafe fn store<const R: usize>(
 ) {
     let p = cta.params;
     // SAFETY: the warp is together. Its 16 rows of the staging area are its own: nobody else touches them, and its
-    // last store from there has been read before it writes again.
+    // last store from there has been read before it writes again. Where they are rows of Q, this warp waited for its
+    // products with them, and the other warps multiply rows of their own.
     unsafe {
         // A row without keys is zero whatever V holds.
         let mut i = 0;

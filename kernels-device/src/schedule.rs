@@ -4,9 +4,6 @@ use core::num::NonZeroU32;
 
 use crate::params::FwdParams;
 
-/// Longest sequence: positions and their differences, and a tile beyond them, stay within 32 bits.
-pub const MAX_SEQLEN: u32 = 1 << 30;
-
 /// `block_m` query rows of one head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkTile {
@@ -135,7 +132,7 @@ impl KeyBlocks {
         if !causal {
             return KeyBlocks { end: seqlen_kv.div_ceil(block_n), full: seqlen_kv / block_n };
         }
-        // Row i sees keys 0..=i + diagonal. Nothing overflows: see MAX_SEQLEN.
+        // Row i sees keys 0..=i + diagonal. Nothing overflows: the host keeps lengths a tile below i32::MAX.
         let diagonal = seqlen_kv as i32 - seqlen_q as i32;
         let first_row = (m_block * block_m) as i32;
         let last_row_sees = min(seqlen_kv as i32, first_row + block_m as i32 + diagonal);

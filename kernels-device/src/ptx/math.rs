@@ -22,7 +22,7 @@ macro_rules! f32_op {
 }
 
 f32_op!(
-    /// `ex2.approx.ftz.f32` (ISA 9.7.3.22): 2 to the x, within 2 ulp; 0 for minus infinity.
+    /// `ex2.approx.ftz.f32` (ISA 9.7.3.21): 2 to the x, within 2 ulp; 0 for minus infinity.
     exp2(x) = "ex2.approx.ftz.f32 {d}, {x};"
 );
 f32_op!(
@@ -30,7 +30,7 @@ f32_op!(
     log2(x) = "lg2.approx.ftz.f32 {d}, {x};"
 );
 f32_op!(
-    /// `rcp.approx.ftz.f32` (ISA 9.7.3.14): 1 / x, within 1 ulp.
+    /// `rcp.approx.ftz.f32` (ISA 9.7.3.13): 1 / x, within 1 ulp.
     reciprocal(x) = "rcp.approx.ftz.f32 {d}, {x};"
 );
 f32_op!(
@@ -50,7 +50,7 @@ f32_op!(
     add(a, b) = "add.rn.ftz.f32 {d}, {a}, {b};"
 );
 
-/// `cvt.rn.{f16x2,bf16x2}.f32` (ISA 9.7.9.22): two elements packed into one register, `low` in its low half.
+/// `cvt.rn.{f16x2,bf16x2}.f32` (ISA 9.7.9.21): two elements packed into one register, `low` in its low half.
 #[inline(always)]
 pub fn pack(dtype: Dtype, low: f32, high: f32) -> u32 {
     let packed: u32;

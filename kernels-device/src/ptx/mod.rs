@@ -2,9 +2,11 @@
 //!
 //! House rules:
 //! - one instruction, one function; its documentation names the PTX instruction and the section of the PTX ISA
-//!   (version 9), its Safety sentence says what the hardware takes for granted;
-//! - an instruction that all threads of a warp must execute together (`.aligned`) goes through its LLVM intrinsic,
-//!   which is marked convergent; `asm!` is not, and compilers duplicate or sink what is not;
+//!   9.0 (numbers move between versions, names do not), its Safety sentence says what the hardware takes for granted;
+//! - an instruction that threads wait for each other in goes through its LLVM intrinsic, which is marked convergent;
+//!   `asm!` is not, and compilers duplicate or sink what is not. The exceptions are `wgmma.mma_async`, which has no
+//!   intrinsic and is counted by the build, and `elect.sync`, `ldmatrix` and `stmatrix`, which stand where the whole
+//!   warp goes the same way;
 //! - what LLVM must not reorder is an `asm!` without `pure` and `nomem`; what only computes has both;
 //! - shared memory is addressed in its own window by [`smem::SmemAddr`], never through generic pointers.
 

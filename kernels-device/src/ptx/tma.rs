@@ -69,7 +69,7 @@ macro_rules! tma_rank {
             }
         }
 
-        #[doc = concat!("`cp.async.bulk.tensor.", $rank, "d..multicast::cluster`: ")]
+        #[doc = concat!("`cp.async.bulk.tensor.", $rank, "d.shared::cluster.global...multicast::cluster`: ")]
         #[doc = "loads the box once into every CTA whose bit is set in `ctas`, at the same offsets of data and barrier."]
         ///
         /// # Safety
@@ -140,7 +140,7 @@ tma_rank!(3, load_3d, load_multicast_3d, store_3d, prefetch_3d, 0 1 2);
 tma_rank!(4, load_4d, load_multicast_4d, store_4d, prefetch_4d, 0 1 2 3);
 tma_rank!(5, load_5d, load_multicast_5d, store_5d, prefetch_5d, 0 1 2 3 4);
 
-/// `prefetch.tensormap`: brings a tensor map to the descriptor cache before its first use.
+/// `prefetch.tensormap` (ISA 9.7.9.15): brings a tensor map to the descriptor cache before its first use.
 ///
 /// # Safety
 /// `map` is the address of a tensor map that is a kernel parameter.

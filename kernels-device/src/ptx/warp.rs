@@ -58,7 +58,7 @@ pub unsafe fn sync_warp() {
     unsafe { intrinsics::bar_warp_sync(FULL_MASK) }
 }
 
-/// `elect.sync` (ISA 9.7.13.16): true in exactly one lane of the warp.
+/// `elect.sync` (ISA 9.7.13.14): true in exactly one lane of the warp.
 ///
 /// # Safety
 /// All lanes of the warp execute it together.
@@ -93,7 +93,7 @@ pub unsafe fn barrier_arrive(id: u32, threads: u32) {
     unsafe { intrinsics::barrier_arrive(id, threads) }
 }
 
-/// `setmaxnreg.dec.sync.aligned.u32` (ISA 9.7.19.5): gives registers back until `REGISTERS` a thread are left.
+/// `setmaxnreg.dec.sync.aligned.u32` (ISA 9.7.19.5): gives registers back until `registers` a thread are left.
 ///
 /// # Safety
 /// All warps of the warpgroup execute it; the kernel has launch bounds; no thread holds more than that.
@@ -103,7 +103,7 @@ pub unsafe fn shrink_registers(registers: u32) {
     unsafe { intrinsics::setmaxnreg_dec(registers) }
 }
 
-/// `setmaxnreg.inc.sync.aligned.u32` (ISA 9.7.19.5): waits for registers and takes them, up to `REGISTERS` a thread.
+/// `setmaxnreg.inc.sync.aligned.u32` (ISA 9.7.19.5): waits for registers and takes them, up to `registers` a thread.
 ///
 /// # Safety
 /// As [`shrink_registers`]; the CTA has or will have that many to give.
