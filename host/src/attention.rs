@@ -13,7 +13,17 @@ use crate::tensor::{AsTensorView, Tensor, TensorView};
 /// q and out are (batch, seqlen_q, heads_q, head_dim), k and v (batch, seqlen_kv, heads_kv, head_dim); heads_q is a
 /// multiple of heads_kv, and query head h reads K/V head `h / (heads_q / heads_kv)`. head_dim is a multiple of 8 up to
 /// 256. Everything is f16 or everything is bf16; sums are f32. A row that sees no key gives zeros and a log-sum-exp
-/// of -inf. NaN and infinities among the inputs go through the formula as IEEE arithmetic has it.
+/// of -inf.
+///
+/// # NaN, infinities and large scores
+///
+/// NaN and infinities among the inputs go through the formula as IEEE arithmetic has it. A key that the causal mask
+/// hides from a row has weight 0 there, which is not the same as being absent: a NaN or infinity in v at that key may
+/// reach the row as `0 * NaN`, if another row of its tile of queries sees a key of the same tile of keys. What k holds
+/// there does not matter.
+///
+/// Weights are `2^(x - max x)` with `x = scale * log2(e) * q·k` in f32. They lose accuracy as |x| grows; where it is far
+/// beyond 2^24, rounding alone may make a weight overflow, and the row may become NaN, infinite or zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Attention {
     causal: bool,

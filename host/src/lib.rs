@@ -58,6 +58,7 @@ compile_error!("device addresses are 64 bits wide: flashcore needs a 64-bit host
 
 mod attention;
 mod check;
+mod choose;
 mod device;
 pub mod driver;
 mod error;

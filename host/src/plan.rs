@@ -2,12 +2,11 @@
 
 use std::fmt;
 
-use flashcore_kernels::config::{Dtype, Tile, Variant};
-use flashcore_kernels::entry::FWD;
+use flashcore_kernels::config::{Dtype, Variant};
 use flashcore_kernels::layout::{SLAB_COLUMNS, Swizzle};
 use flashcore_kernels::params::FwdParams;
-use flashcore_kernels::schedule::KeyBlocks;
 
+use crate::choose::{choose, eligible};
 use crate::driver::Properties;
 use crate::error::{Error, Result};
 use crate::problem::Problem;
@@ -127,48 +126,6 @@ impl Plan {
             map(pointers.out, out, STORE_ROWS)?,
         ])
     }
-}
-
-/// The kernels that can compute a problem: those of its dtype and mask, and of the narrowest head_dim that is wide
-/// enough.
-fn eligible(problem: &Problem) -> impl Iterator<Item = &'static Variant> {
-    let (dtype, causal, head_dim) = (problem.dtype(), problem.causal, problem.q_shape().head_dim);
-    let wide_enough = move || {
-        FWD.iter().filter(move |v| v.dtype == dtype && v.causal == causal && v.head_dim as usize >= head_dim)
-    };
-    let narrowest = wide_enough().map(|variant| variant.head_dim).min();
-    wide_enough().filter(move |variant| Some(variant.head_dim) == narrowest)
-}
-
-/// The eligible kernel that should take the least time.
-fn choose(problem: &Problem, sm_count: u32) -> &'static Variant {
-    eligible(problem)
-        .min_by_key(|variant| estimate(variant, problem, sm_count))
-        .expect("every dtype and mask has a kernel of head_dim 256, and `Problem` admits no more")
-}
-
-/// Relative time of a kernel: the keys that its busiest SM visits, masked and padded ones included, with what each work
-/// tile costs besides, times the rows of a tile and its cost of a score.
-fn estimate(variant: &Variant, problem: &Problem, sm_count: u32) -> u64 {
-    let Tile { block_m, block_n, .. } = variant.tile;
-    let (q, kv) = (problem.q_shape(), problem.kv_shape());
-    let (seqlen_q, seqlen_kv) = (q.seqlen as u32, kv.seqlen as u32);
-    let m_blocks = seqlen_q.div_ceil(block_m);
-    let keys = |m_block| {
-        let blocks = KeyBlocks::new(m_block, block_m, block_n, seqlen_q, seqlen_kv, problem.causal).end;
-        u64::from(blocks * block_n + variant.overhead_keys())
-    };
-    let heads = (q.batch * q.heads) as u64;
-    let sms = u64::from(sm_count.max(1));
-    let longest = m_blocks.checked_sub(1).map_or(0, keys);
-    let busiest = if problem.causal {
-        // Tiles of different lengths even out over the SMs.
-        let head: u64 = (0..m_blocks).map(keys).sum();
-        (head.saturating_mul(heads) / sms).max(longest)
-    } else {
-        u64::from(m_blocks).saturating_mul(heads).div_ceil(sms).saturating_mul(longest)
-    };
-    busiest.saturating_mul(u64::from(block_m * variant.cost))
 }
 
 /// Query heads (of `heads` in all) that are worked on together.
