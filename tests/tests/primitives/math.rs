@@ -11,7 +11,7 @@ const RESULTS: usize = 9;
 const NAMES: [&str; RESULTS] =
     ["exp2", "log2", "reciprocal", "max", "fma", "mul", "add", "pack f16", "pack bf16"];
 /// Triples of one call.
-const TRIPLES: usize = 512;
+const TRIPLES: usize = 256;
 
 /// Subnormal numbers become zeros of the same sign.
 fn flush(x: f32) -> f32 {
@@ -78,8 +78,8 @@ fn bound(index: usize, x: f32, exact: f64) -> f64 {
 fn is_close(index: usize, x: f32, seen: f32) -> bool {
     let wide = f64::from(x);
     let exact = [wide.exp2(), wide.log2(), wide.recip()][index];
-    let flushed = exact.abs() < f64::from(f32::MIN_POSITIVE) && seen == 0.0 && !seen.is_subnormal();
-    if !exact.is_finite() || !seen.is_finite() {
+    let flushed = exact.abs() < f64::from(f32::MIN_POSITIVE) && seen == 0.0;
+    if !(exact as f32).is_finite() || !seen.is_finite() {
         return exact as f32 == seen;
     }
     let same_sign = seen.is_sign_negative() == exact.is_sign_negative() || index == 1;
@@ -206,19 +206,19 @@ fn edges() -> Vec<[f32; 3]> {
 /// Every exponent and sign, with random fractions.
 fn any_bits() -> Vec<[f32; 3]> {
     let mut rng = StdRng::seed_from_u64(3);
-    (0..32 * TRIPLES).map(|_| std::array::from_fn(|_| f32::from_bits(rng.random()))).collect()
+    (0..64 * TRIPLES).map(|_| std::array::from_fn(|_| f32::from_bits(rng.random()))).collect()
 }
 
 /// The range of a softmax: differences of scores, sums of probabilities.
 fn moderate() -> Vec<[f32; 3]> {
     let mut rng = StdRng::seed_from_u64(4);
-    (0..32 * TRIPLES).map(|_| std::array::from_fn(|_| rng.random_range(-130.0..130.0))).collect()
+    (0..64 * TRIPLES).map(|_| std::array::from_fn(|_| rng.random_range(-130.0..130.0))).collect()
 }
 
 /// Around 1, where a logarithm is small.
 fn near_one() -> Vec<[f32; 3]> {
     let mut rng = StdRng::seed_from_u64(5);
-    (0..8 * TRIPLES).map(|_| std::array::from_fn(|_| rng.random_range(0.5..2.0))).collect()
+    (0..16 * TRIPLES).map(|_| std::array::from_fn(|_| rng.random_range(0.5..2.0))).collect()
 }
 
 /// The cases of this file.

@@ -29,7 +29,7 @@ impl Pattern {
     /// a row has chunks.
     pub(crate) fn apply(self, address: u32) -> u32 {
         let chunks = self.width() / 16;
-        address ^ (address / 128 % chunks) * 16
+        address ^ ((address / 128 % chunks) * 16)
     }
 
     /// Bits 62 and 63 of a wgmma descriptor.

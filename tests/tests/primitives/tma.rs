@@ -1,14 +1,14 @@
 //! Boxes of a tensor between global and shared memory: PTX ISA, "Tensors" and `cp.async.bulk.tensor`.
 
 use flashcore_kernels::layout::slab_offset;
-use rand::{Rng, RngCore, SeedableRng, rngs::StdRng};
+use rand::{RngCore, SeedableRng, rngs::StdRng};
 
 use crate::call::{Bytes, Call, Element, MARGIN, Outcome, Tensor};
 use crate::case::{Case, Labelled, difference};
 use crate::operand::{Major, Operand};
 use crate::pattern::Pattern;
 
-/// What shared memory holds before a load.
+/// What the destination of a copy holds before.
 const BEFORE: u8 = 0xA5;
 
 /// (offset in global memory, if inside of the tensor; byte address in shared memory) of each element of the box at
@@ -101,7 +101,7 @@ fn is_nan(element: Element, bytes: &[u8]) -> bool {
     }
 }
 
-/// A tensor of random bytes with gaps after its rows, and a box with rows of `row_bytes`.
+/// A tensor that holds [`BEFORE`], with gaps after its rows, and a box with rows of `row_bytes`.
 fn tensor(rank: usize, element: Element, pattern: Pattern, row_bytes: u32) -> Tensor {
     let row = row_bytes / element.bytes();
     let dims = [u64::from(row) + 5, 12, 3, 2, 2][..rank].to_vec();
@@ -112,8 +112,6 @@ fn tensor(rank: usize, element: Element, pattern: Pattern, row_bytes: u32) -> Te
         strides_bytes.push(stride);
         extent = stride * dim;
     }
-    let mut memory = vec![0; extent as usize + 2 * MARGIN];
-    StdRng::seed_from_u64(rank as u64).fill_bytes(&mut memory);
     Tensor {
         element,
         dims,
@@ -121,7 +119,7 @@ fn tensor(rank: usize, element: Element, pattern: Pattern, row_bytes: u32) -> Te
         box_dims: [row, 9, 2, 2, 2][..rank].to_vec(),
         pattern,
         nan_fill: false,
-        memory: Bytes(memory),
+        memory: Bytes(vec![BEFORE; extent as usize + 2 * MARGIN]),
     }
 }
 
@@ -180,9 +178,20 @@ impl Place {
     }
 }
 
-/// A load into memory that holds [`BEFORE`], which reaches a pattern further than the box.
-fn load(symbol: &str, tensor: Tensor, words: [i32; 5]) -> Call {
-    let bytes = (2 * tensor.box_bytes()).next_multiple_of(1024);
+/// Bytes of shared memory in play: more than the box has.
+fn shared_bytes(tensor: &Tensor) -> u32 {
+    (2 * tensor.box_bytes()).next_multiple_of(1024)
+}
+
+/// Random bytes, different for each number of them.
+fn randomise(bytes: &mut [u8]) {
+    StdRng::seed_from_u64(bytes.len() as u64).fill_bytes(bytes);
+}
+
+/// A load of random bytes into memory that holds [`BEFORE`].
+fn load(symbol: &str, mut tensor: Tensor, words: [i32; 5]) -> Call {
+    randomise(&mut tensor.memory.0);
+    let bytes = shared_bytes(&tensor);
     Call {
         symbol: symbol.into(),
         desc_a: tensor.box_bytes().into(),
@@ -195,10 +204,12 @@ fn load(symbol: &str, tensor: Tensor, words: [i32; 5]) -> Call {
     }
 }
 
+/// A store of random bytes into memory that holds [`BEFORE`].
 fn store(symbol: &str, tensor: Tensor, words: [i32; 5]) -> Call {
-    let bytes = (2 * tensor.box_bytes()).next_multiple_of(1024);
-    let mut input = vec![0; bytes as usize];
-    StdRng::seed_from_u64(bytes.into()).fill_bytes(&mut input);
+    let bytes = shared_bytes(&tensor);
+    let mut input = vec![BEFORE; bytes as usize];
+    // Where the box is, in whole lines.
+    randomise(&mut input[..tensor.box_bytes().next_multiple_of(128) as usize]);
     Call { symbol: symbol.into(), bytes, words, input: Bytes(input), tensor: Some(tensor), ..Call::default() }
 }
 
@@ -209,25 +220,45 @@ fn row_bytes(pattern: Pattern) -> u32 {
 }
 
 /// Whether the answer is kept: each pattern once, and each rank with another pattern.
-fn is_recorded(rank: usize, element: Element, pattern: Pattern, place: Place) -> bool {
+fn is_recorded(rank: usize, element: Element, pattern: Pattern) -> bool {
     let kept = [(3, Pattern::B64), (4, Pattern::B128), (5, Pattern::B32)];
-    let places = [Place::Mixed, Place::High];
-    element == Element::F16 && places.contains(&place) && (rank == 2 || kept.contains(&(rank, pattern)))
+    element == Element::F16 && (rank == 2 || kept.contains(&(rank, pattern)))
 }
 
-fn copies(rank: usize, element: Element, direction: &'static str) -> Vec<(Labelled, Call)> {
-    let symbol = format!("probe_tma_{direction}_{rank}d");
+/// Which way a box goes.
+#[derive(Clone, Copy, Debug)]
+enum Direction {
+    Load,
+    Store,
+}
+
+impl Direction {
+    /// The places that are tried, and the one whose answer is kept.
+    fn places(self) -> (&'static [Place], Place) {
+        match self {
+            Direction::Load => (&Place::ALL, Place::Mixed),
+            Direction::Store => (&Place::OF_STORES, Place::High),
+        }
+    }
+
+    fn call(self, tensor: &Tensor, place: Place) -> Call {
+        let (rank, words) = (tensor.dims.len(), place.coordinates(tensor));
+        match self {
+            Direction::Load => load(&format!("probe_tma_load_{rank}d"), tensor.clone(), words),
+            Direction::Store => store(&format!("probe_tma_store_{rank}d"), tensor.clone(), words),
+        }
+    }
+}
+
+fn copies(direction: Direction, rank: usize, element: Element) -> Vec<(Labelled, Call)> {
+    let (places, kept) = direction.places();
     let mut calls = Vec::new();
     for pattern in Pattern::ALL {
         let tensor = tensor(rank, element, pattern, row_bytes(pattern));
-        let (places, make): (&[Place], fn(&str, Tensor, [i32; 5]) -> Call) =
-            if direction == "load" { (&Place::ALL, load) } else { (&Place::OF_STORES, store) };
         for &place in places {
-            let record = is_recorded(rank, element, pattern, place)
-                && (direction == "store") == (place == Place::High);
+            let record = is_recorded(rank, element, pattern) && place == kept;
             let label = format!("{pattern:?}-{place:?}").to_lowercase();
-            let call = make(&symbol, tensor.clone(), place.coordinates(&tensor));
-            calls.push((Labelled { label, record }, call));
+            calls.push((Labelled { label, record }, direction.call(&tensor, place)));
         }
     }
     calls
@@ -240,13 +271,10 @@ fn narrow() -> Vec<(Labelled, Call)> {
         [(Pattern::B32, 16), (Pattern::B64, 32), (Pattern::B128, 32), (Pattern::B128, 64)]
     {
         let tensor = tensor(2, Element::F16, pattern, row_bytes);
-        let labelled = |direction: &str| Labelled {
-            label: format!("{direction}-{pattern:?}-{row_bytes}").to_lowercase(),
-            record: true,
-        };
-        let at = Place::Inside.coordinates(&tensor);
-        calls.push((labelled("load"), load("probe_tma_load_2d", tensor.clone(), at)));
-        calls.push((labelled("store"), store("probe_tma_store_2d", tensor, at)));
+        for direction in [Direction::Load, Direction::Store] {
+            let label = format!("{direction:?}-{pattern:?}-{row_bytes}").to_lowercase();
+            calls.push((Labelled { label, record: true }, direction.call(&tensor, Place::Inside)));
+        }
     }
     calls
 }
@@ -258,8 +286,7 @@ fn nan_fill(element: Element) -> Vec<(Labelled, Call)> {
         for place in Place::ALL {
             let record = pattern == Pattern::None && place == Place::Mixed;
             let label = format!("{pattern:?}-{place:?}").to_lowercase();
-            let call = load("probe_tma_load_2d", tensor.clone(), place.coordinates(&tensor));
-            calls.push((Labelled { label, record }, call));
+            calls.push((Labelled { label, record }, Direction::Load.call(&tensor, place)));
         }
     }
     calls
@@ -279,11 +306,11 @@ fn multicast() -> Vec<(Labelled, Call)> {
 /// The cases of this file.
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for direction in ["load", "store"] {
+    for direction in [Direction::Load, Direction::Store] {
         for rank in 2..=5 {
             for element in [Element::U8, Element::F16, Element::F32] {
-                let name = format!("tma_{direction}_{rank}d_{element:?}").to_lowercase();
-                cases.push(Case::new(name, move || copies(rank, element, direction)));
+                let name = format!("tma_{direction:?}_{rank}d_{element:?}").to_lowercase();
+                cases.push(Case::new(name, move || copies(direction, rank, element)));
             }
         }
     }
@@ -296,23 +323,22 @@ pub(crate) fn cases() -> Vec<Case> {
     cases
 }
 
-/// A matrix of `rows` rows of 16-bit elements, and the shared memory that a load of its box at (`column`, `row`) fills.
-fn load_of_matrix(pattern: Pattern, columns: u32, rows: u32, at: [i32; 5]) -> (Vec<u16>, Vec<u8>) {
-    let mut rng = StdRng::seed_from_u64(7);
-    let matrix: Vec<u16> = (0..columns * rows).map(|_| rng.random()).collect();
-    let memory: Vec<u8> =
-        vec![0; MARGIN].into_iter().chain(matrix.iter().flat_map(|x| x.to_le_bytes())).collect();
+/// A matrix of 16-bit elements, and the shared memory that a load of its box at `column` fills, as high as the matrix.
+fn load_of_matrix(pattern: Pattern, columns: u32, rows: u32, column: u32) -> (Vec<u16>, Vec<u8>) {
+    let row_bytes = 2 * columns;
     let tensor = Tensor {
         element: Element::F16,
         dims: vec![columns.into(), rows.into()],
-        strides_bytes: vec![u64::from(columns) * 2],
+        strides_bytes: vec![row_bytes.into()],
         box_dims: vec![pattern.width() / 2, rows],
         pattern,
         nan_fill: false,
-        memory: Bytes(memory),
+        memory: Bytes(vec![0; MARGIN + (row_bytes * rows) as usize]),
     };
-    let call = load("probe_tma_load_2d", tensor.clone(), at);
-    (matrix, loaded(&call, &tensor))
+    let call = load("probe_tma_load_2d", tensor, [column.cast_signed(), 0, 0, 0, 0]);
+    let tensor = call.tensor.as_ref().expect("a load has a tensor");
+    let matrix = tensor.memory.0[MARGIN..].as_chunks().0.iter().map(|&bytes| u16::from_le_bytes(bytes));
+    (matrix.collect(), loaded(&call, tensor))
 }
 
 fn element(shared: &[u8], at: u32) -> u16 {
@@ -324,11 +350,11 @@ pub(crate) fn loads_are_operands() -> Result<(), String> {
     for pattern in Pattern::ALL {
         let columns = pattern.width() / 2;
         // Rows are M or N, columns are K; without a swizzle a box is 8 columns, the other 8 lie in the next box.
-        let (matrix, mut shared) = load_of_matrix(pattern, 2 * columns, 64, [0; 5]);
+        let (matrix, mut shared) = load_of_matrix(pattern, 2 * columns, 64, 0);
         let mut operand = Operand::tight(Major::K, pattern);
         if pattern == Pattern::None {
             shared.truncate(1024);
-            shared.extend(load_of_matrix(pattern, 2 * columns, 64, [8, 0, 0, 0, 0]).1);
+            shared.extend(load_of_matrix(pattern, 2 * columns, 64, 8).1);
             (operand.leading, operand.stride) = (1024, 128);
         }
         for (row, k) in (0..64).flat_map(|row| (0..16).map(move |k| (row, k))) {
@@ -337,11 +363,8 @@ pub(crate) fn loads_are_operands() -> Result<(), String> {
             }
         }
         // Rows are K, columns are M or N.
-        let (matrix, shared) = load_of_matrix(pattern, columns, 16, [0; 5]);
-        let mut operand = Operand::tight(Major::Mn, pattern);
-        if pattern == Pattern::None {
-            (operand.leading, operand.stride) = (128, 256);
-        }
+        let (matrix, shared) = load_of_matrix(pattern, columns, 16, 0);
+        let operand = Operand::tight(Major::Mn, pattern);
         for (k, mn) in (0..16).flat_map(|k| (0..columns).map(move |mn| (k, mn))) {
             if element(&shared, operand.address(mn, k)) != matrix[(k * columns + mn) as usize] {
                 return Err(format!("{pattern:?}, MN-major: element ({mn}, {k})"));
@@ -354,7 +377,7 @@ pub(crate) fn loads_are_operands() -> Result<(), String> {
 /// A box of 64 columns is a slab of `layout.rs`.
 pub(crate) fn boxes_are_slabs() -> Result<(), String> {
     let rows = 80;
-    let (matrix, shared) = load_of_matrix(Pattern::B128, 64, rows, [0; 5]);
+    let (matrix, shared) = load_of_matrix(Pattern::B128, 64, rows, 0);
     for (row, column) in (0..rows).flat_map(|row| (0..64).map(move |column| (row, column))) {
         if element(&shared, slab_offset(rows, row, column)) != matrix[(row * 64 + column) as usize] {
             return Err(format!("element ({row}, {column})"));

@@ -174,9 +174,12 @@ fn ss_products(majors: &str, a: Major, b: Major, dtype: Dtype) -> Vec<(Labelled,
     for (a_name, a) in layouts(a, M) {
         for (b_name, b) in layouts(b, M) {
             let symbol = format!("probe_wgmma_ss_{majors}_{}", dtype.name());
-            // Each layout once, and not both of a K-major pair, whose rule is the same.
-            let one = if majors == "mk" { &b_name } else { &a_name };
-            let recorded = if majors == "kk" { a_name == b_name } else { one == "k-b128-step0" };
+            // Each layout once; of A only what its MN-major descriptor adds.
+            let recorded = match majors {
+                "kk" => a_name == b_name && !["step1", "step2"].iter().any(|step| a_name.ends_with(step)),
+                "km" => a_name == "k-b128-step0",
+                _ => a_name.ends_with("spread") && b_name == "k-b128-step0",
+            };
             let record = recorded && dtype == Dtype::F16;
             let product = Product::new(symbol, dtype, M, Some(a), b);
             products.push((Labelled { label: format!("{a_name}_{b_name}"), record }, product));
@@ -188,7 +191,8 @@ fn ss_products(majors: &str, a: Major, b: Major, dtype: Dtype) -> Vec<(Labelled,
 fn rs_products(width: u32, dtype: Dtype) -> Vec<(Labelled, Product)> {
     let product = |(label, b): (String, Operand)| {
         let symbol = format!("probe_wgmma_rs_n{width}_{}", dtype.name());
-        let record = label == "k-b128-step0" && width < 128;
+        let record =
+            label == "k-b128-step0" && [(64, Dtype::F16), (80, Dtype::Bf16)].contains(&(width, dtype));
         (Labelled { label, record }, Product::new(symbol, dtype, width, None, b))
     };
     // The micro-kernel takes B from the start of shared memory.
