@@ -245,6 +245,18 @@ pub fn forward() -> Vec<Case> {
                 ..Case::default()
             });
         }
+        // Scores so large that their last bits matter, in many tiles that weigh the same.
+        both_masks(Case {
+            batch: 1,
+            seqlen_q: 40,
+            seqlen_kv: 16_384,
+            heads_q: 1,
+            heads_kv: 1,
+            head_dim,
+            fill: Fill::Constant,
+            scale: Some(256.0),
+            ..Case::default()
+        });
         // Many more work tiles than SMs, so that CTAs take several and the order of the tiles matters.
         both_masks(Case {
             batch: 5,
@@ -275,6 +287,17 @@ pub fn forward() -> Vec<Case> {
             ..Case::default()
         });
     }
+    // Several sections of heads, so that a CTA goes from queries that see no key to some that do.
+    cases.push(Case {
+        batch: 1,
+        seqlen_q: 4000,
+        seqlen_kv: 1000,
+        heads_q: 36,
+        heads_kv: 36,
+        head_dim: 256,
+        causal: true,
+        ..Case::default()
+    });
     cases
 }
 

@@ -19,7 +19,8 @@ pub enum Fill {
     Rising,
     /// Query i is 8 at column `i % head_dim` and key j 1 at column `j % head_dim`: scores of 8 or 0.
     OneHot,
-    /// Ones everywhere in Q and K: every key weighs the same. V counts the keys, modulo 64.
+    /// Q is 1.7 and K 1 everywhere: every key weighs the same. V rises along the keys, from 0 to 64, and shows if one
+    /// tile weighs more than another.
     Constant,
     /// Normal, but the last half of the keys and every third before score -inf for every query.
     Masked,
@@ -48,8 +49,12 @@ impl Fill {
                 [hot(q, 8.0), hot(kv, 1.0), normal(kv, 1.0, &mut rng)]
             }
             Fill::Constant => {
-                let ones = |shape| Values::from_fn(shape, |_, _, _, _| 1.0);
-                [ones(q), ones(kv), Values::from_fn(kv, |_, s, _, _| (s % 64) as f32)]
+                let all = |shape, value| Values::from_fn(shape, |_, _, _, _| value);
+                [
+                    all(q, 1.7),
+                    all(kv, 1.0),
+                    Values::from_fn(kv, |_, s, _, _| 64.0 * s as f32 / kv.seqlen as f32),
+                ]
             }
             Fill::Masked => {
                 let [mut q, mut k, v] = Fill::Normal.values(q, kv, seed);
