@@ -31,7 +31,7 @@ fn estimate(variant: &Variant, problem: &Problem, sm_count: u32) -> u64 {
     let (seqlen_q, seqlen_kv) = (q.seqlen as u64, kv.seqlen as u64);
     let (rows, keys) = (u64::from(block_m), u64::from(block_n));
     let overhead = u64::from(variant.overhead_keys());
-    let m_blocks = seqlen_q.div_ceil(rows);
+    let m_blocks = seqlen_q.div_ceil(rows).next_multiple_of(u64::from(variant.tile.cluster));
     let heads = (q.batch * q.heads) as u64;
     let sms = u64::from(sm_count.max(1));
     // The last tile of a head sees all keys, under a causal mask too.

@@ -52,7 +52,7 @@ impl Stream {
             kernel,
             grid: [plan.grid, 1, 1],
             block: plan.variant.threads(),
-            cluster: 1,
+            cluster: plan.variant.tile.cluster,
             smem_bytes: plan.variant.smem().bytes,
             params: &[q, k, v, out, params_bytes(&params)],
         };

@@ -73,7 +73,8 @@ impl Plan {
             return Err(Error::SharedMemory { symbol: variant.symbol, needed, limit });
         }
         let (q, kv) = (problem.q_shape(), problem.kv_shape());
-        let m_blocks = q.seqlen.div_ceil(variant.tile.block_m as usize);
+        let cluster = variant.tile.cluster;
+        let m_blocks = q.seqlen.div_ceil(variant.tile.block_m as usize).next_multiple_of(cluster as usize);
         let heads = q.batch as u64 * q.heads as u64;
         let tiles = (m_blocks as u64).saturating_mul(heads);
         if tiles > MAX_TILES || heads > MAX_TILES {
@@ -94,7 +95,8 @@ impl Plan {
         };
         Ok(Plan {
             variant: *variant,
-            grid: work_tiles.min(device.sm_count),
+            // Whole clusters, at least one.
+            grid: work_tiles.min((device.sm_count / cluster * cluster).max(cluster)),
             work_tiles,
             params,
             problem: *problem,
@@ -121,8 +123,8 @@ impl Plan {
         };
         Ok([
             map(pointers.q, q, tile.block_m)?,
-            map(pointers.k, k, tile.block_n)?,
-            map(pointers.v, v, tile.block_n)?,
+            map(pointers.k, k, self.variant.kv_box_rows())?,
+            map(pointers.v, v, self.variant.kv_box_rows())?,
             map(pointers.out, out, STORE_ROWS)?,
         ])
     }
@@ -173,11 +175,12 @@ impl fmt::Display for Plan {
         )?;
         writeln!(
             f,
-            "tile     {} queries x {} keys, head_dim {}, {} stages, {} threads, {} bytes of shared memory",
+            "tile     {} queries x {} keys, head_dim {}, {} stages, cluster of {}, {} threads, {} bytes of shared memory",
             tile.block_m,
             tile.block_n,
             variant.head_dim,
             tile.stages,
+            tile.cluster,
             variant.threads(),
             variant.smem().bytes
         )?;

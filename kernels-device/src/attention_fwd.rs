@@ -27,12 +27,12 @@ use crate::mask;
 use crate::params::FwdParams;
 use crate::pipeline::{Cursor, Ring};
 use crate::ptx::math;
-use crate::ptx::matrix;
 use crate::ptx::mbarrier;
 use crate::ptx::smem::SmemAddr;
 use crate::ptx::tma::{self, CacheHint, TensorMapRef};
 use crate::ptx::warp;
 use crate::ptx::wgmma::{self, Acc, InFlight, Products, SmemDesc};
+use crate::ptx::{cluster, matrix};
 use crate::schedule::{KeyBlocks, Schedule, WorkTile};
 use crate::softmax::{Finished, Softmax};
 
@@ -90,8 +90,8 @@ pub unsafe fn attention_fwd<S: Spec, const S_REGS: usize, const P_REGS: usize, c
     let cta = Cta {
         schedule: Schedule::new(params, v.causal, warp::cta_count()),
         q: Ring::q(base, &smem),
-        k: Ring::k(base, &smem),
-        v: Ring::v(base, &smem),
+        k: Ring::k(base, &smem, v.tile.cluster),
+        v: Ring::v(base, &smem, v.tile.cluster),
         o: base.offset(smem.o),
         maps,
         params,
@@ -107,7 +107,11 @@ pub unsafe fn attention_fwd<S: Spec, const S_REGS: usize, const P_REGS: usize, c
             cta.v.init(v.consumers());
             mbarrier::fence_init();
         }
-        warp::barrier_sync(NamedBarrier::Cta as u32, v.threads());
+        if v.tile.cluster == 1 {
+            warp::barrier_sync(NamedBarrier::Cta as u32, v.threads());
+        } else {
+            sync_cluster();
+        }
         let (producer_registers, consumer_registers) = v.role_registers();
         if warpgroup == 0 {
             warp::shrink_registers(producer_registers);
@@ -118,6 +122,20 @@ pub unsafe fn attention_fwd<S: Spec, const S_REGS: usize, const P_REGS: usize, c
             warp::grow_registers(consumer_registers);
             consume::<S, S_REGS, P_REGS, O_REGS>(&cta, warpgroup - 1, thread % WARPGROUP_THREADS);
         }
+        if v.tile.cluster > 1 {
+            warp::sync_warp();
+            sync_cluster(); // shared memory must outlive the last arrival from another CTA
+        }
+    }
+}
+
+/// All threads of the cluster wait for each other.
+#[inline(always)]
+unsafe fn sync_cluster() {
+    // SAFETY: the caller's: every warp of the cluster is here, each together.
+    unsafe {
+        cluster::arrive();
+        cluster::wait();
     }
 }
 
@@ -157,7 +175,7 @@ unsafe fn produce<S: Spec>(cta: &Cta, leader: bool) {
                 let (slot, full) = ring.acquire(cursor, leader);
                 if leader {
                     let at = [n_block * v.tile.block_n, tile.head_kv, tile.batch];
-                    load_tile(v, slot, map, full, v.tile.block_n, at, CacheHint::Last);
+                    load_tile(v, slot, map, full, v.tile.block_n, v.tile.cluster, at, CacheHint::Last);
                 }
             };
             // The consumers free slots in this order, so no load waits behind one whose slot comes free later.
@@ -166,7 +184,7 @@ unsafe fn produce<S: Spec>(cta: &Cta, leader: bool) {
             let (slot, full) = cta.q.acquire(&mut q_at, leader);
             if leader {
                 let at = [tile.m_block * v.tile.block_m, tile.head, tile.batch];
-                load_tile(v, slot, cta.maps.q, full, v.tile.block_m, at, CacheHint::First);
+                load_tile(v, slot, cta.maps.q, full, v.tile.block_m, 1, at, CacheHint::First);
             }
             while n_block > 0 {
                 load(&cta.k, &mut k_at, cta.maps.k, n_block - 1);
@@ -178,22 +196,34 @@ unsafe fn produce<S: Spec>(cta: &Cta, leader: bool) {
     }
 }
 
-/// Loads a tile of `rows` rows as slabs of 64 columns. `at` is (row, head, batch).
+/// Loads a tile of `rows` rows as slabs of 64 columns. `at` is (row, head, batch). `ctas` CTAs share the work: each
+/// loads an equal part of the rows into all of them.
 #[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "a copy has a source, a destination and a size")]
 unsafe fn load_tile(
     v: &Variant,
     dst: SmemAddr,
     map: TensorMapRef,
     full: mbarrier::MBarrier,
     rows: u32,
+    ctas: u32,
     at: [u32; 3],
     hint: CacheHint,
 ) {
+    let first = if ctas == 1 { 0 } else { cluster::rank() * (rows / ctas) };
+    let all = (1 << ctas) - 1;
     let mut slab = 0;
     while slab < v.head_dim / SLAB_COLUMNS {
-        let coordinates = [(slab * SLAB_COLUMNS) as i32, at[0] as i32, at[1] as i32, at[2] as i32];
-        // SAFETY: the caller acquired the slot for all slabs of the tile.
-        unsafe { tma::load_4d(dst.offset(slab * rows * SLAB_ROW_BYTES), map, full, coordinates, hint) };
+        let dst = dst.offset((slab * rows + first) * SLAB_ROW_BYTES);
+        let coordinates = [slab * SLAB_COLUMNS, at[0] + first, at[1], at[2]].map(|c| c as i32);
+        // SAFETY: the caller acquired the slot, in all CTAs that share it, for all slabs of the tile.
+        unsafe {
+            if ctas == 1 {
+                tma::load_4d(dst, map, full, coordinates, hint);
+            } else {
+                tma::load_multicast_4d(dst, map, full, coordinates, all, hint);
+            }
+        }
         slab += 1;
     }
 }

@@ -44,6 +44,9 @@ pub struct Tile {
     pub block_n: u32,
     /// Slots of the K ring, and of the V ring.
     pub stages: u32,
+    /// CTAs of a cluster, with neighbouring tiles of the same head: each loads its part of K and V into the shared
+    /// memory of all of them, so that K and V leave L2 once for the cluster. 1 means no cluster.
+    pub cluster: u32,
 }
 
 /// One compiled forward kernel. A row of the table in [`crate::entry`]; everything else is derived from it.
@@ -76,6 +79,11 @@ impl Variant {
         self.tile.block_m / WARPGROUP_ROWS
     }
 
+    /// Rows of K and of V that one TMA load brings: this CTA's part of a tile.
+    pub const fn kv_box_rows(&self) -> u32 {
+        self.tile.block_n / self.tile.cluster
+    }
+
     /// Threads of a CTA: the producer warpgroup, then the consumers.
     pub const fn threads(&self) -> u32 {
         (1 + self.consumers()) * WARPGROUP_THREADS
@@ -88,12 +96,7 @@ impl Variant {
 
     /// Registers of a thread of (the producer, a consumer) after `setmaxnreg` moved them.
     pub const fn role_registers(&self) -> (u32, u32) {
-        match (self.consumers(), self.head_dim) {
-            // Four slabs a tile: the producer keeps more addresses.
-            (2, 256) => (40, 232),
-            (2, _) => (24, 240),
-            _ => (32, 160),
-        }
+        if self.consumers() == 2 { (24, 240) } else { (32, 160) }
     }
 
     /// Whether consumers take turns on the tensor cores, so that one computes its softmax while another
@@ -115,11 +118,17 @@ impl Variant {
 
     /// Fails the build (on the host too) if the variant breaks a rule of the hardware or a budget.
     pub const fn assert_legal(&self) {
-        let Tile { block_m, block_n, stages } = self.tile;
+        let Tile { block_m, block_n, stages, cluster } = self.tile;
         assert!(self.consumers() == 2 || self.consumers() == 3, "two or three consumer warpgroups");
         assert!(block_m.is_multiple_of(WARPGROUP_ROWS), "block_m is 64 rows for each consumer");
         assert!(block_m <= 256 && block_n <= 256, "a TMA box has at most 256 rows");
         assert!(block_n.is_multiple_of(MMA_K), "the keys of a tile are the depth of PV, in steps of 16");
+        assert!(cluster == 1 || !self.causal, "the CTAs of a cluster visit the same keys");
+        assert!(
+            cluster <= 8 && self.kv_box_rows() * cluster == block_n,
+            "each CTA loads an equal part of a tile"
+        );
+        assert!(self.kv_box_rows().is_multiple_of(8), "parts of a tile are whole swizzle atoms");
         assert!(stages >= 2, "K of the next step loads while this step computes");
         assert!(
             self.head_dim.is_multiple_of(64) && self.head_dim <= 256,

@@ -45,7 +45,7 @@ impl Variant {
         Entry {
             symbol: self.symbol,
             threads: self.threads(),
-            cluster: 1,
+            cluster: self.tile.cluster,
             smem_bytes: self.smem().bytes,
             max_registers: self.launch_registers(),
             opcodes: Some(self.opcodes()),
@@ -61,7 +61,7 @@ impl Variant {
             wgmma: 2 * (self.head_dim / MMA_K + self.tile.block_n / MMA_K),
             tma_load: (1 + 2 + 2) * slabs,
             tma_store: slabs,
-            bar_sync: 1 + turns,
+            bar_sync: turns + if self.tile.cluster == 1 { 1 } else { 0 },
             bar_arrive: turns,
             setmaxnreg: 2,
         }
@@ -69,7 +69,7 @@ impl Variant {
 }
 
 macro_rules! fwd_variants {
-    ($($symbol:ident: $head_dim:literal, $dtype:ident, $causal:literal, [$m:literal, $n:literal, $stages:literal], $cost:literal;)*) => {
+    ($($symbol:ident: $head_dim:literal, $dtype:ident, $causal:literal, [$m:literal, $n:literal, $stages:literal, $cluster:literal], $cost:literal;)*) => {
         /// The variants as types.
         pub mod spec {
             use super::*;
@@ -84,7 +84,7 @@ macro_rules! fwd_variants {
                         head_dim: $head_dim,
                         dtype: Dtype::$dtype,
                         causal: $causal,
-                        tile: Tile { block_m: $m, block_n: $n, stages: $stages },
+                        tile: Tile { block_m: $m, block_n: $n, stages: $stages, cluster: $cluster },
                         cost: $cost,
                     };
                 }
@@ -132,29 +132,29 @@ macro_rules! fwd_variants {
 }
 
 fwd_variants! {
-    // symbol                          head_dim, dtype, causal, tile [block_m, block_n, stages], cost
-    fwd_hd64_m192n128_f16:              64, F16,  false, [192, 128, 2], 100;
-    fwd_hd64_m128n128_f16:              64, F16,  false, [128, 128, 2], 115;
-    fwd_hd64_m192n128_bf16:             64, Bf16, false, [192, 128, 2], 100;
-    fwd_hd64_m128n128_bf16:             64, Bf16, false, [128, 128, 2], 115;
-    fwd_hd64_m192n128_f16_causal:       64, F16,  true,  [192, 128, 2], 100;
-    fwd_hd64_m128n128_f16_causal:       64, F16,  true,  [128, 128, 2], 106;
-    fwd_hd64_m192n128_bf16_causal:      64, Bf16, true,  [192, 128, 2], 100;
-    fwd_hd64_m128n128_bf16_causal:      64, Bf16, true,  [128, 128, 2], 106;
-    fwd_hd128_m128n160_f16:            128, F16,  false, [128, 160, 2], 96;
-    fwd_hd128_m128n128_f16:            128, F16,  false, [128, 128, 2], 100;
-    fwd_hd128_m128n160_bf16:           128, Bf16, false, [128, 160, 2], 96;
-    fwd_hd128_m128n128_bf16:           128, Bf16, false, [128, 128, 2], 100;
-    fwd_hd128_m128n128_f16_causal:     128, F16,  true,  [128, 128, 2], 100;
-    fwd_hd128_m128n128_bf16_causal:    128, Bf16, true,  [128, 128, 2], 100;
-    fwd_hd256_m128n80_f16:             256, F16,  false, [128, 80, 2], 100;
-    fwd_hd256_m128n64_f16:             256, F16,  false, [128, 64, 2], 104;
-    fwd_hd256_m128n80_bf16:            256, Bf16, false, [128, 80, 2], 100;
-    fwd_hd256_m128n64_bf16:            256, Bf16, false, [128, 64, 2], 104;
-    fwd_hd256_m128n80_f16_causal:      256, F16,  true,  [128, 80, 2], 100;
-    fwd_hd256_m128n64_f16_causal:      256, F16,  true,  [128, 64, 2], 105;
-    fwd_hd256_m128n80_bf16_causal:     256, Bf16, true,  [128, 80, 2], 100;
-    fwd_hd256_m128n64_bf16_causal:     256, Bf16, true,  [128, 64, 2], 105;
+    // symbol                          head_dim, dtype, causal, tile [block_m, block_n, stages, cluster], cost
+    fwd_hd64_m192n128_f16:              64, F16,  false, [192, 128, 2, 1], 100;
+    fwd_hd64_m128n128_f16:              64, F16,  false, [128, 128, 2, 1], 115;
+    fwd_hd64_m192n128_bf16:             64, Bf16, false, [192, 128, 2, 1], 100;
+    fwd_hd64_m128n128_bf16:             64, Bf16, false, [128, 128, 2, 1], 115;
+    fwd_hd64_m192n128_f16_causal:       64, F16,  true,  [192, 128, 2, 1], 100;
+    fwd_hd64_m128n128_f16_causal:       64, F16,  true,  [128, 128, 2, 1], 106;
+    fwd_hd64_m192n128_bf16_causal:      64, Bf16, true,  [192, 128, 2, 1], 100;
+    fwd_hd64_m128n128_bf16_causal:      64, Bf16, true,  [128, 128, 2, 1], 106;
+    fwd_hd128_m128n160_f16:            128, F16,  false, [128, 160, 2, 2], 94;
+    fwd_hd128_m128n128_f16:            128, F16,  false, [128, 128, 2, 1], 100;
+    fwd_hd128_m128n160_bf16:           128, Bf16, false, [128, 160, 2, 2], 94;
+    fwd_hd128_m128n128_bf16:           128, Bf16, false, [128, 128, 2, 1], 100;
+    fwd_hd128_m128n128_f16_causal:     128, F16,  true,  [128, 128, 2, 1], 100;
+    fwd_hd128_m128n128_bf16_causal:    128, Bf16, true,  [128, 128, 2, 1], 100;
+    fwd_hd256_m128n80_f16:             256, F16,  false, [128, 80, 2, 2], 100;
+    fwd_hd256_m128n64_f16:             256, F16,  false, [128, 64, 2, 1], 106;
+    fwd_hd256_m128n80_bf16:            256, Bf16, false, [128, 80, 2, 2], 100;
+    fwd_hd256_m128n64_bf16:            256, Bf16, false, [128, 64, 2, 1], 106;
+    fwd_hd256_m128n80_f16_causal:      256, F16,  true,  [128, 80, 2, 1], 100;
+    fwd_hd256_m128n64_f16_causal:      256, F16,  true,  [128, 64, 2, 1], 105;
+    fwd_hd256_m128n80_bf16_causal:     256, Bf16, true,  [128, 80, 2, 1], 100;
+    fwd_hd256_m128n64_bf16_causal:     256, Bf16, true,  [128, 64, 2, 1], 105;
 }
 
 /// Every entry point of the product, as the builder sees it.

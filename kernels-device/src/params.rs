@@ -26,7 +26,7 @@ pub struct FwdParams {
     pub gqa_ratio: u32,
     /// Sequences.
     pub batch: u32,
-    /// Tiles of `block_m` query rows in a head.
+    /// Tiles of `block_m` query rows in a head, rounded up to whole clusters.
     pub m_blocks: u32,
     /// Heads (counted over batch and heads) that are worked on together, so that their K and V stay in L2.
     pub section: u32,

@@ -10,9 +10,14 @@ use crate::ptx::warp;
 /// `stages` slots of `stage_bytes`, each with a barrier for "has arrived" and one for "may be overwritten".
 ///
 /// Both sides walk through the slots in the same order, each with a [`Cursor`].
+///
+/// A ring may be shared by the CTAs of a cluster: each has its own slots and barriers, every slot is filled by all of
+/// them together, a part each, and is free when the consumers of all of them are done with theirs.
 #[derive(Clone, Copy)]
 pub struct Ring {
     data: SmemAddr,
+    /// CTAs that share the ring.
+    ctas: u32,
     stages: u32,
     stage_bytes: u32,
     full: SmemAddr,
@@ -37,36 +42,53 @@ impl Ring {
     /// The ring of Q.
     #[inline(always)]
     pub fn q(base: SmemAddr, smem: &FwdSmem) -> Self {
-        Ring::new(base, smem, smem.q, smem.q_stages, smem.q_bytes, [Barrier::QFull, Barrier::QEmpty])
+        Ring::new(base, smem, 1, smem.q, smem.q_stages, smem.q_bytes, [Barrier::QFull, Barrier::QEmpty])
     }
 
-    /// The ring of K.
+    /// The ring of K, shared by `cluster` CTAs.
     #[inline(always)]
-    pub fn k(base: SmemAddr, smem: &FwdSmem) -> Self {
-        Ring::new(base, smem, smem.k, smem.kv_stages, smem.kv_bytes, [Barrier::KFull, Barrier::KEmpty])
+    pub fn k(base: SmemAddr, smem: &FwdSmem, cluster: u32) -> Self {
+        Ring::new(
+            base,
+            smem,
+            cluster,
+            smem.k,
+            smem.kv_stages,
+            smem.kv_bytes,
+            [Barrier::KFull, Barrier::KEmpty],
+        )
     }
 
-    /// The ring of V.
+    /// The ring of V, shared by `cluster` CTAs.
     #[inline(always)]
-    pub fn v(base: SmemAddr, smem: &FwdSmem) -> Self {
-        Ring::new(base, smem, smem.v, smem.kv_stages, smem.kv_bytes, [Barrier::VFull, Barrier::VEmpty])
+    pub fn v(base: SmemAddr, smem: &FwdSmem, cluster: u32) -> Self {
+        Ring::new(
+            base,
+            smem,
+            cluster,
+            smem.v,
+            smem.kv_stages,
+            smem.kv_bytes,
+            [Barrier::VFull, Barrier::VEmpty],
+        )
     }
 
     #[inline(always)]
     fn new(
         base: SmemAddr,
         smem: &FwdSmem,
+        ctas: u32,
         data: u32,
         stages: u32,
         stage_bytes: u32,
         barriers: [Barrier; 2],
     ) -> Self {
         let [full, empty] = barriers.map(|barrier| base.offset(smem.barrier(barrier, 0)));
-        Ring { data: base.offset(data), stages, stage_bytes, full, empty }
+        Ring { data: base.offset(data), ctas, stages, stage_bytes, full, empty }
     }
 
     /// Initialises the barriers. A slot is full after one arrival (the producer's, with its bytes), and empty again
-    /// after one arrival of each consumer warp.
+    /// after one arrival of each consumer warp of each CTA.
     ///
     /// # Safety
     /// One thread does this, once, before anybody uses the ring.
@@ -77,7 +99,7 @@ impl Ring {
             // SAFETY: the caller's.
             unsafe {
                 self.barrier(self.full, stage).init(1);
-                self.barrier(self.empty, stage).init(consumers * (WARPGROUP_THREADS / 32));
+                self.barrier(self.empty, stage).init(self.ctas * consumers * (WARPGROUP_THREADS / 32));
             }
             stage += 1;
         }
@@ -123,8 +145,13 @@ impl Ring {
     pub unsafe fn release(&self, at: &mut Cursor) {
         // SAFETY: the caller's.
         unsafe {
-            if warp::elect_one() {
-                self.barrier(self.empty, at.stage).arrive();
+            let empty = self.barrier(self.empty, at.stage);
+            if self.ctas == 1 {
+                if warp::elect_one() {
+                    empty.arrive();
+                }
+            } else if warp::lane_index() < self.ctas {
+                empty.arrive_at(warp::lane_index());
             }
         }
         self.advance(at);

@@ -273,7 +273,7 @@ mod kernels {
             loaded.wait(0);
             dump(args, rank * (args.bytes / 4), 32);
             if rank == 1 && warp::thread_index() == 0 {
-                passed.arrive_remote(0);
+                passed.arrive_at(0);
             }
             warp::sync_warp();
             if rank == 0 {

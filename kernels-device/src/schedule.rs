@@ -20,7 +20,9 @@ pub struct WorkTile {
 /// Which work tile each CTA of a persistent grid takes in each of its rounds. It is fixed in advance: no counter in
 /// memory, so launches need no workspace and are bitwise repeatable.
 ///
-/// Full attention goes through the tiles head by head; neighbouring CTAs share K and V in L2.
+/// Full attention goes through the tiles head by head; neighbouring CTAs share K and V in L2. Where CTAs form
+/// clusters, the grid and the tiles of a head are whole clusters (the last tile of a head may lie beyond its end), so
+/// that in every round the CTAs of a cluster have tiles of the same head.
 ///
 /// Causal tiles differ in cost: the last rows of a head see the most keys. Heads are taken in *sections*, few enough
 /// that their K and V stay in L2. In a section the costliest tiles of all its heads come first, and every second

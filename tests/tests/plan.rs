@@ -50,11 +50,12 @@ fn check_plan(case: &Case, dtype: Dtype, plan: &Plan) {
     let (variant, params) = (plan.variant, plan.params);
     let expected = (kernel_head_dim(case.head_dim), dtype, case.causal);
     assert_eq!((variant.head_dim, variant.dtype, variant.causal), expected, "{case}");
-    let block_m = variant.tile.block_m as usize;
+    let (block_m, cluster) = (variant.tile.block_m as usize, variant.tile.cluster as usize);
     let m_blocks = params.m_blocks as usize;
-    assert!(m_blocks * block_m >= case.seqlen_q && (m_blocks - 1) * block_m < case.seqlen_q, "{case}");
+    assert_eq!(m_blocks % cluster, 0, "{case}: whole clusters");
+    assert!(m_blocks * block_m >= case.seqlen_q && (m_blocks - cluster) * block_m < case.seqlen_q, "{case}");
     assert_eq!(plan.work_tiles as usize, m_blocks * case.heads_q * case.batch, "{case}");
-    assert_eq!(plan.grid, plan.work_tiles.min(132), "{case}");
+    assert_eq!(plan.grid, plan.work_tiles.min(132), "{case}: 132 SMs are whole clusters");
     let given = [params.seqlen_q, params.seqlen_kv, params.heads_q, params.gqa_ratio, params.batch];
     let asked = [case.seqlen_q, case.seqlen_kv, case.heads_q, case.heads_q / case.heads_kv, case.batch];
     assert_eq!(given.map(|x| x as usize), asked, "{case}");

@@ -52,6 +52,25 @@ proptest! {
         prop_assert_eq!(seen.len() as u32, schedule.tiles());
     }
 
+    /// CTAs of a cluster load K and V for each other: in every round they need the same head, or nothing.
+    #[test]
+    fn clusters_stay_together(
+        batch in 1..6u32, heads in 1..9u32, clusters_a_head in 1..9u32, clusters in 1..70u32,
+        cluster in prop::sample::select(vec![2u32, 4]),
+    ) {
+        let params = params(batch, heads, 1, clusters_a_head * cluster, batch * heads);
+        let schedule = Schedule::new(&params, false, clusters * cluster);
+        for round in 0..schedule.rounds() {
+            for first in (0..clusters * cluster).step_by(cluster as usize) {
+                let tile = schedule.tile(round, first);
+                for rank in 1..cluster {
+                    let expected = tile.map(|tile| WorkTile { m_block: tile.m_block + rank, ..tile });
+                    prop_assert_eq!(schedule.tile(round, first + rank), expected);
+                }
+            }
+        }
+    }
+
     /// Sections one after the other, and within a section the longest tiles first.
     #[test]
     fn causal_rounds_go_from_long_to_short_tiles_in_each_section(

@@ -14,6 +14,15 @@ pub fn thread_index() -> u32 {
     unsafe { nvptx::_thread_idx_x() as u32 }
 }
 
+/// `%laneid`: number of this thread in its warp.
+#[inline(always)]
+pub fn lane_index() -> u32 {
+    let lane: u32;
+    // SAFETY: reads a special register.
+    unsafe { asm!("mov.u32 {0}, %laneid;", out(reg32) lane, options(pure, nomem, nostack)) };
+    lane
+}
+
 /// `%ctaid.x`.
 #[inline(always)]
 pub fn cta_index() -> u32 {
