@@ -97,8 +97,8 @@ pub unsafe fn attention_fwd<S: Spec, const S_REGS: usize, const P_REGS: usize, c
         params,
     };
     let thread = warp::thread_index();
-    // SAFETY: every branch below is taken by whole warpgroups; one thread initialises the barriers, and the CTA's
-    // barrier separates that from their use.
+    // SAFETY: every branch below is taken by whole warpgroups; one thread initialises the barriers, and a
+    // barrier of the CTA, or of the cluster that shares them, separates that from their use.
     unsafe {
         let warpgroup = warp::broadcast(thread / WARPGROUP_THREADS);
         if thread == 0 {
