@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use xshell::Shell;
 
-/// The workspace that this program was built from.
+/// The workspace that cargo runs this program in, else the one that it was built from.
 pub(crate) struct Workspace {
     root: PathBuf,
     /// A shell whose working directory is the root.
@@ -14,8 +14,9 @@ pub(crate) struct Workspace {
 
 impl Workspace {
     pub(crate) fn locate() -> Result<Self> {
-        let root =
-            Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?.to_owned();
+        // As cargo says now: with a target directory that checkouts share, another one may have built this program.
+        let own = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        let root = Path::new(&own).parent().context("xtask lies in the workspace")?.to_owned();
         let shell = Shell::new()?;
         shell.change_dir(&root);
         Ok(Workspace { root, shell })
