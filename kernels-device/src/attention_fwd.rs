@@ -32,7 +32,7 @@ use crate::ptx::smem::SmemAddr;
 use crate::ptx::tma::{self, CacheHint, TensorMapRef};
 use crate::ptx::warp;
 use crate::ptx::wgmma::{self, Acc, InFlight, Products, SmemDesc};
-use crate::ptx::{cluster, matrix};
+use crate::ptx::{cluster, matrix, thread};
 use crate::schedule::{KeyBlocks, Schedule, WorkTile};
 use crate::softmax::{Finished, Softmax};
 
@@ -55,6 +55,8 @@ enum NamedBarrier {
     Cta = 0,
     /// The turn of consumer 0; those of the others follow.
     Turn = 1,
+    /// The warps of consumer 0 among themselves; those of the others follow.
+    Warpgroup = 4,
 }
 
 /// Rows of O that a warp stores on its own.
@@ -88,7 +90,7 @@ pub unsafe fn attention_fwd<S: Spec, const S_REGS: usize, const P_REGS: usize, c
     let smem = v.smem();
     let base = SmemAddr::base();
     let cta = Cta {
-        schedule: Schedule::new(params, v.causal, warp::cta_count()),
+        schedule: Schedule::new(params, v.causal, thread::grid_dim_x()),
         q: Ring::q(base, &smem),
         k: Ring::k(base, &smem, v.tile.cluster),
         v: Ring::v(base, &smem, v.tile.cluster),
@@ -96,7 +98,7 @@ pub unsafe fn attention_fwd<S: Spec, const S_REGS: usize, const P_REGS: usize, c
         maps,
         params,
     };
-    let thread = warp::thread_index();
+    let thread = thread::thread_idx_x();
     // SAFETY: every branch below is taken by whole warpgroups; one thread initialises the barriers, and a
     // barrier of the CTA, or of the cluster that shares them, separates that from their use.
     unsafe {
@@ -164,13 +166,10 @@ unsafe fn produce<S: Spec>(cta: &Cta, leader: bool) {
         let (mut q_at, mut k_at, mut v_at) = (Cursor::PRODUCER, Cursor::PRODUCER, Cursor::PRODUCER);
         let mut round = 0;
         while round < cta.schedule.rounds() {
-            let tile = cta.schedule.tile(round, warp::cta_index());
+            let tile = cta.schedule.tile(round, thread::block_idx_x());
             round += 1;
             let Some(tile) = tile else { continue };
             let blocks = cta.key_blocks(v, tile);
-            if blocks.end == 0 {
-                continue;
-            }
             let load = |ring: &Ring, cursor: &mut Cursor, map, n_block: u32| {
                 let (slot, full) = ring.acquire(cursor, leader);
                 if leader {
@@ -178,20 +177,28 @@ unsafe fn produce<S: Spec>(cta: &Cta, leader: bool) {
                     load_tile(v, slot, map, full, v.tile.block_n, v.tile.cluster, at, CacheHint::Last);
                 }
             };
-            // The consumers free slots in this order, so no load waits behind one whose slot comes free later.
-            let mut n_block = blocks.end - 1;
-            load(&cta.k, &mut k_at, cta.maps.k, n_block);
-            let (slot, full) = cta.q.acquire(&mut q_at, leader);
-            if leader {
-                let at = [tile.m_block * v.tile.block_m, tile.head, tile.batch];
-                load_tile(v, slot, cta.maps.q, full, v.tile.block_m, 1, at, CacheHint::First);
-            }
-            while n_block > 0 {
-                load(&cta.k, &mut k_at, cta.maps.k, n_block - 1);
-                load(&cta.v, &mut v_at, cta.maps.v, n_block);
+            // K₀ Q  K₁ V₀  K₂ V₁ ... V: the order in which the consumers free the slots, so that no load waits behind one
+            // whose slot comes free later. Q is loaded also for rows that see no key: where O is staged over Q, the
+            // slot is what its store needs.
+            let mut n_block = blocks.end;
+            loop {
+                if n_block > 0 {
+                    load(&cta.k, &mut k_at, cta.maps.k, n_block - 1);
+                }
+                if n_block < blocks.end {
+                    load(&cta.v, &mut v_at, cta.maps.v, n_block);
+                } else {
+                    let (slot, full) = cta.q.acquire(&mut q_at, leader);
+                    if leader {
+                        let at = [tile.m_block * v.tile.block_m, tile.head, tile.batch];
+                        load_tile(v, slot, cta.maps.q, full, v.tile.block_m, 1, at, CacheHint::First);
+                    }
+                }
+                if n_block == 0 {
+                    break;
+                }
                 n_block -= 1;
             }
-            load(&cta.v, &mut v_at, cta.maps.v, 0);
         }
     }
 }
@@ -279,7 +286,7 @@ unsafe fn consume<S: Spec, const S_REGS: usize, const P_REGS: usize, const O_REG
         let (mut q_at, mut k_at, mut v_at) = (Cursor::CONSUMER, Cursor::CONSUMER, Cursor::CONSUMER);
         let mut round = 0;
         while round < cta.schedule.rounds() {
-            let tile = cta.schedule.tile(round, warp::cta_index());
+            let tile = cta.schedule.tile(round, thread::block_idx_x());
             round += 1;
             let Some(tile) = tile else { continue };
             let rows = Rows::new(v, cta.params, tile, consumer, thread);
@@ -287,6 +294,7 @@ unsafe fn consume<S: Spec, const S_REGS: usize, const P_REGS: usize, const O_REG
             let mut softmax = Softmax::new(cta.params.scale_log2);
             let mut o = Acc::<O_REGS>::zeros();
             let mut finished = Finished::NO_KEYS;
+            let o_over_q = v.smem().o_over_q;
             if blocks.end > 0 {
                 // The last key tile: scores only.
                 let mut n_block = blocks.end - 1;
@@ -329,7 +337,7 @@ unsafe fn consume<S: Spec, const S_REGS: usize, const P_REGS: usize, const O_REG
                     p = pack(v, &s);
                     rescale(&mut o, alpha);
                 }
-                if !v.smem().o_over_q {
+                if !o_over_q {
                     cta.q.release(&mut q_at);
                 }
 
@@ -343,9 +351,14 @@ unsafe fn consume<S: Spec, const S_REGS: usize, const P_REGS: usize, const O_REG
                 finished = softmax.finish();
                 o = o_last.wait::<0>();
                 cta.v.release(&mut v_at);
+            } else {
+                cta.q.wait(q_at);
+                if !o_over_q {
+                    cta.q.release(&mut q_at);
+                }
             }
             store(cta, v, &rows, tile, o, finished);
-            if v.smem().o_over_q && blocks.end > 0 {
+            if o_over_q {
                 tma::wait_read::<0>();
                 warp::sync_warp();
                 cta.q.release(&mut q_at);
@@ -471,8 +484,8 @@ unsafe fn store<const R: usize>(
 ) {
     let p = cta.params;
     // SAFETY: the warp is together. Its 16 rows of the staging area are its own: nobody else touches them, and its
-    // last store from there has been read before it writes again. Where they are rows of Q, this warp waited for its
-    // products with them, and the other warps multiply rows of their own.
+    // last store from there has been read before it writes again. Where they are rows of Q, the consumers have the
+    // slot, and the warpgroup waited for its products with them.
     unsafe {
         // A row without keys is zero whatever V holds.
         let mut i = 0;
@@ -480,6 +493,11 @@ unsafe fn store<const R: usize>(
             let factor = finished.inverse_sum[i >> 1 & 1];
             o.0[i] = if factor == 0.0 { 0.0 } else { math::mul(o.0[i], factor) };
             i += 1;
+        }
+        if v.smem().o_over_q {
+            // Q is read no more once all warps of the warpgroup have waited for their last product.
+            let consumer = rows.in_tile / WARPGROUP_ROWS;
+            warp::barrier_sync(NamedBarrier::Warpgroup as u32 + consumer, WARPGROUP_THREADS);
         }
         tma::wait_read::<0>();
         warp::sync_warp();

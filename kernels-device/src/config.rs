@@ -96,7 +96,7 @@ impl Variant {
 
     /// Registers of a thread of (the producer, a consumer) after `setmaxnreg` moved them.
     pub const fn role_registers(&self) -> (u32, u32) {
-        if self.consumers() == 2 { (24, 240) } else { (32, 160) }
+        if self.consumers() == 2 { (32, 232) } else { (32, 160) }
     }
 
     /// Whether consumers take turns on the tensor cores, so that one computes its softmax while another

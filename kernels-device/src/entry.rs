@@ -53,15 +53,15 @@ impl Variant {
     }
 
     /// The instructions of `attention_fwd`, counted where it has them: scores and weighted values stand before (or
-    /// after) the main loop and in it, and so do the loads of K and V.
+    /// after) the main loop and in it, the loads of Q, K and V once each.
     const fn opcodes(&self) -> Opcodes {
         let slabs = self.head_dim / SLAB_COLUMNS;
         let turns = if self.ping_pong() { 2 } else { 0 };
         Opcodes {
             wgmma: 2 * (self.head_dim / MMA_K + self.tile.block_n / MMA_K),
-            tma_load: (1 + 2 + 2) * slabs,
+            tma_load: 3 * slabs,
             tma_store: slabs,
-            bar_sync: turns + if self.tile.cluster == 1 { 1 } else { 0 },
+            bar_sync: turns + (self.tile.cluster == 1) as u32 + self.smem().o_over_q as u32,
             bar_arrive: turns,
             setmaxnreg: 2,
         }

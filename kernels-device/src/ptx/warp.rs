@@ -1,18 +1,11 @@
 //! Threads: who am I, talk within a warp, wait for others, move registers between warpgroups.
 
-use core::arch::{asm, nvptx};
+use core::arch::asm;
 
 use super::intrinsics;
 
 /// All lanes of a warp.
 pub const FULL_MASK: u32 = u32::MAX;
-
-/// `%tid.x`.
-#[inline(always)]
-pub fn thread_index() -> u32 {
-    // SAFETY: reads a special register.
-    unsafe { nvptx::_thread_idx_x() as u32 }
-}
 
 /// `%laneid`: number of this thread in its warp.
 #[inline(always)]
@@ -21,20 +14,6 @@ pub fn lane_index() -> u32 {
     // SAFETY: reads a special register.
     unsafe { asm!("mov.u32 {0}, %laneid;", out(reg32) lane, options(pure, nomem, nostack)) };
     lane
-}
-
-/// `%ctaid.x`.
-#[inline(always)]
-pub fn cta_index() -> u32 {
-    // SAFETY: reads a special register.
-    unsafe { nvptx::_block_idx_x() as u32 }
-}
-
-/// `%nctaid.x`.
-#[inline(always)]
-pub fn cta_count() -> u32 {
-    // SAFETY: reads a special register.
-    unsafe { nvptx::_grid_dim_x() as u32 }
 }
 
 /// `shfl.sync.bfly.b32` (ISA 9.7.9.6): the value of the lane whose number differs in the bits of `lane_mask`.
