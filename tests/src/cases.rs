@@ -245,7 +245,8 @@ pub fn forward() -> Vec<Case> {
                 ..Case::default()
             });
         }
-        // Scores so large that their last bits matter, in many tiles that weigh the same.
+        // Scores so large that their last bits matter, in many tiles that weigh the same: an error in the factor from tile
+        // to tile grows to 100 times the bound. With a larger scale the exponents alone are rounded by more than P is.
         both_masks(Case {
             batch: 1,
             seqlen_q: 40,
@@ -254,7 +255,7 @@ pub fn forward() -> Vec<Case> {
             heads_kv: 1,
             head_dim,
             fill: Fill::Constant,
-            scale: Some(256.0),
+            scale: Some(4.0),
             ..Case::default()
         });
         // Many more work tiles than SMs, so that CTAs take several and the order of the tiles matters.

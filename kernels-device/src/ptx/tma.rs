@@ -1,7 +1,12 @@
 //! Bulk copies of boxes of a tensor by the TMA unit (ISA 9.7.9.27), and the proxy fence they need.
 //!
 //! Coordinates are elements, innermost dimension first; a box may reach outside of the tensor: loads fill with
-//! zeros, stores skip. The bytes of a whole box are always counted.
+//! zeros, stores skip. The bytes of a whole box are always counted. The innermost coordinate must be a multiple of 16
+//! bytes, which the ISA does not say: an H200 takes anything else for an illegal instruction. Stores clip rows to whole
+//! chunks of 16 bytes: where a row of the tensor ends inside of one, the rest of the chunk is written too.
+//!
+//! In shared memory the rows of a box follow each other without gaps; with a swizzle they lie one swizzle width apart,
+//! however narrow they are.
 
 use core::arch::asm;
 

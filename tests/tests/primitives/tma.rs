@@ -11,12 +11,27 @@ use crate::pattern::Pattern;
 /// What the destination of a copy holds before.
 const BEFORE: u8 = 0xA5;
 
+/// Bytes from row to row of a box in shared memory: with a swizzle its width, however narrow the rows are.
+fn pitch(tensor: &Tensor) -> u32 {
+    if tensor.pattern == Pattern::None {
+        tensor.box_dims[0] * tensor.element.bytes()
+    } else {
+        tensor.pattern.width()
+    }
+}
+
+/// Bytes of shared memory that a box takes, with what lies between its rows.
+fn padded_bytes(tensor: &Tensor) -> u32 {
+    tensor.box_dims[1..].iter().product::<u32>() * pitch(tensor)
+}
+
 /// (offset in global memory, if inside of the tensor; byte address in shared memory) of each element of the box at
 /// `coordinates`. Shared addresses count from a 1024-byte boundary.
 fn elements(tensor: &Tensor, coordinates: &[i32]) -> Vec<(Option<usize>, usize)> {
     let size = tensor.element.bytes();
     (0..tensor.box_dims.iter().product())
         .map(|element: u32| {
+            let (row, column) = (element / tensor.box_dims[0], element % tensor.box_dims[0]);
             let mut rest = element;
             let mut global = Some(MARGIN as i64);
             for (dim, &box_dim) in tensor.box_dims.iter().enumerate() {
@@ -26,7 +41,10 @@ fn elements(tensor: &Tensor, coordinates: &[i32]) -> Vec<(Option<usize>, usize)>
                 let inside = (0..tensor.dims[dim] as i64).contains(&at);
                 global = global.filter(|_| inside).map(|global| global + at * stride as i64);
             }
-            (global.map(|global| global as usize), tensor.pattern.apply(element * size) as usize)
+            (
+                global.map(|global| global as usize),
+                tensor.pattern.apply(row * pitch(tensor) + column * size) as usize,
+            )
         })
         .collect()
 }
@@ -52,11 +70,14 @@ fn loaded(call: &Call, tensor: &Tensor) -> Vec<u8> {
     shared
 }
 
-/// Global memory after a store of the box in shared memory.
+/// Global memory after a store of the box in shared memory. Stores write chunks of 16 bytes: the last one of a row of the
+/// tensor is written whole, also where the row ends inside of it.
 fn stored(call: &Call, tensor: &Tensor) -> Vec<u8> {
     let size = tensor.element.bytes() as usize;
     let mut memory = tensor.memory.0.clone();
-    for (global, at) in elements(tensor, &call.words) {
+    let mut chunks = tensor.clone();
+    chunks.dims[0] = chunks.dims[0].next_multiple_of(16 / size as u64);
+    for (global, at) in elements(&chunks, &call.words) {
         if let Some(global) = global {
             memory[global..global + size].copy_from_slice(&call.input.0[at..at + size]);
         }
@@ -174,13 +195,20 @@ impl Place {
                 Place::Inside | Place::Before | Place::Behind => inside,
             };
         }
+        // A box must start at a multiple of 16 bytes in its row; the hardware takes anything else for an illegal
+        // instruction.
+        let chunk = (16 / tensor.element.bytes()).cast_signed();
+        coordinates[0] = coordinates[0].div_euclid(chunk) * chunk;
+        if self == Place::Behind {
+            coordinates[0] += chunk;
+        }
         coordinates
     }
 }
 
 /// Bytes of shared memory in play: more than the box has.
 fn shared_bytes(tensor: &Tensor) -> u32 {
-    (2 * tensor.box_bytes()).next_multiple_of(1024)
+    (2 * padded_bytes(tensor)).next_multiple_of(1024)
 }
 
 /// Random bytes, different for each number of them.
@@ -209,7 +237,7 @@ fn store(symbol: &str, tensor: Tensor, words: [i32; 5]) -> Call {
     let bytes = shared_bytes(&tensor);
     let mut input = vec![BEFORE; bytes as usize];
     // Where the box is, in whole lines.
-    randomise(&mut input[..tensor.box_bytes().next_multiple_of(128) as usize]);
+    randomise(&mut input[..padded_bytes(&tensor).next_multiple_of(128) as usize]);
     Call { symbol: symbol.into(), bytes, words, input: Bytes(input), tensor: Some(tensor), ..Call::default() }
 }
 
@@ -264,7 +292,7 @@ fn copies(direction: Direction, rank: usize, element: Element) -> Vec<(Labelled,
     calls
 }
 
-/// Rows narrower than their pattern: they follow each other without gaps, and the pattern is that of the address.
+/// Rows narrower than their pattern: they lie as far apart as full ones.
 fn narrow() -> Vec<(Labelled, Call)> {
     let mut calls = Vec::new();
     for (pattern, row_bytes) in
