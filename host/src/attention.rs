@@ -22,8 +22,9 @@ use crate::tensor::{AsTensorView, Tensor, TensorView};
 /// reach the row as `0 * NaN`, if another row of its tile of queries sees a key of the same tile of keys. What k holds
 /// there does not matter.
 ///
-/// Weights are `2^(x - max x)` with `x = scale * log2(e) * q·k` in f32. They lose accuracy as |x| grows; where it is far
-/// beyond 2^24, rounding alone may make a weight overflow, and the row may become NaN, infinite or zero.
+/// Weights are `2^(x - max x)` with `x = scale * log2(e) * q·k` in f32; `max x` is rounded once, by the same amount for
+/// all keys, which cancels. What remains for large |x| is that f32 scores have no more than 24 bits. Where |x| is far
+/// beyond 2^24, that rounding alone may make a weight overflow, and the row may become NaN or infinite.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Attention {
     causal: bool,

@@ -10,8 +10,8 @@ use crate::tensor_map;
 pub const HEAD_DIM_STEP: usize = tensor_map::ALIGNMENT as usize / Dtype::SIZE as usize;
 /// The widest head that a kernel computes.
 pub const MAX_HEAD_DIM: usize = 256;
-/// Longest sequence, and most heads and sequences: coordinates of tiles are i32, and a tile may begin inside the
-/// tensor and end beyond it.
+/// Longest sequence, and most heads and sequences: coordinates of tiles are i32, and a tile may end, in a cluster also
+/// begin, beyond the tensor.
 pub const MAX_DIM: usize = i32::MAX as usize - 255;
 /// Strides are less than this many elements.
 pub const MAX_STRIDE: usize = tensor_map::STRIDE_LIMIT as usize / Dtype::SIZE as usize;

@@ -138,6 +138,7 @@ impl<'a> Builder<'a> {
         .run(&toolchain)?;
         let rustc_seconds = started.elapsed().as_secs_f64();
 
+        remove_others(&out_dir, entries)?;
         let started = Instant::now();
         let (artifacts, failures) = self.finish_all(&compiled.ptx, entries, &out_dir)?;
         if !failures.is_empty() {
@@ -219,6 +220,20 @@ impl<'a> Builder<'a> {
         fs::write(log, format!("{identity}\n{said}")).map_err(Error::io("could not write", log))?;
         Ok((said, Some(started.elapsed().as_secs_f64())))
     }
+}
+
+/// Removes what former builds made of entry points that are no more.
+fn remove_others(out_dir: &Path, entries: &[Entry]) -> Result<()> {
+    let unreadable = || Error::io("could not read", out_dir);
+    for file in fs::read_dir(out_dir).map_err(unreadable())? {
+        let path = file.map_err(unreadable())?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let Some((symbol, "ptx" | "cubin" | "ptxas.log")) = name.split_once('.') else { continue };
+        if !entries.iter().any(|entry| entry.symbol == symbol) {
+            fs::remove_file(&path).map_err(Error::io("could not remove", &path))?;
+        }
+    }
+    Ok(())
 }
 
 fn ignore_missing(error: std::io::Error) -> std::io::Result<()> {

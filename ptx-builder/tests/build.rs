@@ -92,6 +92,9 @@ fn from_source_to_checked_machine_code() {
     let Error::Gates { failures, .. } = &error else { panic!("a rule is broken: {error}") };
     assert!(matches!(failures[0], GateError::LocalMemory { kernel: "gather", .. }), "{error}");
 
+    let shift = &lines.artifacts[1];
+    assert!(!shift.ptx.exists() && !shift.cubin.as_ref().unwrap().exists(), "nobody asked for it any more");
+
     tiny.edit("FACTOR: u32 = 5", "FACTOR: u32 = 5.0").unwrap();
     let error = tiny.build(&[SCALE], false).unwrap_err();
     assert!(

@@ -14,7 +14,8 @@ if [[ -z $ncu ]]; then
 fi
 
 name=$(printf '%s' "fwd_$shape$*" | tr -c 'A-Za-z0-9' '_')
-options=(--set full --kernel-name 'regex:^fwd_' --launch-skip 2 --launch-count 1 --import-source yes --force-overwrite)
+# The clocks are left as they are: they are shared with others, and a locked clock is not what users get.
+options=(--clock-control none --set full --kernel-name 'regex:^fwd_' --launch-skip 2 --launch-count 1 --import-source yes --force-overwrite)
 # In a bundle the sources lie beside this script, not where they were compiled.
 [[ -d $here/source ]] && options+=(--source-folders "$here/source")
 "$ncu" "${options[@]}" --export "$out/$name" "$lab" one --shape "$shape" --repeat 3 "$@"
