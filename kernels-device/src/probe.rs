@@ -68,7 +68,7 @@ pub const PROBES: &[Entry] = &[
     probe("probe_matrix_load", 32, 1),
     probe("probe_mbarrier", 32, 1),
     probe("probe_warp", 256, 1),
-    probe("probe_registers", 256, 1),
+    probe("probe_registers", 384, 1),
     probe("probe_math", 32, 1),
 ];
 
@@ -353,8 +353,8 @@ mod kernels {
             output(args, 8 * thread + 7, SmemAddr::base().offset(4 * (thread ^ 128)).load_u32());
         }
 
-        // Two warpgroups, one of which gives registers that the other takes. Output, for each thread: a sum of inputs
-        // that had to survive it.
+        // Three warpgroups, the first of which gives registers that the others take. Output, for each thread: a sum of
+        // inputs that had to survive it.
         probe_registers(_map, args) {
             let thread = thread::thread_idx_x();
             let before = input(args, thread);
