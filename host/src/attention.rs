@@ -22,9 +22,11 @@ use crate::tensor::{AsTensorView, Tensor, TensorView};
 /// reach the row as `0 * NaN`, if another row of its tile of queries sees a key of the same tile of keys. What k holds
 /// there does not matter.
 ///
-/// Weights are `2^(x - max x)` with `x = scale * log2(e) * q·k` in f32; `max x` is rounded once, by the same amount for
-/// all keys, which cancels. What remains for large |x| is that f32 scores have no more than 24 bits. Where |x| is far
-/// beyond 2^24, that rounding alone may make a weight overflow, and the row may become NaN or infinite.
+/// Weights are `2^(x - max x)` with `x = scale * log2(e) * q·k` in f32. `max x` is rounded, by the same amount for all
+/// keys of a row, which cancels but for one thing: beyond |x| of about 2^11 the largest weight is no longer exactly 1, and
+/// its rounding to the element type may move the row by half a unit in the last place of that type. Scores themselves have
+/// no more than the 24 bits of f32. Where |x| is far beyond 2^24, rounding alone may make a weight overflow, and the row
+/// may become NaN or infinite.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Attention {
     causal: bool,
