@@ -245,8 +245,8 @@ pub fn forward() -> Vec<Case> {
                 ..Case::default()
             });
         }
-        // Scores so large that their last bits matter, in many tiles that weigh the same: an error in the factor from tile
-        // to tile grows to 100 times the bound. With a larger scale the exponents alone are rounded by more than P is.
+        // Large scores, in many tiles that weigh the same. Larger ones still, where the largest weight is no longer 1, have
+        // a test of their own: `exponents_of_thousands`.
         both_masks(Case {
             batch: 1,
             seqlen_q: 40,

@@ -4,8 +4,10 @@ use std::process::ExitCode;
 
 use flashcore::{Device, Dtype, Plan};
 use flashcore_tests::cases::{Case, KERNEL_HEAD_DIMS};
+use flashcore_tests::compare::bound;
 use flashcore_tests::device::{self, Failure, OnDevice, Outputs};
-use flashcore_tests::oracle::Position;
+use flashcore_tests::inputs::Fill;
+use flashcore_tests::oracle::{Expected, Position};
 use flashcore_tests::suite::{Suite, backends};
 use flashcore_tests::values::{HostTensor, Values, decode};
 
@@ -125,6 +127,47 @@ fn nothing(gpu: &Device, case: &Case, dtype: Dtype) -> flashcore::Result<()> {
     Ok(())
 }
 
+/// Exponents of many thousands, the same for all of 16k keys. The largest weight is then a power of 2 near 1 instead of
+/// 1, which an ideal kernel does not have to round: beside the usual bound the output may move by half a unit in the last
+/// place of the element type, once, however many tiles there are.
+fn exponents_of_thousands(gpu: &Device, head_dim: usize, causal: bool, dtype: Dtype) -> Result<(), String> {
+    let case = Case {
+        batch: 1,
+        seqlen_q: 40,
+        seqlen_kv: 16_384,
+        heads_q: 1,
+        heads_kv: 1,
+        head_dim,
+        causal,
+        fill: Fill::Constant,
+        scale: Some(256.0),
+        ..Case::default()
+    };
+    let half_unit = match dtype {
+        Dtype::F16 => 2f64.powi(-11),
+        Dtype::Bf16 => 2f64.powi(-8),
+    };
+    let attention = case.inputs(dtype, 7).attention;
+    let expected = attention.answers(&attention.rows(usize::MAX, 0), dtype);
+    let usual = bound(&expected, dtype);
+    let values = case.fill.values(case.shape_q(), case.shape_kv(), 7);
+    for (plan, outputs) in run(gpu, &case, values, dtype).map_err(|error| error.to_string())? {
+        let out = outputs.out.values();
+        for Expected { at, exact, .. } in &expected {
+            for (&got, &want) in out.row(at.b, at.s, at.h).iter().zip(&exact.o) {
+                let (error, allowed) = ((f64::from(got) - want).abs(), usual + half_unit * want.abs());
+                if error > allowed || error.is_nan() {
+                    let symbol = plan.variant.symbol;
+                    return Err(format!(
+                        "{symbol}: {at:?} is {got}, should be {want}, allowed {allowed:.1e}"
+                    ));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 /// LSE is optional, and asking for it does not change the output.
 fn without_lse(gpu: &Device, case: &Case, dtype: Dtype) -> flashcore::Result<()> {
     let tensors = OnDevice::new(gpu, case, &case.inputs(dtype, 9))?;
@@ -197,6 +240,9 @@ fn main() -> ExitCode {
                 }
                 suite.test(name("one_key_copies_v"), move |gpu| {
                     one_key_copies_v(gpu, head_dim, causal, dtype)
+                });
+                suite.test(name("exponents_of_thousands"), move |gpu| {
+                    exponents_of_thousands(gpu, head_dim, causal, dtype)
                 });
                 suite.test(name("no_keys"), move |gpu| no_keys(gpu, &case, dtype));
                 suite.test(name("nothing"), move |gpu| nothing(gpu, &case, dtype));
