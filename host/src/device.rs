@@ -1,10 +1,11 @@
 //! Devices and streams.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use flashcore_kernels::params::TensorMap;
 
-use crate::driver::{Backend, Properties};
+use crate::driver::{Backend, Emulated, EmulatorOptions, Properties};
 use crate::error::{Error, Result};
 use crate::kernels::{self, KernelImage};
 use crate::tensor_map::TensorMapDesc;
@@ -24,6 +25,41 @@ impl Device {
     /// refuses. Never panics for want of a driver.
     pub fn cuda(ordinal: usize) -> Result<Self> {
         Ok(Device::from_backend(Arc::new(crate::driver::Cuda::new(ordinal)?)))
+    }
+
+    /// An H200 that is a program: it runs the PTX of the kernels on the CPU, instruction by instruction, gives the bits
+    /// that the hardware's documents promise, and looks for races and other hazards meanwhile. For tests, and to try the
+    /// library where there is no GPU.
+    ///
+    /// It is a hundred thousand times slower than a GPU: about a second for one head of 512 tokens and head_dim 128.
+    /// Launches return when the work is done, and fail with [`Error::Hazards`] if the kernel was wrong. Time cannot be
+    /// measured: [`crate::driver::Event::elapsed_ms`] gives [`Error::NoClock`].
+    pub fn emulated() -> Self {
+        Device::emulated_with(&EmulatorOptions::default())
+    }
+
+    /// As [`Self::emulated`], with another order of events, other arithmetic or fewer checks.
+    pub fn emulated_with(options: &EmulatorOptions) -> Self {
+        Device::from_backend(Arc::new(Emulated::new(options)))
+    }
+
+    /// The first CUDA device, or, on a machine without a Hopper GPU, an emulated one. [`Self::emulator`] tells which.
+    ///
+    /// # Errors
+    /// [`Error::DriverTooOld`], or what the driver refuses: there may be a GPU, which somebody should look at.
+    pub fn cuda_or_emulated() -> Result<Self> {
+        match Device::cuda(0) {
+            Err(Error::NoDriver { .. } | Error::NoDevice { .. } | Error::NotHopper { .. }) => {
+                Ok(Device::emulated())
+            }
+            other => other,
+        }
+    }
+
+    /// The emulator behind this device, if it is an emulated one: what its kernels did, and what was found.
+    pub fn emulator(&self) -> Option<&Emulated> {
+        let backend: &dyn Any = &*self.backend;
+        backend.downcast_ref()
     }
 
     /// A device on a backend of the caller's.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use flashcore_emulator::{Level, Report};
+
 use crate::kernels::Dtype;
 use crate::tensor::Shape;
 use crate::tensor_map::TensorMapError;
@@ -156,14 +158,32 @@ pub enum Error {
         /// The kernel.
         symbol: &'static str,
     },
-    /// The driver can load neither the machine code nor the PTX of a kernel.
-    #[error("the driver cannot load kernel {symbol}: {reason}")]
+    /// Neither the machine code nor the PTX of a kernel can be loaded.
+    #[error("kernel {symbol} cannot be loaded: {reason}")]
     KernelRefused {
         /// The kernel.
         symbol: &'static str,
-        /// What the driver said, with its compiler's log.
+        /// What the driver said, with its compiler's log; or what the emulator does not understand, with the line.
         reason: String,
     },
+    /// The emulator found that a kernel's result depends on timing, or is undefined. A GPU would not have said so: it
+    /// may have given any result. What the kernel wrote stays in memory.
+    #[error("{}", hazards(.symbol, .report))]
+    Hazards {
+        /// The kernel.
+        symbol: &'static str,
+        /// Everything that was found.
+        report: Box<Report>,
+    },
+    /// The emulator refuses a call that a GPU would fail at, too.
+    #[error("the emulated device refuses: {reason}")]
+    EmulatorRefused {
+        /// Why.
+        reason: String,
+    },
+    /// Time was asked for on an emulated device.
+    #[error("an emulated device has no clock: the emulator counts work, but measures no time")]
+    NoClock,
     /// A launch has more parameters than any kernel of this library.
     #[error("kernel {symbol} is launched with {count} parameters; at most {limit} are supported")]
     TooManyParameters {
@@ -355,6 +375,22 @@ pub enum Error {
         /// Of the host data.
         found: Dtype,
     },
+}
+
+/// Findings that the message of [`Error::Hazards`] tells.
+const TOLD: usize = 3;
+
+fn hazards(symbol: &str, report: &Report) -> String {
+    let denied: Vec<_> = report.findings.iter().filter(|finding| finding.level == Level::Deny).collect();
+    let end = if report.completed { "" } else { ", and it did not get to its end" };
+    let mut text = format!("kernel {symbol} is wrong{end}; findings: {}", denied.len());
+    for finding in denied.iter().take(TOLD) {
+        text += &format!("\n{finding}");
+    }
+    if denied.len() > TOLD {
+        text += &format!("\nand {} more", denied.len() - TOLD);
+    }
+    text
 }
 
 fn version(encoded: u32) -> String {

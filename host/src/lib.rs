@@ -24,6 +24,11 @@
 //! it can be recorded in a CUDA graph ([`driver::Graph`]). Kernels are loaded by the first call that needs them, or all
 //! at once by [`Device::preload`].
 //!
+//! # Without a GPU
+//!
+//! [`Device::emulated`] runs the same kernels, from the same PTX, on the CPU, and looks for races meanwhile. It is slow,
+//! and meant for tests and for first steps. [`Device::cuda_or_emulated`] takes what there is.
+//!
 //! # With memory and streams of other libraries
 //!
 //! flashcore works in a device's primary context, as cudarc, cust, candle and PyTorch do. Their memory and streams are

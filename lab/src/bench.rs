@@ -1,4 +1,5 @@
-//! The benchmark: each cell is checked, then timed, flashcore and its peers taking turns.
+//! The benchmark: each cell is checked, then timed, flashcore and its peers taking turns. Without a GPU the emulator
+//! counts instead.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,14 +8,14 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use flashcore::driver::Properties;
-use flashcore::{Device, Dtype, Plan, Problem, TensorLayout};
+use flashcore::{Device, Dtype};
 use flashcore_tests::cases::Case;
 use flashcore_tests::device::{self, OnDevice};
 use flashcore_tests::grid;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::PeerOptions;
+use crate::emulated;
 use crate::metrics::{Cell, Check, FLASHCORE, Machine, Measured, Metrics};
 use crate::peers::{MATMUL, Peers};
 use crate::report;
@@ -25,7 +26,7 @@ use crate::timing::{Protocol, Recorded, Timing};
 /// Options of `bench`.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Two lengths of the grid only
+    /// A smaller grid
     #[arg(long, conflicts_with = "shapes")]
     quick: bool,
     #[command(flatten)]
@@ -43,36 +44,35 @@ pub(crate) struct Options {
     /// GPU time of each measurement, at least, in seconds
     #[arg(long, default_value_t = Protocol::STANDARD.min_ms / 1e3, value_name = "N")]
     seconds: f64,
-    /// Folder for metrics.json, report.md and the plots
+    /// Folder for metrics.json, report.md and the plots; emulated.json where there is no GPU
     #[arg(long, default_value = "target/flashcore/report", value_name = "DIR")]
     out: PathBuf,
 }
 
 impl Options {
-    fn cells(&self) -> Vec<(Case, Dtype)> {
+    /// The shapes that were given, or else `grid`, each in every element type.
+    fn cells(&self, grid: impl Fn(bool, &[bool]) -> Vec<Case>) -> Vec<(Case, Dtype)> {
         let masks = self.masks.list();
         let mut cases = self.shapes.cases(masks);
         if cases.is_empty() {
-            cases = if self.quick { grid::large(&grid::QUICK_LENGTHS, masks) } else { grid::full(masks) };
+            cases = grid(self.quick, masks);
         }
         self.dtype.list().iter().flat_map(|&dtype| cases.iter().map(move |&case| (case, dtype))).collect()
     }
 }
 
-/// Runs the benchmark; false if a result was wrong. Without a device it prints the plans instead.
+/// Runs the benchmark; false if a result was wrong. Without a device it runs the emulator instead.
 pub(crate) fn run(device: flashcore::Result<Device>, options: &Options) -> Result<bool> {
-    let cells = options.cells();
     let device = match device {
         Ok(device) => device,
-        Err(error) => {
-            println!("There is nothing to time on this machine: {error}.");
-            println!("The plans, for an H200:");
-            for (case, dtype) in &cells {
-                println!("\n{}", plan(case, *dtype)?);
-            }
-            return Ok(true);
-        }
+        Err(error) => return emulated::run(error, &options.cells(emulated::grid), &options.out),
     };
+    let cells =
+        options.cells(
+            |quick, masks| {
+                if quick { grid::large(&grid::QUICK_LENGTHS, masks) } else { grid::full(masks) }
+            },
+        );
     let metrics = Bench::new(device, options)?.run(&cells)?;
     fs::create_dir_all(&options.out).with_context(|| format!("cannot create {}", options.out.display()))?;
     let path = options.out.join("metrics.json");
@@ -80,15 +80,6 @@ pub(crate) fn run(device: flashcore::Result<Device>, options: &Options) -> Resul
         .with_context(|| format!("cannot write {}", path.display()))?;
     report::write(&metrics, &options.out)?;
     Ok(metrics.cells.iter().all(|cell| matches!(cell.check, Check::Right { .. })))
-}
-
-/// How an H200 would compute a case.
-fn plan(case: &Case, dtype: Dtype) -> flashcore::Result<Plan> {
-    let (q, kv) = (case.shape_q(), case.shape_kv());
-    let query = TensorLayout { dtype, shape: q, strides: case.layout.query(q) };
-    let key = TensorLayout { dtype, shape: kv, strides: case.layout.key(kv) };
-    let problem = Problem::new(query, key, key, query, case.causal, case.scale)?;
-    Plan::new(&problem, &Properties::h200())
 }
 
 /// A run in progress.

@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod determinism;
+mod emulated;
 mod metrics;
 mod peers;
 mod plot;
@@ -33,7 +34,7 @@ struct Cli {
 enum Verb {
     /// Compare every kernel with the f64 oracle
     Check(check::Options),
-    /// Check, then time, the grid of shapes, beside PyTorch and FlashAttention
+    /// Check, then time, the grid of shapes, beside PyTorch and FlashAttention; without a GPU, emulate a small one
     Bench(bench::Options),
     /// Run every kernel again and again and compare the bits
     Determinism(determinism::Options),

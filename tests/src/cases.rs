@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use flashcore::{Dtype, Shape, Strides};
+use flashcore::{Dtype, Problem, Shape, Strides, TensorLayout};
 
 use crate::inputs::Fill;
 use crate::oracle::Attention;
@@ -133,6 +133,25 @@ impl Case {
     /// Shape of K and of V.
     pub fn shape_kv(&self) -> Shape {
         Shape { batch: self.batch, seqlen: self.seqlen_kv, heads: self.heads_kv, head_dim: self.head_dim }
+    }
+
+    /// This case, then ever smaller ones of the same lengths: one sequence, one K/V head, at most two query heads.
+    pub fn and_thinner(self) -> [Case; 3] {
+        let one_sequence = Case { batch: self.batch.min(1), ..self };
+        let heads_q = self.heads_q.checked_div(self.heads_kv).unwrap_or(0).min(2);
+        [self, one_sequence, Case { heads_q, heads_kv: self.heads_kv.min(1), ..one_sequence }]
+    }
+
+    /// The problem that this case poses in `dtype`.
+    ///
+    /// # Errors
+    /// What flashcore refuses.
+    pub fn problem(&self, dtype: Dtype) -> flashcore::Result<Problem> {
+        let layout = |shape, strides| TensorLayout { dtype, shape, strides };
+        let (q, kv) = (self.shape_q(), self.shape_kv());
+        let (query, key) = (layout(q, self.layout.query(q)), layout(kv, self.layout.key(kv)));
+        let out = layout(q, self.layout.output(q));
+        Problem::new(query, key, key, out, self.causal, self.scale)
     }
 
     /// This case with fresh inputs in `dtype`.

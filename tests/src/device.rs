@@ -1,7 +1,10 @@
 //! One case, run on one device.
 
 use bytemuck::cast_slice;
+use flashcore::driver::Properties;
+use flashcore::kernels::Tile;
 use flashcore::{Attention, Device, Dtype, Lse, Plan, Pointers, Stream, Tensor};
+use flashcore_kernels::schedule::KeyBlocks;
 use half::{bf16, f16};
 
 use crate::cases::{Case, Inputs};
@@ -179,6 +182,25 @@ pub fn check(device: &Device, case: &Case, dtype: Dtype, seed: u64) -> Result<()
         result.map(|_| ()).map_err(|failure| Failure::Kernel { symbol, failure: Box::new(failure) })
     };
     check_each(device, case, dtype, seed)?.into_iter().try_for_each(named)
+}
+
+/// Floating-point operations that all kernels together spend on `case`: those of whole tiles, and of one more tile of
+/// keys for all else. 0 if flashcore refuses the case.
+pub fn work(case: &Case, dtype: Dtype) -> f64 {
+    let plans = case.problem(dtype).and_then(|problem| Plan::all(&problem, &Properties::h200()));
+    plans.unwrap_or_default().iter().map(flops).sum()
+}
+
+fn flops(plan: &Plan) -> f64 {
+    let (variant, params) = (&plan.variant, &plan.params);
+    let Tile { block_m, block_n, .. } = variant.tile;
+    let visited = |m_block| {
+        let (seqlen_q, seqlen_kv) = (params.seqlen_q, params.seqlen_kv);
+        KeyBlocks::new(m_block, block_m, block_n, seqlen_q, seqlen_kv, variant.causal).end + 1
+    };
+    let tiles = (0..params.m_blocks).map(|m_block| f64::from(visited(m_block))).sum::<f64>();
+    let heads = f64::from(params.heads_q) * f64::from(params.batch);
+    4.0 * heads * tiles * f64::from(block_m * block_n * variant.head_dim)
 }
 
 /// A case and its element type, as tests are named.

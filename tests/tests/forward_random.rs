@@ -11,13 +11,25 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, TestRunner};
 
-/// Short lengths often, long ones now and then.
-fn length() -> impl Strategy<Value = usize> {
-    prop_oneof![1..20usize, 1..300usize, 1..1500usize]
+/// How large problems get, and how many are tried.
+#[derive(Clone, Copy)]
+struct Effort {
+    longest: usize,
+    heads: usize,
+    problems: u32,
 }
 
-fn problem() -> impl Strategy<Value = (Case, Dtype, u64)> {
-    let sizes = (1..4usize, length(), length(), 1..4usize, 1..5usize, 1..=32usize);
+const ON_GPU: Effort = Effort { longest: 1500, heads: 4, problems: 400 };
+const EMULATED: Effort = Effort { longest: 200, heads: 2, problems: 24 };
+
+/// Short lengths often, long ones now and then.
+fn length(longest: usize) -> impl Strategy<Value = usize> {
+    prop_oneof![1..20usize, 1..longest / 5, 1..longest]
+}
+
+fn problem(effort: Effort) -> impl Strategy<Value = (Case, Dtype, u64)> {
+    let Effort { longest, heads, .. } = effort;
+    let sizes = (1..heads, length(longest), length(longest), 1..heads, 1..=heads, 1..=32usize);
     let scale = prop_oneof![Just(None), (0.01f32..2.0).prop_map(Some)];
     let fills = vec![Fill::Normal, Fill::Large, Fill::Rising, Fill::OneHot, Fill::Constant, Fill::Masked];
     let rest =
@@ -37,8 +49,9 @@ fn problem() -> impl Strategy<Value = (Case, Dtype, u64)> {
 fn main() -> ExitCode {
     let mut suite = Suite::on(backends());
     suite.test("random_problems", |gpu| {
-        let config = Config { cases: 400, failure_persistence: None, ..Config::default() };
-        TestRunner::new(config).run(&problem(), |(case, dtype, seed)| {
+        let effort = if gpu.emulator().is_some() { EMULATED } else { ON_GPU };
+        let config = Config { cases: effort.problems, failure_persistence: None, ..Config::default() };
+        TestRunner::new(config).run(&problem(effort), |(case, dtype, seed)| {
             device::check(gpu, &case, dtype, seed)
                 .map_err(|failure| TestCaseError::fail(format!("{}: {failure}", device::name(&case, dtype))))
         })

@@ -7,7 +7,7 @@ use flashcore::{Attention, Device, Dtype, LseView, Shape, Stream, Strides, Tenso
 use flashcore_tests::cases::Case;
 use flashcore_tests::compare::compare;
 use flashcore_tests::device::{self, Failure, OnDevice, upload};
-use flashcore_tests::suite::{Suite, backends};
+use flashcore_tests::suite::{Resource, Suite, backends};
 use flashcore_tests::values::{HostTensor, POISON, Values};
 
 const BYTES: usize = 2;
@@ -120,6 +120,7 @@ fn main() -> ExitCode {
     let mut suite = Suite::on(backends());
     suite.test("slices_of_one_tensor", slices_of_one_tensor);
     suite.test("borrowed_streams", borrowed_streams);
-    suite.test("buffers_of_cudarc", buffers_of_cudarc);
-    suite.run()
+    let mut cuda = Suite::on(vec![Resource::cuda()]);
+    cuda.test("buffers_of_cudarc", buffers_of_cudarc);
+    suite.and(cuda).run()
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use flashcore::{Device, Dtype, Plan};
 use flashcore_tests::cases::{Case, KERNEL_HEAD_DIMS};
 use flashcore_tests::compare::bound;
-use flashcore_tests::device::{self, Failure, OnDevice, Outputs};
+use flashcore_tests::device::{Failure, OnDevice, Outputs};
 use flashcore_tests::inputs::Fill;
 use flashcore_tests::oracle::{Expected, Position};
 use flashcore_tests::suite::{Suite, backends};
@@ -40,6 +40,10 @@ fn check(gpu: &Device, case: &Case, dtype: Dtype, change: impl Fn(&mut [Values; 
     Ok(())
 }
 
+fn last(row: &mut [f32]) -> &mut f32 {
+    row.last_mut().expect("a row has columns")
+}
+
 fn of_kernel(plan: &Plan, failure: Failure) -> Failure {
     Failure::Kernel { symbol: plan.variant.symbol, failure: Box::new(failure) }
 }
@@ -72,10 +76,10 @@ fn nan_in_v_under_a_mask(gpu: &Device, case: &Case, dtype: Dtype) -> Result<(), 
     Ok(())
 }
 
-/// A single key has weight 1: the output is V, whatever number stands there.
-fn one_key_copies_v(gpu: &Device, head_dim: usize, causal: bool, dtype: Dtype) -> flashcore::Result<()> {
+/// One key, and as many heads as V needs to hold every number of 16 bits.
+fn one_key(head_dim: usize, causal: bool) -> Case {
     let heads = 65_536 / head_dim;
-    let case = Case {
+    Case {
         batch: 1,
         seqlen_q: 1,
         seqlen_kv: 1,
@@ -84,14 +88,19 @@ fn one_key_copies_v(gpu: &Device, head_dim: usize, causal: bool, dtype: Dtype) -
         head_dim,
         causal,
         ..Case::default()
-    };
+    }
+}
+
+/// A single key has weight 1: the output is V, whatever number stands there.
+fn one_key_copies_v(gpu: &Device, case: &Case, dtype: Dtype) -> flashcore::Result<()> {
+    let head_dim = case.head_dim;
     let v = Values::from_fn(case.shape_kv(), |_, _, h, d| {
         let number = decode(dtype, (h * head_dim + d) as u16);
         // Subnormal bf16 numbers are subnormal in f32 too, where the hardware may take them for zero.
         if number.is_finite() && (dtype == Dtype::F16 || number.is_normal()) { number } else { 0.0 }
     });
     let [q, k, _] = case.fill.values(case.shape_q(), case.shape_kv(), 1);
-    for (plan, outputs) in run(gpu, &case, [q, k, v.clone()], dtype)? {
+    for (plan, outputs) in run(gpu, case, [q, k, v.clone()], dtype)? {
         for (i, (got, want)) in outputs.out.values().data.iter().zip(&v.data).enumerate() {
             assert!(got == want, "{}: bits {i:#06x}: {want:e} became {got:e}", plan.variant.symbol);
         }
@@ -127,11 +136,9 @@ fn nothing(gpu: &Device, case: &Case, dtype: Dtype) -> flashcore::Result<()> {
     Ok(())
 }
 
-/// Exponents of many thousands, the same for all of 16k keys. The largest weight is then a power of 2 near 1 instead of
-/// 1, which an ideal kernel does not have to round: beside the usual bound the output may move by half a unit in the last
-/// place of the element type, once, however many tiles there are.
-fn exponents_of_thousands(gpu: &Device, head_dim: usize, causal: bool, dtype: Dtype) -> Result<(), String> {
-    let case = Case {
+/// Exponents of many thousands, the same for all of 16k keys.
+fn exponents(head_dim: usize, causal: bool) -> Case {
+    Case {
         batch: 1,
         seqlen_q: 40,
         seqlen_kv: 16_384,
@@ -142,7 +149,13 @@ fn exponents_of_thousands(gpu: &Device, head_dim: usize, causal: bool, dtype: Dt
         fill: Fill::Constant,
         scale: Some(256.0),
         ..Case::default()
-    };
+    }
+}
+
+/// The largest weight is then a power of 2 near 1 instead of 1, which an ideal kernel does not have to round: beside the
+/// usual bound the output may move by half a unit in the last place of the element type, once, however many tiles there
+/// are.
+fn exponents_of_thousands(gpu: &Device, case: &Case, dtype: Dtype) -> Result<(), String> {
     let half_unit = match dtype {
         Dtype::F16 => 2f64.powi(-11),
         Dtype::Bf16 => 2f64.powi(-8),
@@ -151,7 +164,7 @@ fn exponents_of_thousands(gpu: &Device, head_dim: usize, causal: bool, dtype: Dt
     let expected = attention.answers(&attention.rows(usize::MAX, 0), dtype);
     let usual = bound(&expected, dtype);
     let values = case.fill.values(case.shape_q(), case.shape_kv(), 7);
-    for (plan, outputs) in run(gpu, &case, values, dtype).map_err(|error| error.to_string())? {
+    for (plan, outputs) in run(gpu, case, values, dtype).map_err(|error| error.to_string())? {
         let out = outputs.out.values();
         for Expected { at, exact, .. } in &expected {
             for (&got, &want) in out.row(at.b, at.s, at.h).iter().zip(&exact.o) {
@@ -187,7 +200,7 @@ fn main() -> ExitCode {
     for head_dim in KERNEL_HEAD_DIMS {
         for causal in [false, true] {
             for dtype in [Dtype::F16, Dtype::Bf16] {
-                let case = Case {
+                let long = Case {
                     batch: 1,
                     seqlen_q: 420,
                     seqlen_kv: 430,
@@ -197,56 +210,49 @@ fn main() -> ExitCode {
                     causal,
                     ..Case::default()
                 };
-                let name = |test: &str| format!("{test}_{}", device::name(&case, dtype));
-                suite.test(name("nan_in_q"), move |gpu| {
-                    check(gpu, &case, dtype, |[q, _, _]| q.row_mut(0, 77, 1)[head_dim - 1] = f32::NAN)
-                });
-                suite.test(name("nan_in_k"), move |gpu| {
-                    check(gpu, &case, dtype, |[_, k, _]| k.row_mut(0, 250, 0)[0] = f32::NAN)
-                });
-                suite.test(name("infinity_in_k"), move |gpu| {
-                    check(gpu, &case, dtype, |[_, k, _]| k.row_mut(0, 33, 0)[5] = f32::INFINITY)
-                });
-                suite.test(name("infinity_in_q"), move |gpu| {
-                    check(gpu, &case, dtype, |[q, _, _]| q.row_mut(0, 400, 0)[5] = f32::NEG_INFINITY)
-                });
+                let cases = [long, Case { seqlen_q: 150, seqlen_kv: 260, ..long }];
+                let mut test = |name: &str, change: fn(&mut [Values; 3])| {
+                    let run = move |gpu: &Device, case: &Case| check(gpu, case, dtype, change);
+                    suite.case(name, &cases, dtype, 1, run);
+                };
+                test("nan_in_q_", |[q, _, _]| *last(q.row_mut(0, 77, 1)) = f32::NAN);
+                test("nan_in_k_", |[_, k, _]| k.row_mut(0, 250, 0)[0] = f32::NAN);
+                test("infinity_in_k_", |[_, k, _]| k.row_mut(0, 33, 0)[5] = f32::INFINITY);
+                test("infinity_in_q_", |[q, _, _]| q.row_mut(0, 140, 0)[5] = f32::NEG_INFINITY);
                 // Every row sees key 0.
-                suite.test(name("nan_in_v"), move |gpu| {
-                    check(gpu, &case, dtype, |[_, _, v]| v.row_mut(0, 0, 0)[9] = f32::NAN)
+                test("nan_in_v_", |[_, _, v]| v.row_mut(0, 0, 0)[9] = f32::NAN);
+                test("infinities_in_v_", |[_, _, v]| {
+                    v.row_mut(0, 3, 0)[2] = f32::INFINITY;
+                    v.row_mut(0, 5, 0)[4] = f32::NEG_INFINITY;
                 });
-                suite.test(name("infinities_in_v"), move |gpu| {
-                    check(gpu, &case, dtype, |[_, _, v]| {
-                        v.row_mut(0, 3, 0)[2] = f32::INFINITY;
-                        v.row_mut(0, 5, 0)[4] = f32::NEG_INFINITY;
-                    })
+                test("every_score_is_minus_infinity_", |[q, k, _]| {
+                    let (q_width, k_width) = (q.shape.head_dim, k.shape.head_dim);
+                    q.data.chunks_mut(q_width).for_each(|row| row[0] = 1.0);
+                    k.data.chunks_mut(k_width).for_each(|row| row[0] = f32::NEG_INFINITY);
                 });
-                suite.test(name("every_score_is_minus_infinity"), move |gpu| {
-                    check(gpu, &case, dtype, |[q, k, _]| {
-                        q.data.chunks_mut(head_dim).for_each(|row| row[0] = 1.0);
-                        k.data.chunks_mut(head_dim).for_each(|row| row[0] = f32::NEG_INFINITY);
-                    })
-                });
-                suite.test(name("large_scores_and_values"), move |gpu| {
-                    check(gpu, &case, dtype, |[q, k, v]| {
-                        q.data.fill(16.0);
-                        k.data.fill(16.0);
-                        v.data.fill(30_000.0);
-                    })
+                test("large_scores_and_values_", |[q, k, v]| {
+                    q.data.fill(16.0);
+                    k.data.fill(16.0);
+                    v.data.fill(30_000.0);
                 });
                 if causal {
-                    suite.test(name("nan_in_v_under_a_mask"), move |gpu| {
-                        nan_in_v_under_a_mask(gpu, &case, dtype)
+                    suite.case("nan_in_v_under_a_mask_", &cases, dtype, 1, move |gpu, case| {
+                        nan_in_v_under_a_mask(gpu, case, dtype)
                     });
                 }
-                suite.test(name("one_key_copies_v"), move |gpu| {
-                    one_key_copies_v(gpu, head_dim, causal, dtype)
+                let one_key = one_key(head_dim, causal);
+                suite.case("one_key_copies_v_", &[one_key], dtype, 1, move |gpu, case| {
+                    one_key_copies_v(gpu, case, dtype)
                 });
-                suite.test(name("exponents_of_thousands"), move |gpu| {
-                    exponents_of_thousands(gpu, head_dim, causal, dtype)
+                let exponents = exponents(head_dim, causal);
+                let fewer_keys = Case { seqlen_kv: 1024, ..exponents };
+                let exponents = [exponents, fewer_keys];
+                suite.case("exponents_of_thousands_", &exponents, dtype, 1, move |gpu, case| {
+                    exponents_of_thousands(gpu, case, dtype)
                 });
-                suite.test(name("no_keys"), move |gpu| no_keys(gpu, &case, dtype));
-                suite.test(name("nothing"), move |gpu| nothing(gpu, &case, dtype));
-                suite.test(name("without_lse"), move |gpu| without_lse(gpu, &case, dtype));
+                suite.case("no_keys_", &cases, dtype, 1, move |gpu, case| no_keys(gpu, case, dtype));
+                suite.case("nothing_", &cases, dtype, 1, move |gpu, case| nothing(gpu, case, dtype));
+                suite.case("without_lse_", &cases, dtype, 1, move |gpu, case| without_lse(gpu, case, dtype));
             }
         }
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use flashcore_tests::suite::Suite;
+use flashcore_tests::suite::{Resource, Suite};
 
 /// A file of the source tree: its path from the root, and its text.
 type File = (String, String);
@@ -127,11 +127,11 @@ fn modules_introduce_themselves(root: &Path) -> Result<(), String> {
 fn main() -> ExitCode {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace").to_path_buf();
     let tree = if root.join("Cargo.toml").exists() {
-        Ok(vec![("tree".to_string(), root)])
+        Ok(root)
     } else {
         Err("skipped: not in a source tree".to_string())
     };
-    let mut suite = Suite::on(tree);
+    let mut suite = Suite::on(vec![Resource::new("tree", tree)]);
     type Rule = fn(&Path) -> Result<(), String>;
     let rules: [(&str, Rule); 7] = [
         ("assembly_stays_in_its_room", assembly_stays_in_its_room),

@@ -10,7 +10,8 @@ use crate::{cargo, setup};
 /// Check and time attention on this machine's GPU, beside its peers
 ///
 /// All arguments go to the bench of `flashcore-lab`: --quick, --shape B,H,S,D, --dtype, --causal and others; `cargo
-/// xtask bench -- --help` lists them. Where there is no GPU, the plans are printed.
+/// xtask bench -- --help` lists them. Where there is no GPU, the emulator runs a small grid: it checks results, counts
+/// instructions and bytes, and looks for hazards, but measures no time.
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask bench --quick\n  cargo xtask bench --shape 2,16,8192,128 --causal"

@@ -2,15 +2,19 @@
 
 mod context;
 mod cuda;
+mod emulated;
 mod event;
 mod graph;
 mod module;
 mod status;
 
+use std::any::Any;
 use std::fmt::Debug;
 
 pub use cuda::Cuda;
+pub use emulated::{Emulated, EmulatorOptions, KernelReport};
 pub use event::Event;
+pub use flashcore_emulator::{Code, Completion, Counters, Finding, Level, Numerics, Report, Site};
 pub use graph::Graph;
 
 use crate::Result;
@@ -96,7 +100,7 @@ pub const MAX_PARAMS: usize = 16;
 /// # Safety
 /// Unsafe methods take handles that must be live and of this backend, and addresses whose bytes must be allocated;
 /// nothing on the device may use what they free, overwrite or read while it is still being written.
-pub trait Backend: Debug + Send + Sync {
+pub trait Backend: Any + Debug + Send + Sync {
     /// Facts of the device.
     fn properties(&self) -> &Properties;
 

@@ -1,4 +1,5 @@
-//! Every Hopper primitive against a plain model of it: on the GPU, and, on what a GPU once did, everywhere.
+//! Every Hopper primitive against a plain model of it: on the GPU and on the emulator, and, on what a GPU once did,
+//! everywhere. The emulator must also do, bit for bit, what that GPU did.
 //!
 //! The models are written from the PTX ISA, not from the kernels: a mistake would have to be made twice.
 
@@ -18,7 +19,7 @@ mod wgmma;
 use std::process::ExitCode;
 
 use flashcore::Device;
-use flashcore_tests::suite::{Suite, backends};
+use flashcore_tests::suite::{Resource, Suite, backends};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use case::{Case, judge, predict};
@@ -73,8 +74,9 @@ fn main() -> ExitCode {
 
     let mut replays = Suite::on(goldens::recorded());
     replays.test("golden", |golden: &goldens::Golden| golden.replay());
+    replays.test("golden_emulated", goldens::Golden::replay_emulated);
 
-    let mut models = Suite::on(Ok(vec![("model".to_owned(), ())]));
+    let mut models = Suite::on(vec![Resource::new("model", Ok(()))]);
     type Check = fn() -> Result<(), String>;
     let checks: [(&str, Check); 13] = [
         ("patterns_are_the_librarys", pattern::is_the_librarys),

@@ -135,6 +135,30 @@ pub(crate) fn judge(call: &Call, seen: &Outcome) -> Result<(), String> {
     Ok(())
 }
 
+/// Results that are approximate: the first ones.
+const APPROXIMATE: usize = 3;
+
+/// Whether `emulated` is what `hardware` gave: equal bits, or, of approximate functions, both within their bounds. Prints
+/// how many of these are equal.
+pub(crate) fn agree(call: &Call, hardware: &Outcome, emulated: &Outcome) -> Result<(), String> {
+    judge(call, emulated)?;
+    let (expected, seen) = (hardware.output.words(), emulated.output.words());
+    let mut equal = [0; APPROXIMATE];
+    for (i, (expected, seen)) in expected.iter().zip(&seen).enumerate() {
+        let (triple, index) = (triples(call)[i / RESULTS], i % RESULTS);
+        if index < APPROXIMATE {
+            equal[index] += usize::from(expected == seen);
+        } else if expected != seen {
+            let name = NAMES[index];
+            return Err(format!("{name} of {triple:?} is {seen:#010x} instead of {expected:#010x}"));
+        }
+    }
+    let counts: Vec<String> =
+        equal.iter().zip(NAMES).map(|(equal, name)| format!("{equal} {name}")).collect();
+    println!("equal to the last bit, of {} each: {}", seen.len() / RESULTS, counts.join(", "));
+    Ok(())
+}
+
 /// Where something changes: zeros, subnormals, the ends of the ranges, ties of both 16-bit types.
 const EDGES: [f32; 40] = [
     0.0,

@@ -1,0 +1,71 @@
+//! Every kernel under many schedules of the emulator: warps in other orders, asynchronous copies and products early,
+//! late and at random. Nothing may be wrong, and the bits may not change.
+
+use std::process::ExitCode;
+
+use flashcore::driver::{Completion, EmulatorOptions};
+use flashcore::kernels::{FWD, Tile, Variant};
+use flashcore::{Device, Plan};
+use flashcore_tests::cases::Case;
+use flashcore_tests::device::{Failure, OnDevice, Outputs};
+use flashcore_tests::suite::{Resource, Suite};
+
+const SEEDS: u64 = 20;
+const COMPLETIONS: [Completion; 3] = [Completion::Eager, Completion::Lazy, Completion::Random];
+
+/// Two work tiles for each of the few CTAs, of two key tiles or more, the last one not full: stages are filled again, and
+/// Q and O meet the next tile's.
+fn case(variant: &Variant) -> Case {
+    let Tile { block_m, block_n, cluster, .. } = variant.tile;
+    Case {
+        batch: 1,
+        // The tiles of a cluster are neighbours of one head, so that a second tile is that of a second head.
+        seqlen_q: if cluster == 1 { block_m as usize + 8 } else { (cluster * block_m) as usize - 8 },
+        seqlen_kv: block_n as usize + 24,
+        heads_q: cluster as usize,
+        heads_kv: 1,
+        head_dim: variant.head_dim as usize,
+        causal: variant.causal,
+        ..Case::default()
+    }
+}
+
+/// What `variant` makes of its case.
+fn run(variant: &Variant, options: &EmulatorOptions) -> flashcore::Result<(Plan, Outputs)> {
+    let (gpu, case) = (Device::emulated_with(options), case(variant));
+    let tensors = OnDevice::new(&gpu, &case, &case.inputs(variant.dtype, 1))?;
+    let plans = tensors.plans()?;
+    let plan = plans.into_iter().find(|plan| plan.variant == *variant).expect("the case is the variant's");
+    tensors.run_plan(&plan, &gpu.stream()?)?;
+    Ok((plan, tensors.outputs()?))
+}
+
+/// Runs the first schedule, whose result must be right, then all others, whose results must be the same.
+fn agree(variant: &Variant) -> Result<(), String> {
+    let sm_count = variant.tile.cluster;
+    let options = EmulatorOptions { sm_count, ..EmulatorOptions::default() };
+    let (plan, first) = run(variant, &options).map_err(|error| error.to_string())?;
+    assert!(plan.work_tiles >= 2 * plan.grid, "{plan}");
+    let inputs = case(variant).inputs(variant.dtype, 1);
+    let rows = inputs.attention.rows(usize::MAX, 0);
+    first.judge(&inputs, &rows).map_err(|failure: Failure| failure.to_string())?;
+    for completion in COMPLETIONS {
+        for seed in 0..SEEDS {
+            let options = EmulatorOptions { seed, completion, ..options.clone() };
+            let (_, outputs) =
+                run(variant, &options).map_err(|error| format!("{completion:?}, seed {seed}: {error}"))?;
+            if outputs.bits() != first.bits() {
+                return Err(format!("{completion:?}, seed {seed}: other bits than in the first run"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let mut suite = Suite::on(vec![Resource::new("emulated", Ok(()))]);
+    for variant in FWD {
+        suite.test(variant.symbol, |()| agree(variant));
+    }
+    suite.run()
+}
