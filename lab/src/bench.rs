@@ -67,19 +67,18 @@ pub(crate) fn run(device: flashcore::Result<Device>, options: &Options) -> Resul
         Ok(device) => device,
         Err(error) => return emulated::run(error, &options.cells(emulated::grid), &options.out),
     };
-    let cells =
-        options.cells(
-            |quick, masks| {
-                if quick { grid::large(&grid::QUICK_LENGTHS, masks) } else { grid::full(masks) }
-            },
-        );
-    let metrics = Bench::new(device, options)?.run(&cells)?;
+    let metrics = Bench::new(device, options)?.run(&options.cells(timed))?;
     fs::create_dir_all(&options.out).with_context(|| format!("cannot create {}", options.out.display()))?;
     let path = options.out.join("metrics.json");
     fs::write(&path, serde_json::to_string_pretty(&metrics)?)
         .with_context(|| format!("cannot write {}", path.display()))?;
     report::write(&metrics, &options.out)?;
     Ok(metrics.cells.iter().all(|cell| matches!(cell.check, Check::Right { .. })))
+}
+
+/// What is timed if no shapes were given.
+fn timed(quick: bool, masks: &[bool]) -> Vec<Case> {
+    if quick { grid::large(&grid::QUICK_LENGTHS, masks) } else { grid::full(masks) }
 }
 
 /// A run in progress.
