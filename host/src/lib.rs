@@ -29,6 +29,20 @@
 //! [`Device::emulated`] runs the same kernels, from the same PTX, on the CPU, and looks for races meanwhile. It is slow,
 //! and meant for tests and for first steps. [`Device::cuda_or_emulated`] takes what there is.
 //!
+//! ```
+//! use flashcore::{Attention, Device, Order, Shape, Tensor};
+//! use half::f16;
+//!
+//! # fn main() -> flashcore::Result<()> {
+//! let device = Device::emulated();
+//! let ones = vec![f16::ONE; 100 * 64];
+//! let ones = Tensor::from_slice(&device, &ones, Shape::new(1, 100, 1, 64), Order::Bshd)?;
+//! let out = Attention::new().forward(&device.stream()?, &ones, &ones, &ones)?;
+//! assert_eq!(out.to_vec::<f16>()?[0], f16::ONE);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # With memory and streams of other libraries
 //!
 //! flashcore works in a device's primary context, as cudarc, cust, candle and PyTorch do. Their memory and streams are

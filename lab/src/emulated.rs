@@ -80,6 +80,7 @@ pub(crate) fn run(no_gpu: flashcore::Error, cells: &[(Case, Dtype)], out: &Path)
         rows,
     };
     println!("{}", table(&counts.rows, presets::UTF8_FULL_CONDENSED));
+    println!("FLOP are those of wgmma, in whole tiles; passes and conflicts those of other accesses to shared memory.");
     for row in &counts.rows {
         let place = format!("{}, {}", row.kernel, row.cell.shape());
         match &row.cell.check {
@@ -140,19 +141,18 @@ fn table(rows: &[Row], style: TableStyle) -> Table {
     table.set_header([
         "kernel",
         "B,H,S,D",
-        "max error",
+        "error",
         "allowed",
         "CTAs",
-        "warp instr.",
+        "warp\ninstr.",
         "wgmma",
         "MFLOP",
-        "of useful",
-        "TMA load",
-        "smem filled",
-        "smem to wgmma",
-        "smem passes",
-        "conflicts",
-        "stored",
+        "KiB\nfrom L2",
+        "KiB\ninto smem",
+        "KiB read\nby wgmma",
+        "KiB\nstored",
+        "smem\npasses",
+        "bank\nconflicts",
         "findings",
     ]);
     for row in rows {
@@ -170,13 +170,12 @@ fn table(rows: &[Row], style: TableStyle) -> Table {
             counters.warp_instructions.to_string(),
             counters.wgmma.to_string(),
             format!("{:.1}", counters.wgmma_flops as f64 / 1e6),
-            format!("{:.2}", counters.wgmma_flops as f64 / row.cell.flops),
             kib(counters.bulk_load_bytes),
             kib(counters.bulk_fill_bytes),
             kib(counters.wgmma_shared_bytes),
+            kib(counters.bulk_store_bytes + counters.global_store_bytes),
             counters.shared_passes.to_string(),
             counters.bank_conflicts.to_string(),
-            kib(counters.bulk_store_bytes + counters.global_store_bytes),
             row.findings.len().to_string(),
         ]);
     }
@@ -187,5 +186,5 @@ fn table(rows: &[Row], style: TableStyle) -> Table {
 }
 
 fn kib(bytes: u64) -> String {
-    format!("{:.1} KiB", bytes as f64 / 1024.0)
+    format!("{:.0}", bytes as f64 / 1024.0)
 }
