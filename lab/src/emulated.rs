@@ -80,7 +80,9 @@ pub(crate) fn run(no_gpu: flashcore::Error, cells: &[(Case, Dtype)], out: &Path)
         rows,
     };
     println!("{}", table(&counts.rows, presets::UTF8_FULL_CONDENSED));
-    println!("FLOP are those of wgmma, in whole tiles; passes and conflicts those of other accesses to shared memory.");
+    println!(
+        "FLOP are those of wgmma, in whole tiles; passes and conflicts those of other accesses to shared memory."
+    );
     for row in &counts.rows {
         let place = format!("{}, {}", row.kernel, row.cell.shape());
         match &row.cell.check {
