@@ -52,7 +52,7 @@ pub enum ProductError {
         a: MmaType,
     },
     /// Matrices that do not fit each other.
-    #[error("A has {a} rows, B has {b}, D has {d} elements; 64, n and 64 n are needed")]
+    #[error("A has {a} rows, B has {b}, D has {d} elements; up to 64, n, and n for each row of A are needed")]
     Shapes {
         /// Rows of A.
         a: usize,
@@ -95,7 +95,8 @@ impl Product {
     }
 }
 
-/// Computes `product` into `d`: 64 rows of N elements, as their bits (f16 in the lower half).
+/// Computes `product` into `d`: rows of N elements, as their bits (f16 in the lower half), one for each row of A: all 64,
+/// or those that a warp holds.
 ///
 /// # Errors
 /// If there is no such product, or the matrices do not fit each other.
@@ -108,7 +109,7 @@ pub fn multiply(
 ) -> Result<(), ProductError> {
     let n = b.rows.len();
     product.check(n)?;
-    if a.rows.len() != M || d.len() != M * n {
+    if a.rows.is_empty() || a.rows.len() > M || d.len() != a.rows.len() * n {
         return Err(ProductError::Shapes { a: a.rows.len(), b: n, d: d.len() });
     }
     if !product.accumulate {

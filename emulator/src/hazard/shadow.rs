@@ -1,0 +1,171 @@
+//! Who touched which bytes: shadow memory.
+//!
+//! Memory is seen in chunks of 16 bytes, which is what swizzles move and bulk copies count in; a record says which of
+//! a chunk's bytes it concerns. A record is dropped as soon as a later one stands for it: whoever is ordered after the
+//! later access is ordered after the earlier one too.
+
+use super::View;
+use crate::report::Code;
+
+/// Who made an access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Agent {
+    /// A thread, at a time of its warp.
+    Thread { lane: u8, time: u32 },
+    /// A warpgroup product, by its number in the warp.
+    Product { number: u32 },
+    /// A bulk copy, by its number in the warp.
+    Copy { number: u32 },
+}
+
+impl Agent {
+    /// Whether it goes through the async proxy.
+    pub(crate) fn is_async(self) -> bool {
+        !matches!(self, Agent::Thread { .. })
+    }
+}
+
+/// An access to some bytes of a chunk.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Record {
+    /// Warp, counted through the grid.
+    pub(crate) warp: u32,
+    pub(crate) agent: Agent,
+    /// Index of the instruction.
+    pub(crate) pc: u32,
+    /// Bytes of the chunk.
+    pub(crate) bytes: u16,
+    pub(crate) write: bool,
+    /// Whether it is an atomic or otherwise strong access, which may meet another one.
+    pub(crate) strong: bool,
+}
+
+impl Record {
+    /// Whether `view` knows that this access has happened.
+    pub(crate) fn is_before(&self, view: &View) -> bool {
+        match self.agent {
+            Agent::Thread { lane, time } => view.order.covers_lane(self.warp, u32::from(lane), time),
+            Agent::Product { number } => view.order.covers_product(self.warp, number),
+            Agent::Copy { number } => view.order.covers_copy(self.warp, number),
+        }
+    }
+
+    /// Whether the async proxy may follow it.
+    fn is_fenced(&self, view: &View, shared: bool) -> bool {
+        match self.agent {
+            Agent::Thread { lane, time } => {
+                let clock = if shared { &view.fenced_shared } else { &view.fenced_global };
+                clock.covers_lane(self.warp, u32::from(lane), time)
+            }
+            _ => true,
+        }
+    }
+
+    /// Whether it is by the same agent, at the same time or earlier, so that the order is that of the program.
+    fn is_own_past(&self, now: &Record) -> bool {
+        self.warp == now.warp
+            && match (self.agent, now.agent) {
+                (Agent::Thread { lane: a, .. }, Agent::Thread { lane: b, .. }) => a == b,
+                // Products retire in order, and those of one warp are executed in order.
+                (Agent::Product { .. }, Agent::Product { .. }) => true,
+                // One copy may touch a chunk in several pieces.
+                (Agent::Copy { number: a }, Agent::Copy { number: b }) => a == b,
+                _ => false,
+            }
+    }
+}
+
+/// What is wrong between two accesses.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Conflict {
+    pub(crate) code: Code,
+    /// The earlier access.
+    pub(crate) earlier: Record,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Chunk {
+    written: u16,
+    records: Vec<Record>,
+}
+
+/// The shadow of a piece of memory, by chunk number.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shadow {
+    chunks: Vec<Chunk>,
+    shared: bool,
+}
+
+impl Shadow {
+    /// Of `bytes` bytes of shared memory that nobody has written.
+    pub(crate) fn of_shared(bytes: usize) -> Self {
+        Shadow { chunks: vec![Chunk::default(); bytes.div_ceil(16)], shared: true }
+    }
+
+    /// Of `bytes` bytes of global memory.
+    pub(crate) fn of_global(bytes: usize) -> Self {
+        Shadow { chunks: vec![Chunk::default(); bytes.div_ceil(16)], shared: false }
+    }
+
+    /// Bytes of a chunk that were ever written.
+    pub(crate) fn written(&self, chunk: usize) -> u16 {
+        self.chunks[chunk].written
+    }
+
+    /// Marks bytes as written from outside.
+    pub(crate) fn mark_written(&mut self, chunk: usize, bytes: u16) {
+        self.chunks[chunk].written |= bytes;
+    }
+
+    /// Forgets who did what, between launches.
+    pub(crate) fn forget(&mut self) {
+        self.chunks.iter_mut().for_each(|chunk| chunk.records.clear());
+    }
+
+    /// Notes an access by somebody who knows `view`, and says what it conflicts with.
+    pub(crate) fn access(
+        &mut self,
+        chunk: usize,
+        now: Record,
+        view: &View,
+        mut conflict: impl FnMut(Conflict),
+    ) {
+        let shared = self.shared;
+        let chunk = &mut self.chunks[chunk];
+        if now.write {
+            chunk.written |= now.bytes;
+        }
+        chunk.records.retain_mut(|earlier| {
+            if earlier.bytes & now.bytes == 0 {
+                return true;
+            }
+            let own = earlier.is_own_past(&now);
+            let ordered = own || earlier.is_before(view);
+            let fenced = !now.agent.is_async() || earlier.is_fenced(view, shared);
+            if (earlier.write || now.write) && !(earlier.strong && now.strong) {
+                let code = if !ordered {
+                    match (earlier.agent.is_async(), now.write) {
+                        (true, true) => Some(Code::E05),
+                        _ if shared => Some(Code::E01),
+                        _ => Some(Code::E02),
+                    }
+                } else if !fenced {
+                    Some(if now.write { Code::E04 } else { Code::E03 })
+                } else {
+                    None
+                };
+                if let Some(code) = code {
+                    conflict(Conflict { code, earlier: *earlier });
+                }
+            }
+            // The new record stands for the old one where it is ordered after it and at least as strict.
+            let replaces =
+                ordered && fenced && (now.write || !earlier.write) && !(earlier.strong ^ now.strong);
+            if replaces {
+                earlier.bytes &= !now.bytes;
+            }
+            earlier.bytes != 0
+        });
+        chunk.records.push(now);
+    }
+}

@@ -1,0 +1,18 @@
+//! Runs sm_90a PTX on the CPU, byte for byte, and reports what neither ptxas nor compute-sanitizer does.
+
+pub mod ir;
+pub mod lint;
+pub mod models;
+pub mod ptx;
+
+mod device;
+mod hazard;
+mod machine;
+mod memory;
+mod report;
+mod tensor_map;
+
+pub use device::{Completion, Device, DeviceError, Launch, Limits, Numerics, Options};
+pub use ptx::ParseError;
+pub use report::{Code, Counters, Finding, Level, Report, Site};
+pub use tensor_map::{CoordinateError, Element, OobFill, Piece, Swizzle, TensorMap, TensorMapError};

@@ -1,0 +1,363 @@
+//! Barriers of CTAs and clusters, the register pool, and the end of warps.
+
+use crate::hazard::{Detail, Party, View};
+use crate::ir::{Operand, Order};
+use crate::report::Code;
+
+use super::knowledge::lanes;
+use super::splits::Wait;
+use super::step::Flow;
+use super::{Engine, Step};
+
+/// A named barrier of a CTA.
+#[derive(Debug)]
+pub(crate) struct NamedBarrier {
+    /// Threads that it is for, in this generation.
+    threads: Option<u32>,
+    arrived: u32,
+    /// Lanes that have arrived, by warp of the CTA.
+    participants: Vec<(u32, u32)>,
+    generation: u64,
+    /// What those knew who have arrived.
+    gathered: View,
+    /// What those knew who had arrived at the end of the last generation.
+    completed: View,
+}
+
+impl NamedBarrier {
+    pub(crate) fn new(nothing: &View) -> Self {
+        NamedBarrier {
+            threads: None,
+            arrived: 0,
+            participants: Vec::new(),
+            generation: 0,
+            gathered: nothing.clone(),
+            completed: nothing.clone(),
+        }
+    }
+}
+
+/// The barrier of a cluster.
+#[derive(Debug)]
+pub(crate) struct ClusterBarrier {
+    warps: u32,
+    /// Lanes that have arrived, by warp.
+    arrived: Vec<u32>,
+    generation: u64,
+    gathered: View,
+    completed: View,
+}
+
+impl ClusterBarrier {
+    pub(crate) fn new(warps: u32, nothing: &View) -> Self {
+        ClusterBarrier {
+            warps,
+            arrived: vec![0; warps as usize],
+            generation: 0,
+            gathered: nothing.clone(),
+            completed: nothing.clone(),
+        }
+    }
+}
+
+impl Engine<'_, '_> {
+    /// `bar.sync`, `bar.arrive` and their kin.
+    #[allow(clippy::too_many_arguments, reason = "an instruction has that many operands")]
+    pub(crate) fn named_barrier(
+        &mut self,
+        w: usize,
+        s: usize,
+        pc: u32,
+        mask: u32,
+        (waits, aligned): (bool, bool),
+        id: &Operand,
+        threads: Option<&Operand>,
+    ) -> Step<Flow> {
+        if aligned {
+            self.require_whole_warp(w, pc, mask)?;
+        }
+        let first = mask.trailing_zeros() as usize;
+        let id = self.value(w, id)[first] as u32;
+        let all = self.grid.launch.block.iter().product::<u32>().next_multiple_of(32);
+        let threads = threads.map(|threads| self.value(w, threads)[first] as u32);
+        if id > 15 {
+            return self.stop(w, pc, Code::E35, format!("barrier {id}; 0 to 15 exist"));
+        }
+        if let Some(threads) = threads.filter(|&threads| threads == 0 || threads % 32 != 0 || threads > all) {
+            let message = format!(
+                "barrier {id} for {threads} threads; multiples of 32 up to the {all} of the CTA are possible"
+            );
+            return self.stop(w, pc, Code::E35, message);
+        }
+        if !waits && threads.is_none() {
+            return self.stop(
+                w,
+                pc,
+                Code::E35,
+                format!("an arrival at barrier {id} that does not say for how many threads"),
+            );
+        }
+        let threads = threads.unwrap_or(all);
+        let cta = self.cluster.warps[w].cta;
+        let index = self.cluster.warps[w].index;
+        let generation = self.cluster.ctas[cta].barriers[id as usize].generation;
+        let view = self.grid.options.checks.then(|| {
+            // All lanes of a warp come together, so they know of each other what each knows.
+            self.cluster.warps[w].release(mask)
+        });
+        let barrier = &mut self.cluster.ctas[cta].barriers[id as usize];
+        if let Some(expected) = barrier.threads.filter(|&expected| expected != threads) {
+            let message = format!(
+                "barrier {id} is used for {threads} threads while {} of {expected} threads are there",
+                barrier.arrived
+            );
+            return self.stop(w, pc, Code::E41, message);
+        }
+        if barrier.participants.iter().any(|&(warp, there)| warp == index && there & mask != 0) {
+            return self.stop(
+                w,
+                pc,
+                Code::E41,
+                format!("the warp comes to barrier {id} twice before the others come once"),
+            );
+        }
+        barrier.threads = Some(threads);
+        barrier.arrived += if aligned { 32 } else { mask.count_ones() };
+        barrier.participants.push((index, mask));
+        if let Some(view) = view {
+            barrier.gathered.join(&view);
+        }
+        if barrier.arrived > threads {
+            let arrived = barrier.arrived;
+            return self.stop(
+                w,
+                pc,
+                Code::E41,
+                format!("{arrived} threads come to barrier {id}, which is for {threads}"),
+            );
+        }
+        if barrier.arrived == threads {
+            barrier.completed = barrier.gathered.clone();
+            barrier.threads = None;
+            barrier.arrived = 0;
+            barrier.participants.clear();
+            barrier.generation += 1;
+            self.finish_barrier(cta, id, generation);
+            if waits {
+                self.learn_barrier(w, cta, id, mask);
+            }
+            return Ok(Flow::Next);
+        }
+        if !waits {
+            return Ok(Flow::Next);
+        }
+        // It has arrived: what is left of the instruction is the wait, so it goes on behind it.
+        self.cluster.warps[w].splits.go(s, pc + 1);
+        self.cluster.warps[w].splits.list[s].wait = Some(Wait::Barrier { id, generation });
+        self.grid.counters.warp_instructions += 1;
+        Ok(Flow::Done)
+    }
+
+    /// Wakes those who wait for a generation of a barrier.
+    fn finish_barrier(&mut self, cta: usize, id: u32, generation: u64) {
+        let woken = Wait::Barrier { id, generation };
+        for w in 0..self.cluster.warps.len() {
+            if self.cluster.warps[w].cta != cta {
+                continue;
+            }
+            for s in 0..self.cluster.warps[w].splits.list.len() {
+                let split = &mut self.cluster.warps[w].splits.list[s];
+                if split.wait.as_ref() == Some(&woken) {
+                    split.wait = None;
+                    let mask = split.mask;
+                    self.learn_barrier(w, cta, id, mask);
+                }
+            }
+        }
+    }
+
+    fn learn_barrier(&mut self, w: usize, cta: usize, id: u32, mask: u32) {
+        if self.grid.options.checks {
+            let view = &self.cluster.ctas[cta].barriers[id as usize].completed;
+            self.cluster.warps[w].acquire(mask, view);
+        }
+    }
+
+    /// `barrier.cluster.arrive`
+    pub(crate) fn cluster_arrive(&mut self, w: usize, pc: u32, mask: u32, order: Order) -> Step {
+        if self.cluster.barrier.arrived[w] & mask != 0 {
+            return self.stop(
+                w,
+                pc,
+                Code::E41,
+                "the warp arrives at the cluster barrier twice before it waits",
+            );
+        }
+        if self.grid.options.checks && order != Order::Relaxed {
+            let view = self.cluster.warps[w].release(mask);
+            self.cluster.barrier.gathered.join(&view);
+        }
+        self.cluster.barrier.arrived[w] |= mask;
+        self.settle_cluster();
+        Ok(())
+    }
+
+    /// Ends the generation of the cluster barrier once every live lane is there.
+    fn settle_cluster(&mut self) {
+        let complete = std::iter::zip(&self.cluster.warps, &self.cluster.barrier.arrived)
+            .all(|(warp, arrived)| warp.splits.live & !arrived == 0);
+        if !complete || self.cluster.barrier.arrived.iter().all(|&arrived| arrived == 0) {
+            return;
+        }
+        let barrier = &mut self.cluster.barrier;
+        barrier.completed = barrier.gathered.clone();
+        barrier.arrived = vec![0; barrier.warps as usize];
+        let ended = barrier.generation;
+        barrier.generation += 1;
+        self.wake(|wait| matches!(wait, Wait::Cluster { generation } if *generation == ended));
+    }
+
+    /// `barrier.cluster.wait`
+    pub(crate) fn cluster_wait(&mut self, w: usize, _pc: u32, mask: u32) -> Step<Flow> {
+        if self.cluster.barrier.arrived[w] & mask != 0 {
+            return Ok(Flow::Wait(Wait::Cluster { generation: self.cluster.barrier.generation }));
+        }
+        if self.grid.options.checks {
+            let cluster = &mut *self.cluster;
+            cluster.warps[w].acquire(mask, &cluster.barrier.completed);
+        }
+        Ok(Flow::Next)
+    }
+
+    /// `setmaxnreg`: a warp takes registers from the CTA's pool, or gives them back.
+    pub(crate) fn set_max_registers(
+        &mut self,
+        w: usize,
+        pc: u32,
+        increase: bool,
+        registers: u32,
+    ) -> Step<Flow> {
+        let kernel = self.grid.kernel;
+        if kernel.max_threads.is_none() && kernel.required_threads.is_none() && kernel.max_registers.is_none()
+        {
+            let message = "setmaxnreg in a kernel whose registers at launch are unknown: .maxntid is missing, so ptxas ignores it";
+            return self.stop(w, pc, Code::E40, message);
+        }
+        let (cta, held) = (self.cluster.warps[w].cta, self.cluster.warps[w].register_limit);
+        let pool = &mut self.cluster.ctas[cta].pool;
+        if increase {
+            if registers < held {
+                return self.stop(
+                    w,
+                    pc,
+                    Code::E40,
+                    format!("setmaxnreg.inc to {registers} registers, but the warp has {held}"),
+                );
+            }
+            let more = (registers - held) * 32;
+            if *pool < more {
+                return Ok(Flow::Wait(Wait::Registers { wanted: more }));
+            }
+            *pool -= more;
+        } else {
+            if registers > held {
+                return self.stop(
+                    w,
+                    pc,
+                    Code::E40,
+                    format!("setmaxnreg.dec to {registers} registers, but the warp has {held}"),
+                );
+            }
+            *pool += (held - registers) * 32;
+            let pool = *pool;
+            self.wake(|wait| matches!(wait, Wait::Registers { wanted } if *wanted <= pool));
+        }
+        self.cluster.warps[w].register_limit = registers;
+        Ok(Flow::Next)
+    }
+
+    /// Ends lanes of a warp.
+    pub(crate) fn exit(&mut self, w: usize, s: usize, mask: u32) -> Step {
+        let pc = self.cluster.warps[w].splits.list[s].pc;
+        let checks = self.grid.options.checks;
+        self.end_copies(w, pc, mask)?;
+        if checks {
+            let view = self.cluster.warps[w].release(mask);
+            let cta = self.cluster.warps[w].cta;
+            self.cluster.ctas[cta].end.join(&view);
+        }
+        let warp = &mut self.cluster.warps[w];
+        warp.splits.exit(s, mask);
+        if warp.splits.live == 0 {
+            let (cta, held) = (warp.cta, warp.register_limit);
+            self.end_products(w, pc);
+            self.cluster.ctas[cta].running -= 1;
+            self.cluster.ctas[cta].pool += held * 32;
+            if self.cluster.ctas[cta].running == 0 {
+                self.end_cta(cta)?;
+            }
+        }
+        self.settle_cluster();
+        Ok(())
+    }
+
+    /// Reports who may still touch the memory of a CTA that has ended.
+    fn end_cta(&mut self, cta: usize) -> Step {
+        if !self.grid.options.checks {
+            return Ok(());
+        }
+        let last = self.grid.code.len().saturating_sub(1) as u32;
+        let end = std::mem::take(&mut self.cluster.ctas[cta].end);
+        for visit in std::mem::take(&mut self.cluster.ctas[cta].visitors) {
+            if !visit.record.is_before(&end) {
+                let index = self.cluster.ctas[cta].index;
+                let here = Party { pc: visit.record.pc, who: self.who(visit.record.warp, None) };
+                let there = Party { pc: last, who: format!("the end of CTA {index}") };
+                let message = format!(
+                    "CTA {index} may have ended, and its shared memory be another's, when another CTA uses it"
+                );
+                self.grid.findings.add(Code::E28, here, Some(there), Detail::from(message));
+            }
+        }
+        for copy in self.pending_loads(cta, &end) {
+            let index = self.cluster.ctas[cta].index;
+            let here = Party { pc: copy.0, who: self.who(copy.1, None) };
+            let message = format!(
+                "CTA {index} ends, but no thread of it has waited for a bulk load into its shared memory"
+            );
+            self.grid.findings.add(Code::E28, here, None, Detail::from(message));
+        }
+        self.cluster.ctas[cta].end = end;
+        Ok(())
+    }
+
+    /// Wakes the parts of warps whose wait fits.
+    pub(crate) fn wake(&mut self, fits: impl Fn(&Wait) -> bool) {
+        for split in self.cluster.warps.iter_mut().flat_map(|warp| &mut warp.splits.list) {
+            if split.wait.as_ref().is_some_and(&fits) {
+                split.wait = None;
+            }
+        }
+    }
+
+    /// Every live lane that is not there, for a report: who a barrier still waits for.
+    pub(crate) fn missing_at(&self, cta: usize, id: u32) -> String {
+        let barrier = &self.cluster.ctas[cta].barriers[id as usize];
+        let there: Vec<_> = barrier.participants.iter().map(|(warp, _)| warp.to_string()).collect();
+        format!(
+            "barrier {id}: {} of {} threads are there, warps {}",
+            barrier.arrived,
+            barrier.threads.unwrap_or(0),
+            there.join(", ")
+        )
+    }
+
+    /// Who the cluster barrier waits for.
+    pub(crate) fn missing_at_cluster(&self) -> String {
+        let missing: Vec<_> = std::iter::zip(&self.cluster.warps, &self.cluster.barrier.arrived)
+            .filter(|(warp, arrived)| lanes(warp.splits.live & !**arrived).next().is_some())
+            .map(|(warp, _)| self.who(warp.id, None))
+            .collect();
+        format!("the cluster barrier, to which {} have not come", missing.join(", "))
+    }
+}

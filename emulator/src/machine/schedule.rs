@@ -1,0 +1,167 @@
+//! Who runs next: deterministic, by the seed.
+
+use rand::Rng;
+
+use crate::device::Completion;
+use crate::hazard::{Detail, Party};
+use crate::report::Code;
+
+use super::splits::Wait;
+use super::{Engine, Step};
+
+/// Instructions that a cluster may execute before others get their turn.
+const BUDGET: u64 = 1 << 20;
+/// Instructions of a slice in turn.
+const SLICE: u32 = 4096;
+/// Rounds of vain polls after which nothing will change any more.
+const VAIN_ROUNDS: u32 = 1000;
+
+/// How far a cluster got.
+pub(crate) struct Progress {
+    /// Whether it executed anything.
+    pub(crate) advanced: bool,
+    /// Whether all of its threads have ended.
+    pub(crate) done: bool,
+}
+
+/// How a slice ended.
+enum Slice {
+    /// Its warp can go on.
+    Spent,
+    /// Its warp polled in vain.
+    Yielded,
+    /// Its warp waits, or has ended.
+    Blocked,
+}
+
+impl Engine<'_, '_> {
+    /// Runs until all threads have ended, nothing can run, or others should have their turn.
+    pub(crate) fn run(&mut self) -> Step<Progress> {
+        let start = self.grid.counters.warp_instructions;
+        let warps = self.cluster.warps.len();
+        let mut priorities: Vec<u32> = (0..warps).map(|_| self.grid.rng.random()).collect();
+        let (mut last, mut vain, mut vain_rounds) = (0, 0, 0);
+        let mut advanced = false;
+        while self.grid.counters.warp_instructions - start < BUDGET {
+            let Some(w) = self.pick(last, &priorities) else {
+                if self.cluster.warps.iter().all(|warp| warp.splits.live == 0) {
+                    return Ok(Progress { advanced, done: true });
+                }
+                if !self.perform_some()? {
+                    return Ok(Progress { advanced, done: false });
+                }
+                advanced = true;
+                continue;
+            };
+            last = w;
+            advanced = true;
+            let slice = match self.grid.options.seed {
+                0 => SLICE,
+                _ => 1 << self.grid.rng.random_range(0..8),
+            };
+            match self.slice(w, slice)? {
+                Slice::Yielded => vain += 1,
+                Slice::Spent | Slice::Blocked => vain = 0,
+            }
+            if self.grid.options.seed != 0 && self.grid.rng.random_ratio(1, 8) {
+                priorities[w] = self.grid.rng.random();
+            }
+            if self.grid.options.completion == Completion::Random && self.grid.rng.random_ratio(1, 8) {
+                self.perform_some()?;
+            }
+            if vain > 2 * warps {
+                vain = 0;
+                vain_rounds += 1;
+                priorities.iter_mut().for_each(|priority| *priority = self.grid.rng.random());
+                if self.perform_some()? {
+                    vain_rounds = 0;
+                } else if vain_rounds > VAIN_ROUNDS {
+                    return Ok(Progress { advanced: false, done: false });
+                }
+            }
+        }
+        Ok(Progress { advanced, done: false })
+    }
+
+    /// A warp that can run: the next in turn, or with a seed the one of highest priority.
+    fn pick(&self, last: usize, priorities: &[u32]) -> Option<usize> {
+        let warps = &self.cluster.warps;
+        if self.grid.options.seed == 0 {
+            return (1..=warps.len()).map(|step| (last + step) % warps.len()).find(|&w| warps[w].can_run());
+        }
+        (0..warps.len()).filter(|&w| warps[w].can_run()).max_by_key(|&w| priorities[w])
+    }
+
+    /// Runs a warp for up to `limit` instructions.
+    fn slice(&mut self, w: usize, limit: u32) -> Step<Slice> {
+        for _ in 0..limit {
+            let parts = &self.cluster.warps[w].splits.list;
+            let Some(s) = parts.iter().position(|split| split.wait.is_none()) else {
+                return Ok(Slice::Blocked);
+            };
+            let pc = parts[s].pc;
+            let yielded = self.step(w, s)?;
+            self.cluster.warps[w].splits.settle();
+            if self.grid.counters.warp_instructions > self.grid.options.instruction_limit {
+                let message = format!(
+                    "given up after {} instructions: a loop does not end",
+                    self.grid.options.instruction_limit
+                );
+                return self.stop(w, pc, Code::E24, message);
+            }
+            if yielded {
+                return Ok(Slice::Yielded);
+            }
+        }
+        Ok(if self.cluster.warps[w].can_run() { Slice::Spent } else { Slice::Blocked })
+    }
+
+    /// Whether a wait returns before it is satisfied, as hardware may.
+    pub(crate) fn gives_up(&mut self) -> bool {
+        self.grid.options.completion == Completion::Random
+            && self.grid.options.seed != 0
+            && self.grid.rng.random_ratio(1, 8)
+    }
+
+    /// Says who waits for what.
+    pub(crate) fn report_deadlock(&mut self) {
+        let mut history = Vec::new();
+        let mut barriers = Vec::new();
+        let mut first = None;
+        for warp in &self.cluster.warps {
+            for split in &warp.splits.list {
+                first.get_or_insert((warp.id, split.pc));
+                let what = match &split.wait {
+                    None => "polls in vain".to_owned(),
+                    Some(Wait::Mbarrier { cta, address, parity }) => {
+                        if !barriers.contains(&(*cta, *address)) {
+                            barriers.push((*cta, *address));
+                        }
+                        format!("waits for {}", self.describe_phase(*cta, *address, *parity))
+                    }
+                    Some(Wait::Barrier { id, .. }) => format!("waits for {}", self.missing_at(warp.cta, *id)),
+                    Some(Wait::Cluster { .. }) => format!("waits for {}", self.missing_at_cluster()),
+                    Some(Wait::Registers { wanted }) => {
+                        let pool = self.cluster.ctas[warp.cta].pool;
+                        format!("waits for {wanted} registers of the CTA's pool, which has {pool}")
+                    }
+                    Some(Wait::Lanes { .. }) => "waits for other lanes of the warp".to_owned(),
+                };
+                let site = self.grid.findings.site(split.pc);
+                history.push(format!("{} at {site} {what}", self.who(warp.id, None)));
+            }
+            for (pc, lanes) in warp.splits.parked() {
+                let site = self.grid.findings.site(pc);
+                history.push(format!(
+                    "{} lanes {lanes:#010x} wait at {site} for the others",
+                    self.who(warp.id, None)
+                ));
+            }
+        }
+        history.extend(barriers.into_iter().flat_map(|(cta, at)| self.history(cta, at)));
+        let (warp, pc) = first.unwrap_or_default();
+        let here = Party { pc, who: self.who(warp, None) };
+        let detail = Detail { history, ..Detail::from("nothing can run any more, and no copy is pending") };
+        self.grid.findings.add(Code::E24, here, None, detail);
+    }
+}
