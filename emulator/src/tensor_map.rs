@@ -411,5 +411,4 @@ fn range(
 }
 
 #[cfg(test)]
-#[path = "tensor_map_tests.rs"]
 mod tests;

@@ -188,3 +188,6 @@ pub fn f16_bits(value: f32) -> u16 {
 pub fn bf16_bits(value: f32) -> u16 {
     if value.is_nan() { 0x7FFF } else { bf16::from_f32(value).to_bits() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -253,5 +253,4 @@ impl OperandLayout {
 }
 
 #[cfg(test)]
-#[path = "descriptor_tests.rs"]
 mod tests;

@@ -193,3 +193,6 @@ pub(super) fn shifted(mantissa: u128, shift: u32, negative: bool, round: Round) 
     };
     kept + u128::from(up)
 }
+
+#[cfg(test)]
+mod tests;
