@@ -3,6 +3,7 @@
 //! Nothing here knows what an instruction means. The grammar is that of the ISA as far as kernels need it; what it
 //! leaves out (functions, global variables, vector registers) is refused by name.
 
+mod declarations;
 mod error;
 mod lexer;
 mod parser;

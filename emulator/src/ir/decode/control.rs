@@ -47,8 +47,7 @@ pub(super) const OPCODES: &[(&str, Decoder)] = &[
         let increase = line.need(&[("inc", true), ("dec", false)])?;
         line.must("sync.aligned")?;
         line.ty(&[U32])?;
-        let legal: Vec<_> = (24..=256).step_by(8).map(|n| (i64::from(n), n)).collect();
-        Ok(Op::SetMaxRegisters { increase, registers: line.constant_of(&legal)? })
+        Ok(Op::SetMaxRegisters { increase, registers: line.multiple(8, 24, 256)? })
     }),
     ("griddepcontrol", |line| {
         Ok(Op::GridDependency { wait: line.need(&[("wait", true), ("launch_dependents", false)])? })

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::line::Result;
 use super::names::{Name, Names};
+use super::operands::wrong_operand;
 use crate::ir::{Guard, Instruction, Kernel, Op, Param, Position, Reg, SharedSymbol};
 use crate::ptx::{
     At, DirectiveValues, File, Function, Item, OperandKind, ParseError, ParseErrorKind, Statement, ValueKind,
@@ -248,9 +249,9 @@ impl<'a> Body<'a> {
         let label = match operand.kind {
             OperandKind::Value(value) => match value.kind {
                 ValueKind::Name(text, None) => Word { text, at: value.at },
-                _ => return super::line::wrong_operand(operand, "a label"),
+                _ => return wrong_operand(operand, "a label"),
             },
-            _ => return super::line::wrong_operand(operand, "a label"),
+            _ => return wrong_operand(operand, "a label"),
         };
         line.finish()?;
         self.jumps.push((index, self.scope(), label));

@@ -1,7 +1,8 @@
 //! `ld`, `st`, `atom`, `red` and prefetches.
 
 use super::Decoder;
-use super::line::{Line, Result, is_sink, register_type};
+use super::line::{Line, Result};
+use super::operands::{is_sink, register_type, wrong_operand};
 use super::types::fits;
 use crate::ir::Type::{self, *};
 use crate::ir::{AtomicOp, Op, Operand, Order, Reg, Scope, Space};
@@ -123,7 +124,7 @@ fn vector<'s, 'a>(line: &mut Line<'s, 'a>, count: usize) -> Result<&'s [Value<'a
     if values.len() == count {
         return Ok(values);
     }
-    super::line::wrong_operand(operand, &format!("{count} registers"))
+    wrong_operand(operand, &format!("{count} registers"))
 }
 
 /// A register that memory is loaded to or stored from: integers may be in wider ones.

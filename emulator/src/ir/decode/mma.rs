@@ -1,7 +1,8 @@
 //! `wgmma`
 
 use super::Decoder;
-use super::line::{Line, Result, wrong_operand};
+use super::line::{Line, Result};
+use super::operands::wrong_operand;
 use crate::ir::Type::{self, *};
 use crate::ir::{Mma, MmaA, MmaAccumulator, MmaType, Op, Reg};
 use crate::ptx::OperandKind;
@@ -60,7 +61,7 @@ fn mma(line: &mut Line) -> Result<Op> {
         MmaAccumulator::F16 => matches!(family(a_type), 0 | 3),
         MmaAccumulator::S32 => integers,
     };
-    let columns = !integers || n <= 24 || n % 16 == 0;
+    let columns = !integers || n <= 24 || n.is_multiple_of(16);
     for (wrong, mark) in [
         (!accumulates || saturate && !integers, before_a),
         (family(a_type) != family(b_type), before_b),
@@ -127,6 +128,6 @@ const A_REGISTERS: &str = "four registers of A in braces";
 /// N and K of `m64nNkK`.
 fn shape(text: &str) -> Option<(u32, u32)> {
     let (n, k) = text.strip_prefix("m64n")?.split_once('k')?;
-    let (n, k) = (n.parse().ok()?, k.parse().ok()?);
-    (n % 8 == 0 && (8..=256).contains(&n)).then_some((n, k))
+    let (n, k): (u32, u32) = (n.parse().ok()?, k.parse().ok()?);
+    (n.is_multiple_of(8) && (8..=256).contains(&n)).then_some((n, k))
 }

@@ -16,6 +16,7 @@ mod memory;
 mod mma;
 mod moves;
 mod names;
+mod operands;
 mod special;
 mod types;
 mod warp;

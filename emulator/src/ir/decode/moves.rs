@@ -1,6 +1,7 @@
 //! `mov`: copies, special registers, addresses of symbols, and registers put together or taken apart.
 
-use super::line::{Line, Result, is_sink};
+use super::line::{Line, Result};
+use super::operands::{is_sink, wrong_operand};
 use super::{Decoder, alu};
 use crate::ir::Type::{self, *};
 use crate::ir::{AluOp, Float, Op, Operand};
@@ -55,7 +56,7 @@ fn part(ty: Type, parts: usize, found: String, at: crate::ptx::At) -> Result<Typ
 fn unpack(line: &mut Line, ty: Type) -> Result<Op> {
     let operand = line.operand()?;
     let OperandKind::Vector(values) = &operand.kind else {
-        return super::line::wrong_operand(operand, "registers in braces");
+        return wrong_operand(operand, "registers in braces");
     };
     let part = part(ty, values.len(), operand.describe(), operand.at)?;
     let register =

@@ -2,8 +2,11 @@
 
 use crate::ir::{Special, Type};
 
+/// The special register of an axis.
+type OfAxis = fn(u8) -> Special;
+
 /// Special registers with components `.x`, `.y` and `.z`.
-const VECTORS: &[(&str, fn(u8) -> Special)] = &[
+const VECTORS: &[(&str, OfAxis)] = &[
     ("%tid", Special::Tid),
     ("%ntid", Special::Ntid),
     ("%ctaid", Special::Ctaid),

@@ -1,0 +1,132 @@
+//! Whatever the text, parsing ends with a module or with an error that points into the text.
+
+use flashcore_emulator::ir::{Cfg, Module};
+use proptest::prelude::*;
+
+const PIPELINE: &str = include_str!("ptx/pipeline.ptx");
+const GRAMMAR: &str = include_str!("ptx/grammar.ptx");
+
+/// Parses; what parses has branches inside of its code.
+fn check(text: &str) -> Result<(), TestCaseError> {
+    match Module::parse(text) {
+        Ok(module) => {
+            for kernel in &module.kernels {
+                let cfg = Cfg::of(kernel);
+                prop_assert_eq!(
+                    cfg.blocks().last().map(|block| block.code.end as usize),
+                    Some(kernel.code.len())
+                );
+            }
+        }
+        Err(error) => {
+            let line = text.split('\n').nth(error.line as usize - 1);
+            let length = line.map(|line| line.chars().count() as u32);
+            prop_assert!(length.is_some_and(|length| (1..=length + 1).contains(&error.column)), "{error}");
+            prop_assert!(!error.what.to_string().is_empty());
+        }
+    }
+    Ok(())
+}
+
+/// Words and punctuation of a text; joined with blanks they mean the same.
+fn tokens(text: &str) -> Vec<String> {
+    let text =
+        text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+    let mut tokens = vec![String::new()];
+    for c in text.chars() {
+        let joins = c.is_alphanumeric() || "._$%:".contains(c);
+        if c.is_whitespace() || !joins {
+            tokens.push(if c.is_whitespace() { String::new() } else { c.to_string() });
+            tokens.push(String::new());
+        } else if let Some(last) = tokens.last_mut() {
+            last.push(c);
+        }
+    }
+    tokens.retain(|token| !token.is_empty());
+    tokens
+}
+
+#[derive(Clone, Debug)]
+enum Mutation {
+    Delete(prop::sample::Index),
+    Duplicate(prop::sample::Index),
+    Swap(prop::sample::Index, prop::sample::Index),
+    Replace(prop::sample::Index, prop::sample::Index),
+}
+
+fn mutation() -> impl Strategy<Value = Mutation> {
+    use Mutation::*;
+    let index = any::<prop::sample::Index>;
+    prop_oneof![
+        index().prop_map(Delete),
+        index().prop_map(Duplicate),
+        (index(), index()).prop_map(|(a, b)| Swap(a, b)),
+        (index(), index()).prop_map(|(a, b)| Replace(a, b)),
+    ]
+}
+
+fn mutated(mut parts: Vec<String>, mutations: &[Mutation]) -> Vec<String> {
+    for mutation in mutations {
+        if parts.len() < 2 {
+            break;
+        }
+        let length = parts.len();
+        let at = |index: &prop::sample::Index| index.index(length);
+        match mutation {
+            Mutation::Delete(a) => drop(parts.remove(at(a))),
+            Mutation::Duplicate(a) => parts.insert(at(a), parts[at(a)].clone()),
+            Mutation::Swap(a, b) => parts.swap(at(a), at(b)),
+            Mutation::Replace(a, b) => parts[at(a)] = parts[at(b)].clone(),
+        }
+    }
+    parts
+}
+
+#[test]
+fn the_texts_to_mutate_parse_as_they_are_and_as_tokens() {
+    for text in [PIPELINE, GRAMMAR] {
+        Module::parse(text).unwrap_or_else(|error| panic!("{error}"));
+        Module::parse(&tokens(text).join(" ")).unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn random_characters(text in "\\PC{0,200}") {
+        check(&text)?;
+    }
+
+    #[test]
+    fn random_bytes(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        check(&String::from_utf8_lossy(&bytes))?;
+    }
+
+    #[test]
+    fn token_soup(picks in prop::collection::vec(any::<prop::sample::Index>(), 0..60)) {
+        let words = tokens(&format!("{PIPELINE}{GRAMMAR}"));
+        let soup: Vec<_> = picks.iter().map(|pick| words[pick.index(words.len())].as_str()).collect();
+        check(&soup.join(" "))?;
+        check(&format!(".version 8.0 .target sm_90a .entry k() {{ {} }}", soup.join(" ")))?;
+    }
+
+    #[test]
+    fn mutated_tokens(which in any::<bool>(), mutations in prop::collection::vec(mutation(), 1..4)) {
+        let text = if which { PIPELINE } else { GRAMMAR };
+        check(&mutated(tokens(text), &mutations).join(" "))?;
+    }
+
+    #[test]
+    fn mutated_lines(which in any::<bool>(), mutations in prop::collection::vec(mutation(), 1..6)) {
+        let text = if which { PIPELINE } else { GRAMMAR };
+        let lines = text.lines().map(str::to_owned).collect();
+        check(&mutated(lines, &mutations).join("\n"))?;
+    }
+
+    #[test]
+    fn cut_short(which in any::<bool>(), at in any::<prop::sample::Index>()) {
+        let text = if which { PIPELINE } else { GRAMMAR };
+        check(&text[..at.index(text.len())])?;
+    }
+}
