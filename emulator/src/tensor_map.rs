@@ -87,7 +87,7 @@ pub enum OobFill {
     /// Zeros.
     #[default]
     Zero,
-    /// NaN: all bits but the sign. Hardware may use another payload.
+    /// NaN.
     Nan,
 }
 
@@ -308,13 +308,11 @@ impl TensorMap {
         self.swizzle.apply(address)
     }
 
-    /// What fills 16 bytes outside of the tensor.
+    /// What fills 16 bytes outside of the tensor. An H200 fills with the same 16 bits, whatever the type.
     pub fn fill(&self) -> [u8; 16] {
-        let bytes = self.element.bytes() as usize;
         match self.oob_fill {
             OobFill::Zero => [0; 16],
-            // The highest byte of a little-endian element is its last.
-            OobFill::Nan => std::array::from_fn(|i| if i % bytes == bytes - 1 { 0x7F } else { 0xFF }),
+            OobFill::Nan => std::array::from_fn(|i| if i % 2 == 0 { 0xF7 } else { 0x7F }),
         }
     }
 

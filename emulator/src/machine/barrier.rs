@@ -105,6 +105,7 @@ impl Engine<'_, '_> {
             // All lanes of a warp come together, so they know of each other what each knows.
             self.cluster.warps[w].release(mask)
         });
+        self.cluster.events += 1;
         let barrier = &mut self.cluster.ctas[cta].barriers[id as usize];
         if let Some(expected) = barrier.threads.filter(|&expected| expected != threads) {
             let message = format!(
@@ -197,6 +198,7 @@ impl Engine<'_, '_> {
             let view = self.cluster.warps[w].release(mask);
             self.cluster.barrier.gathered.join(&view);
         }
+        self.cluster.events += 1;
         self.cluster.barrier.arrived[w] |= mask;
         self.settle_cluster();
         Ok(())
@@ -286,6 +288,7 @@ impl Engine<'_, '_> {
             let cta = self.cluster.warps[w].cta;
             self.cluster.ctas[cta].end.join(&view);
         }
+        self.cluster.events += 1;
         let warp = &mut self.cluster.warps[w];
         warp.splits.exit(s, mask);
         if warp.splits.live == 0 {

@@ -342,6 +342,7 @@ impl Engine<'_, '_> {
     fn add_tx(&mut self, w: usize, pc: u32, (cta, at): (usize, u32), bytes: i64) -> Step {
         let warp = self.cluster.warps[w].id;
         let barrier = self.cluster.ctas[cta].mbarriers.get_mut(&at).expect("looked up before");
+        self.cluster.events += 1;
         barrier.tx += bytes;
         barrier.note(pc, warp, if bytes < 0 { What::Complete(-bytes) } else { What::Expect(bytes) });
         let tx = barrier.tx;
@@ -393,6 +394,7 @@ impl Engine<'_, '_> {
             let history = self.history(cta, at);
             return self.stop(w, pc, Code::E21, Detail { history, ..message.into() });
         }
+        self.cluster.events += 1;
         barrier.pending -= count;
         if drop {
             barrier.dropped += count;
@@ -500,7 +502,7 @@ impl Engine<'_, '_> {
         }
         if let Some(wait) = unready {
             self.grid.counters.blocked_waits += 1;
-            if suspends && ready.is_empty() && !self.gives_up() {
+            if suspends && ready.is_empty() && !self.gives_up(w, pc) {
                 return Ok(Flow::Wait(wait));
             }
         }

@@ -118,6 +118,10 @@ pub(crate) struct Cluster {
     pub(crate) copies: Vec<PendingCopy>,
     /// Products that only some warps of a warpgroup have issued: CTA, warpgroup, number.
     pub(crate) agreements: HashMap<(usize, u32, u32), Agreement>,
+    /// Arrivals at barriers so far, at the last time-out, and time-outs since then.
+    pub(crate) events: u64,
+    pub(crate) events_at_timeout: u64,
+    pub(crate) timeouts: u32,
     /// A view of somebody who knows nothing.
     pub(crate) nothing: View,
 }
@@ -257,6 +261,9 @@ impl<'a> Grid<'a> {
             barrier: ClusterBarrier::new(threads, &nothing),
             copies: Vec::new(),
             agreements: HashMap::new(),
+            events: 0,
+            events_at_timeout: 0,
+            timeouts: 0,
             nothing,
         }
     }

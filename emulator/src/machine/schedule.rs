@@ -16,6 +16,9 @@ const SLICE: u32 = 4096;
 /// Rounds of vain polls after which nothing will change any more.
 const VAIN_ROUNDS: u32 = 1000;
 
+/// Times that all waits may time out without anything happening between.
+const VAIN_TIMEOUTS: u32 = 8;
+
 /// How far a cluster got.
 pub(crate) struct Progress {
     /// Whether it executed anything.
@@ -47,7 +50,7 @@ impl Engine<'_, '_> {
                 if self.cluster.warps.iter().all(|warp| warp.splits.live == 0) {
                     return Ok(Progress { advanced, done: true });
                 }
-                if !self.perform_some()? {
+                if !self.perform_some()? && !self.time_out() {
                     return Ok(Progress { advanced, done: false });
                 }
                 advanced = true;
@@ -116,8 +119,35 @@ impl Engine<'_, '_> {
         Ok(if self.cluster.warps[w].can_run() { Slice::Spent } else { Slice::Blocked })
     }
 
+    /// Lets every wait for an mbarrier time out, and returns whether there was any. Not for ever: once nothing happens
+    /// between time-outs, they are loops that wait in vain.
+    fn time_out(&mut self) -> bool {
+        if self.cluster.events == self.cluster.events_at_timeout {
+            self.cluster.timeouts += 1;
+        } else {
+            self.cluster.timeouts = 0;
+        }
+        self.cluster.events_at_timeout = self.cluster.events;
+        if self.cluster.timeouts > VAIN_TIMEOUTS {
+            return false;
+        }
+        let mut any = false;
+        for split in self.cluster.warps.iter_mut().flat_map(|warp| &mut warp.splits.list) {
+            if matches!(split.wait, Some(Wait::Mbarrier { .. })) {
+                (split.wait, split.timed_out, any) = (None, true, true);
+            }
+        }
+        any
+    }
+
     /// Whether a wait returns before it is satisfied, as hardware may.
-    pub(crate) fn gives_up(&mut self) -> bool {
+    pub(crate) fn gives_up(&mut self, w: usize, pc: u32) -> bool {
+        let part =
+            self.cluster.warps[w].splits.list.iter_mut().find(|split| split.pc == pc && split.timed_out);
+        if let Some(part) = part {
+            part.timed_out = false;
+            return true;
+        }
         self.grid.options.completion == Completion::Random
             && self.grid.options.seed != 0
             && self.grid.rng.random_ratio(1, 8)

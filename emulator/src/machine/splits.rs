@@ -36,6 +36,8 @@ pub(crate) struct Split {
     pub(crate) pc: u32,
     pub(crate) mask: u32,
     pub(crate) wait: Option<Wait>,
+    /// Whether its wait took too long: it returns without success.
+    pub(crate) timed_out: bool,
     meeting: Option<usize>,
 }
 
@@ -52,7 +54,7 @@ impl Splits {
     /// All lanes of `live` at the first instruction.
     pub(crate) fn new(live: u32) -> Self {
         Splits {
-            list: vec![Split { pc: 0, mask: live, wait: None, meeting: None }],
+            list: vec![Split { pc: 0, mask: live, wait: None, timed_out: false, meeting: None }],
             meetings: Vec::new(),
             live,
         }
@@ -88,8 +90,9 @@ impl Splits {
                     }
                     None => parent,
                 };
-                self.list[split] = Split { pc: pc + 1, mask: mask & !part, wait: None, meeting };
-                self.list.push(Split { pc: target, mask: part, wait: None, meeting });
+                self.list[split] =
+                    Split { pc: pc + 1, mask: mask & !part, wait: None, timed_out: false, meeting };
+                self.list.push(Split { pc: target, mask: part, wait: None, timed_out: false, meeting });
             }
         }
     }
@@ -123,7 +126,7 @@ impl Splits {
         let Meeting { at, expected, parked, parent } = self.meetings[index];
         if parked != 0 && parked == expected {
             self.meetings[index].parked = 0;
-            self.list.push(Split { pc: at, mask: parked, wait: None, meeting: parent });
+            self.list.push(Split { pc: at, mask: parked, wait: None, timed_out: false, meeting: parent });
             while self
                 .meetings
                 .last()
