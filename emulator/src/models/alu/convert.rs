@@ -34,6 +34,7 @@ pub(super) fn evaluate(alu: &Alu, from: Type, src: &[Lanes; 4]) -> Option<Lanes>
     let round = Round::of(alu.float.rounding)?;
     let plain = alu.float == Float { rounding: Rounding::Rn, ..Float::default() };
     let single = |bits: u64| f32::from_bits(bits as u32);
+    let narrow = !matches!(alu.dst, Reg::Wide(_));
     Some(match (kind(from)?, kind(alu.ty)?) {
         // What scores become on their way into the second product, and accumulators on their way out.
         (Scalar(Format::F32), Pair(Format::F16)) if plain => binary(src, |high, low| {
@@ -42,6 +43,19 @@ pub(super) fn evaluate(alu: &Alu, from: Type, src: &[Lanes; 4]) -> Option<Lanes>
         (Scalar(Format::F32), Pair(Format::BF16)) if plain => binary(src, |high, low| {
             (u32::from(bf16_bits(single(high))) << 16 | u32::from(bf16_bits(single(low)))).into()
         }),
+        // Indices on their way to addresses, and 16-bit values on theirs to f32.
+        (Integer { bits: 32, signed: false }, Integer { bits: 64, .. }) => unary(src, |a| low(a, 32)),
+        (Integer { bits: 64, .. }, Integer { bits: 32, .. }) if !alu.float.saturate && narrow => {
+            unary(src, |a| low(a, 32))
+        }
+        (Scalar(from @ (Format::F16 | Format::BF16)), Scalar(Format::F32))
+            if alu.float == Float::default() =>
+        {
+            unary(src, |a| {
+                let value = from.to_f64(a) as f32;
+                if value.is_nan() { 0x7FFF_FFFF } else { value.to_bits().into() }
+            })
+        }
         (Integer { bits: from, signed: sign }, Integer { bits, signed }) => {
             let (least, most) = if alu.float.saturate { range(bits, signed) } else { (i128::MIN, i128::MAX) };
             unary(src, |a| register(alu, value(a, from, sign).clamp(least, most), bits, signed))

@@ -2,7 +2,7 @@
 
 use std::array;
 
-use super::{Lanes, unary};
+use super::{Lanes, binary, low, unary};
 use crate::ir::{Alu, AluOp, Type};
 use crate::models::convert::{Format, Round};
 use crate::models::number::Number;
@@ -21,6 +21,7 @@ pub(super) const fn format(ty: Type) -> Option<Format> {
 pub(super) fn evaluate(alu: &Alu, src: &[Lanes; 4]) -> Option<Lanes> {
     let format = format(alu.ty)?;
     let round = Round::of(alu.float.rounding)?;
+    let src = &src.map(|lanes| lanes.map(|bits| low(bits, format.bits())));
     let one = Number::integer(1);
     let apply = |f: &dyn Fn([Number; 3]) -> Number| {
         array::from_fn(|lane| {
@@ -51,7 +52,7 @@ pub(super) fn evaluate(alu: &Alu, src: &[Lanes; 4]) -> Option<Lanes> {
         AluOp::Neg => unary(src, |a| flushed(a) ^ (magnitude + 1)),
         AluOp::Abs => unary(src, |a| flushed(a) & magnitude),
         AluOp::Copysign if matches!(alu.ty, Type::F32 | Type::F64) => {
-            super::binary(src, |a, b| a & (magnitude + 1) | b & magnitude)
+            binary(src, |a, b| a & (magnitude + 1) | b & magnitude)
         }
         AluOp::IsFinite if matches!(alu.ty, Type::F32 | Type::F64) => {
             unary(src, |a| u64::from(a & magnitude <= format.largest()))

@@ -68,19 +68,25 @@ fn hopper(product: Product, a: &[u32], b: &[u32], c: u32) -> u32 {
         .map(|&(significand, bits, power)| {
             let shift = fraction - bits as i32 + power - most;
             let magnitude = significand.abs();
-            let cut = if shift >= 0 { magnitude << shift } else { magnitude.checked_shr(-shift as u32).unwrap_or(0) };
+            let cut = if shift >= 0 {
+                magnitude << shift
+            } else {
+                magnitude.checked_shr(-shift as u32).unwrap_or(0)
+            };
             cut * significand.signum()
         })
         .sum();
     if sum == 0 {
         return 0;
     }
-    let number = Number::Finite { negative: sum < 0, mantissa: sum.unsigned_abs(), exponent: most - fraction };
+    let number =
+        Number::Finite { negative: sum < 0, mantissa: sum.unsigned_abs(), exponent: most - fraction };
     let bits = if product.d == MmaAccumulator::F16 {
         Format::F16.encode(number, Round::NearestEven, false) as u32
     } else {
         let bits = Format::F32.encode(number, Round::Zero, false) as u32;
-        let overflows = bits & 0x7FFF_FFFF == 0x7F7F_FFFF && sum.unsigned_abs().ilog2() as i32 + most - fraction > 127;
+        let overflows =
+            bits & 0x7FFF_FFFF == 0x7F7F_FFFF && sum.unsigned_abs().ilog2() as i32 + most - fraction > 127;
         let bits = if overflows { bits & 0x8000_0000 | 0x7F80_0000 } else { bits };
         if fp8 { bits & !0x3FF } else { bits }
     };
@@ -98,14 +104,14 @@ fn bits(rng: &mut StdRng, (exponent_bits, fraction_bits, padding): (u32, u32, u3
     let exponent = match kind {
         0 => rng.random_range(0..=most),
         1 => rng.random_range(most / 2 - 1..=most / 2 + 1),
-        2 if rng.random_ratio(2, 3) => return rng.random_range(0..=1) << (exponent_bits + fraction_bits + padding),
+        2 if rng.random_ratio(2, 3) => {
+            return rng.random_range(0..=1) << (exponent_bits + fraction_bits + padding);
+        }
         2 => rng.random_range(0..=most),
         _ => rng.random_range(0..=1),
     };
-    let sign_and_fraction = rng.random_range(0..2 << fraction_bits);
-    let sign = sign_and_fraction >> fraction_bits;
-    let value = sign << exponent_bits | exponent;
-    ((value << fraction_bits) | sign_and_fraction % (1 << fraction_bits)) << padding
+    let (sign, fraction) = (rng.random_range(0..=1), rng.random_range(0..1 << fraction_bits));
+    (((sign << exponent_bits | exponent) << fraction_bits) | fraction) << padding
 }
 
 struct Case {
@@ -139,7 +145,9 @@ impl Case {
     }
 
     fn row(&self, matrix: &Matrix, row: usize) -> Vec<u32> {
-        (0..self.product.k()).map(|k| element(&matrix.rows[row], self.product.a.bytes() as usize, k)).collect()
+        (0..self.product.k())
+            .map(|k| element(&matrix.rows[row], self.product.a.bytes() as usize, k))
+            .collect()
     }
 
     fn run(&self, numerics: Numerics) -> Vec<u32> {
@@ -162,11 +170,16 @@ fn hopper_is_its_rule() {
     for round in 0..40 {
         for (a, b, d) in FLOATS {
             let [negate_a, negate_b, accumulate] = [rng.random(), rng.random(), rng.random_ratio(3, 4)];
-            let case = Case::random(&mut rng, Product { negate_a, negate_b, accumulate, ..product(a, b, d) }, 16);
+            let case =
+                Case::random(&mut rng, Product { negate_a, negate_b, accumulate, ..product(a, b, d) }, 16);
             let seen = case.run(Numerics::Hopper);
             case.elements(|at, a, b| {
                 let expected = hopper(case.product, &a, &b, case.c[at]);
-                assert_eq!(seen[at], expected, "{round}: {:?} {a:x?} {b:x?} {:x}: {:x} {expected:x}", case.product, case.c[at], seen[at]);
+                assert_eq!(
+                    seen[at], expected,
+                    "{round}: {:?} {a:x?} {b:x?} {:x}: {:x} {expected:x}",
+                    case.product, case.c[at], seen[at]
+                );
             });
         }
     }
@@ -253,15 +266,20 @@ fn integers_are_exact() {
         for saturate in [false, true] {
             let mut random = |rows| Matrix { rows: (0..rows).map(|_| rng.random()).collect() };
             let (a, b) = (random(M), random(32));
-            let c: Vec<u32> = (0..M * 32).map(|_| if rng.random() { rng.random() } else { 0x7FFF_F000 }).collect();
+            let c: Vec<u32> =
+                (0..M * 32).map(|_| if rng.random() { rng.random() } else { 0x7FFF_F000 }).collect();
             let mut d = c.clone();
             let product = Product { saturate, ..product(ta, tb, MmaAccumulator::S32) };
             multiply(product, &a, &b, &mut d, Numerics::Hopper).unwrap();
-            let value = |ty, byte: u8| if ty == MmaType::S8 { i64::from(byte.cast_signed()) } else { i64::from(byte) };
+            let value = |ty, byte: u8| {
+                if ty == MmaType::S8 { i64::from(byte.cast_signed()) } else { i64::from(byte) }
+            };
             for (at, (&seen, &c)) in d.iter().zip(&c).enumerate() {
                 let products = a.rows[at / 32].iter().zip(&b.rows[at % 32]);
-                let sum: i64 = products.map(|(&a, &b)| value(ta, a) * value(tb, b)).sum::<i64>() + i64::from(c.cast_signed());
-                let expected = if saturate { sum.clamp(i32::MIN.into(), i32::MAX.into()) as i32 } else { sum as i32 };
+                let sum: i64 = products.map(|(&a, &b)| value(ta, a) * value(tb, b)).sum::<i64>()
+                    + i64::from(c.cast_signed());
+                let expected =
+                    if saturate { sum.clamp(i32::MIN.into(), i32::MAX.into()) as i32 } else { sum as i32 };
                 assert_eq!(seen.cast_signed(), expected);
             }
         }
