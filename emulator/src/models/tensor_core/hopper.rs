@@ -21,8 +21,8 @@ const FRACTION: i32 = 25;
 const FP8_FRACTION: i32 = 13;
 /// Power of two of zero.
 const OF_ZERO: i16 = -126;
-/// Adding and taking it away again leaves no fraction bits to a positive number of up to 2^51.
-const WHOLE: f64 = (1u64 << 52) as f64;
+/// Sums that start with this are integers: an f64 of this size has no fraction bits left.
+const WHOLE: f64 = 1.5 * (1u64 << 52) as f64;
 
 /// Values with their powers of two.
 struct Operand {
@@ -66,7 +66,7 @@ pub(super) fn multiply(product: Product, a: &Matrix, b: &Matrix, d: &mut [u32]) 
         row.align(powers, &b.powers, output.fraction);
         row.sum(values, &b.values);
         for (d, (&sum, &scale)) in d.iter_mut().zip(row.sums.iter().zip(&row.scales)) {
-            *d = output.round(sum, scale);
+            *d = output.round(sum - WHOLE, scale);
         }
         if !(finite && a.finite && b.finite) {
             row.infinities(values, &b.values, d, output.accumulator);
@@ -124,7 +124,7 @@ struct Row {
     powers: Vec<i16>,
     /// What makes integers of terms, but for what is cut.
     scales: Vec<f64>,
-    /// Sums of scaled and cut terms.
+    /// Sums of scaled and cut terms, and [`WHOLE`].
     sums: Vec<f64>,
 }
 
@@ -159,7 +159,7 @@ impl Row {
     fn sum(&mut self, a: &[f64], b: &[f64]) {
         let n = self.sums.len();
         for ((sum, &value), &scale) in self.sums.iter_mut().zip(&self.accumulators).zip(&self.scales) {
-            *sum = cut(value * scale);
+            *sum = WHOLE + cut(value * scale);
         }
         for (&a, column) in a.iter().zip(b.chunks_exact(n)) {
             for ((sum, &b), &scale) in self.sums.iter_mut().zip(column).zip(&self.scales) {
@@ -183,10 +183,10 @@ impl Row {
     }
 }
 
-/// The whole part of a number below 2^51, towards zero.
+/// What, added to [`WHOLE`] and integers, counts as the whole part of `value`, towards zero: nearly a half less, of
+/// which the addition then takes the nearest integer. Right for significands of up to 24 bits, which terms have: their
+/// fractions are at most 1 - 2^-24.
 fn cut(value: f64) -> f64 {
-    let magnitude = value.abs();
-    let nearest = (magnitude + WHOLE) - WHOLE;
-    let whole = nearest - if nearest > magnitude { 1.0 } else { 0.0 };
-    whole.copysign(value)
+    const NEARLY_HALF: f64 = 0.5 - 1.0 / (1u64 << 26) as f64;
+    value - NEARLY_HALF.copysign(value)
 }
