@@ -3,6 +3,7 @@
 pub mod ir;
 pub mod lint;
 pub mod models;
+pub mod mutate;
 pub mod ptx;
 
 mod device;
