@@ -142,16 +142,17 @@ impl Row {
         self.accumulators.iter().all(|value| value.is_finite())
     }
 
-    /// Finds the largest power of each column.
+    /// Finds the largest power of each column. Nothing overflows; checks would keep vectors out.
     fn align(&mut self, a: &[i16], b: &[i16], fraction: i32) {
         let n = self.powers.len();
         for (&a, column) in a.iter().zip(b.chunks_exact(n)) {
             for (power, &b) in self.powers.iter_mut().zip(column) {
-                *power = (*power).max(a + b);
+                *power = (*power).max(a.wrapping_add(b));
             }
         }
         for (scale, &power) in self.scales.iter_mut().zip(&self.powers) {
-            *scale = f64::from_bits(((1023 + fraction - i32::from(power)) as u64) << 52);
+            let exponent = (1023 + fraction).wrapping_sub(power.into());
+            *scale = f64::from_bits(u64::from(exponent.cast_unsigned()) << 52);
         }
     }
 
