@@ -14,7 +14,7 @@ use crate::cases::Case;
 use crate::device;
 
 /// Floating-point operations of a test that the emulator takes: about a second's worth.
-const EMULATED_FLOPS: f64 = 0.2e9;
+const EMULATED_FLOPS: f64 = 0.3e9;
 
 /// Something that tests run on, or why there is none.
 #[derive(Clone)]

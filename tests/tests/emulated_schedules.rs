@@ -30,13 +30,16 @@ fn case(variant: &Variant) -> Case {
     }
 }
 
-/// What `variant` makes of its case.
-fn run(variant: &Variant, options: &EmulatorOptions) -> flashcore::Result<(Plan, Outputs)> {
+/// What `variant` makes of its case, if not even a warning is found.
+fn run(variant: &Variant, options: &EmulatorOptions) -> Result<(Plan, Outputs), Failure> {
     let (gpu, case) = (Device::emulated_with(options), case(variant));
     let tensors = OnDevice::new(&gpu, &case, &case.inputs(variant.dtype, 1))?;
     let plans = tensors.plans()?;
     let plan = plans.into_iter().find(|plan| plan.variant == *variant).expect("the case is the variant's");
     tensors.run_plan(&plan, &gpu.stream()?)?;
+    for kernel in gpu.emulator().expect("it is emulated").take_reports() {
+        assert!(kernel.report.findings.is_empty(), "{options:?}: {}", kernel.report);
+    }
     Ok((plan, tensors.outputs()?))
 }
 

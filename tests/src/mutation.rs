@@ -1,0 +1,201 @@
+//! Mutants of the library's kernels on the emulator: does it see every mistake of synchronisation?
+
+use flashcore::driver::{Code, Completion, EmulatorOptions};
+use flashcore::kernels::{self, Tile, Variant};
+use flashcore::{Device, Error};
+use flashcore_emulator::ir::Module;
+use flashcore_emulator::mutate::{Mutant, mutants};
+use serde::{Deserialize, Serialize};
+
+use crate::cases::Case;
+use crate::device::{OnDevice, Outputs};
+
+/// Schedules that a mutant runs under until it is noticed: seed and completion.
+const SCHEDULES: [(u64, Completion); 4] =
+    [(0, Completion::Lazy), (0, Completion::Eager), (1, Completion::Random), (2, Completion::Lazy)];
+
+/// What became of a mutant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fate {
+    /// The emulator reported it: codes of the findings, in order.
+    Reported(Vec<Code>),
+    /// Nothing was reported, but the result was another one.
+    WrongResult,
+    /// Nothing was noticed.
+    Survived,
+}
+
+/// A mutant and its fate.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outcome {
+    /// The kernel.
+    pub kernel: &'static str,
+    /// The mutant, such as `wgmma.fence 2: left out`.
+    pub mutant: String,
+    /// Kind of the instruction.
+    pub kind: &'static str,
+    /// The mistake.
+    pub change: &'static str,
+    /// Line of the kernel's PTX.
+    pub line: u32,
+    /// What became of it.
+    pub fate: Fate,
+}
+
+/// Why a mutant may survive.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Explanation {
+    /// Kernels, `*` standing for anything.
+    pub kernels: String,
+    /// Mutants, `*` standing for anything.
+    pub mutants: String,
+    /// The reason.
+    pub why: String,
+}
+
+/// The survivors that are known, with the reason of each.
+///
+/// # Panics
+/// If the file is malformed.
+pub fn explanations() -> Vec<Explanation> {
+    serde_json::from_str(include_str!("../survivors.json")).expect("survivors.json is a list of explanations")
+}
+
+impl Explanation {
+    /// Whether it is about this survivor.
+    pub fn covers(&self, outcome: &Outcome) -> bool {
+        fits(&self.kernels, outcome.kernel) && fits(&self.mutants, &outcome.mutant)
+    }
+}
+
+/// Whether `text` fits `pattern`, in which `*` stands for anything.
+fn fits(pattern: &str, text: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == text,
+        Some((start, rest)) => text
+            .strip_prefix(start)
+            .is_some_and(|text| text.char_indices().map(|(at, _)| at).chain([text.len()]).any(|at| fits(rest, &text[at..]))),
+    }
+}
+
+/// A kernel with a case that its mutants are to be noticed on.
+#[derive(Debug)]
+pub struct Subject {
+    variant: &'static Variant,
+    module: Module,
+    case: Case,
+    expected: Outputs,
+    instruction_limit: u64,
+}
+
+impl Subject {
+    /// Runs the kernel as it is.
+    ///
+    /// # Errors
+    /// What the library refuses, or what is wrong with the kernel itself.
+    pub fn new(variant: &'static Variant) -> Result<Self, Error> {
+        let module = Module::parse(kernels::image(variant.symbol)?.ptx)
+            .map_err(|error| Error::KernelRefused { symbol: variant.symbol, reason: error.to_string() })?;
+        let mut subject = Subject {
+            variant,
+            module,
+            case: case(variant),
+            expected: Outputs { out: crate::values::HostTensor::empty(variant.dtype), lse: Vec::new() },
+            instruction_limit: u64::MAX,
+        };
+        let device = subject.device(SCHEDULES[0]);
+        subject.expected = subject.run(&device)?;
+        let reports = device.emulator().map(|emulator| emulator.take_reports()).unwrap_or_default();
+        let instructions: u64 = reports.iter().map(|kernel| kernel.report.counters.warp_instructions).sum();
+        subject.instruction_limit = 4 * instructions;
+        Ok(subject)
+    }
+
+    /// All mutants.
+    pub fn mutants(&self) -> Vec<Mutant> {
+        self.module.kernel(self.variant.symbol).map(mutants).unwrap_or_default()
+    }
+
+    /// Runs a mutant under one schedule after another until it is noticed.
+    ///
+    /// # Errors
+    /// What the library refuses.
+    pub fn fate(&self, mutant: &Mutant) -> Result<Outcome, Error> {
+        let module = mutant.apply(&self.module, self.variant.symbol);
+        let mut fate = Fate::Survived;
+        for schedule in SCHEDULES {
+            let device = self.device(schedule);
+            let emulator = device.emulator().expect("it is emulated");
+            emulator.substitute(module.clone());
+            let outputs = match self.run(&device) {
+                Ok(outputs) => Some(outputs),
+                Err(Error::Hazards { .. }) => None,
+                Err(error) => return Err(error),
+            };
+            let findings = emulator.take_reports().into_iter().flat_map(|kernel| kernel.report.findings);
+            let mut codes: Vec<_> = findings.map(|finding| finding.code).collect();
+            codes.dedup();
+            if !codes.is_empty() {
+                fate = Fate::Reported(codes);
+                break;
+            }
+            if outputs.is_some_and(|outputs| outputs.bits() != self.expected.bits()) {
+                fate = Fate::WrongResult;
+            }
+        }
+        Ok(Outcome {
+            kernel: self.variant.symbol,
+            mutant: mutant.name.clone(),
+            kind: mutant.kind,
+            change: mutant.change,
+            line: mutant.at.line,
+            fate,
+        })
+    }
+
+    fn device(&self, (seed, completion): (u64, Completion)) -> Device {
+        Device::emulated_with(&EmulatorOptions {
+            sm_count: self.variant.tile.cluster,
+            seed,
+            completion,
+            instruction_limit: self.instruction_limit,
+            ..EmulatorOptions::default()
+        })
+    }
+
+    fn run(&self, device: &Device) -> Result<Outputs, Error> {
+        let tensors = OnDevice::new(device, &self.case, &self.case.inputs(self.variant.dtype, 1))?;
+        let plans = tensors.plans()?;
+        let plan = plans.iter().find(|plan| plan.variant == *self.variant).expect("the case is the variant's");
+        tensors.run_plan(plan, &device.stream()?)?;
+        tensors.outputs()
+    }
+}
+
+/// Several work tiles for each CTA, and more key tiles than stages, so that every barrier goes through several phases.
+fn case(variant: &Variant) -> Case {
+    let Tile { block_m, block_n, cluster, .. } = variant.tile;
+    Case {
+        batch: 1,
+        seqlen_q: (2 * cluster * block_m) as usize - 8,
+        seqlen_kv: 3 * block_n as usize + 24,
+        heads_q: 2,
+        heads_kv: 1,
+        head_dim: variant.head_dim as usize,
+        causal: variant.causal,
+        ..Case::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stars_stand_for_anything() {
+        assert!(fits("a*c*", "abbcd") && fits("*", "") && fits("ab", "ab") && fits("*b", "abb"));
+        assert!(!fits("a*c", "abcd") && !fits("ab", "abc"));
+    }
+}
