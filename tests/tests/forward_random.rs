@@ -20,7 +20,7 @@ struct Effort {
 }
 
 const ON_GPU: Effort = Effort { longest: 1500, heads: 4, problems: 400 };
-const EMULATED: Effort = Effort { longest: 200, heads: 2, problems: 24 };
+const EMULATED: Effort = Effort { longest: 200, heads: 2, problems: 100 };
 
 /// Short lengths often, long ones now and then.
 fn length(longest: usize) -> impl Strategy<Value = usize> {

@@ -210,12 +210,13 @@ fn main() -> ExitCode {
                     causal,
                     ..Case::default()
                 };
-                let cases = [long, Case { seqlen_q: 150, seqlen_kv: 260, ..long }];
+                let short = Case { seqlen_q: 150, seqlen_kv: 260, ..long };
+                let cases = [long, short, Case { heads_q: 1, ..short }];
                 let mut test = |name: &str, change: fn(&mut [Values; 3])| {
                     let run = move |gpu: &Device, case: &Case| check(gpu, case, dtype, change);
                     suite.case(name, &cases, dtype, 1, run);
                 };
-                test("nan_in_q_", |[q, _, _]| *last(q.row_mut(0, 77, 1)) = f32::NAN);
+                test("nan_in_q_", |[q, _, _]| *last(q.row_mut(0, 77, q.shape.heads - 1)) = f32::NAN);
                 test("nan_in_k_", |[_, k, _]| k.row_mut(0, 250, 0)[0] = f32::NAN);
                 test("infinity_in_k_", |[_, k, _]| k.row_mut(0, 33, 0)[5] = f32::INFINITY);
                 test("infinity_in_q_", |[q, _, _]| q.row_mut(0, 140, 0)[5] = f32::NEG_INFINITY);
@@ -245,7 +246,7 @@ fn main() -> ExitCode {
                     one_key_copies_v(gpu, case, dtype)
                 });
                 let exponents = exponents(head_dim, causal);
-                let fewer_keys = Case { seqlen_kv: 1024, ..exponents };
+                let fewer_keys = Case { seqlen_kv: 800, ..exponents };
                 let exponents = [exponents, fewer_keys];
                 suite.case("exponents_of_thousands_", &exponents, dtype, 1, move |gpu, case| {
                     exponents_of_thousands(gpu, case, dtype)
