@@ -13,8 +13,8 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use crate::cases::Case;
 use crate::device;
 
-/// Floating-point operations of a test that the emulator takes: about a second's worth.
-const EMULATED_FLOPS: f64 = 0.3e9;
+/// Floating-point operations of a test that the emulator takes: half a second's worth.
+const EMULATED_FLOPS: f64 = 0.45e9;
 
 /// Something that tests run on, or why there is none.
 #[derive(Clone)]

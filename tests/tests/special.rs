@@ -246,7 +246,7 @@ fn main() -> ExitCode {
                     one_key_copies_v(gpu, case, dtype)
                 });
                 let exponents = exponents(head_dim, causal);
-                let fewer_keys = Case { seqlen_kv: 800, ..exponents };
+                let fewer_keys = Case { seqlen_kv: 700, ..exponents };
                 let exponents = [exponents, fewer_keys];
                 suite.case("exponents_of_thousands_", &exponents, dtype, 1, move |gpu, case| {
                     exponents_of_thousands(gpu, case, dtype)
