@@ -165,24 +165,21 @@ fn mbarrier(
             ("mbarrier.init", vec![left_out(), ("one arrival more", more)])
         }
         Mbarrier::Arrive { state, count, expect_tx, drop, no_complete, order, scope } => {
-            let arrive = |count, expect_tx, order| {
+            let arrive = |count, expect_tx| {
                 with(Mbarrier::Arrive { state, count, expect_tx, drop, no_complete, order, scope })
             };
             let mut changes = vec![left_out(), one("at the next barrier", next)];
-            if order != Order::Relaxed {
-                changes.push(one("relaxed", arrive(count, expect_tx, Order::Relaxed)));
-            }
             match expect_tx {
                 Some(bytes) => {
                     for (change, difference) in [("16 bytes less", -16), ("16 bytes more", 16)] {
                         let (step, bytes) = plus(&bytes, difference, spare);
-                        changes.push((change, vec![step, arrive(count, Some(bytes), order)]));
+                        changes.push((change, vec![step, arrive(count, Some(bytes))]));
                     }
                     ("mbarrier.arrive.expect_tx", changes)
                 }
                 None => {
                     let (step, more) = plus(&count, 1, spare);
-                    changes.push(("one arrival more", vec![step, arrive(more, None, order)]));
+                    changes.push(("one arrival more", vec![step, arrive(more, None)]));
                     ("mbarrier.arrive", changes)
                 }
             }

@@ -5,6 +5,7 @@ mod check;
 mod determinism;
 mod emulated;
 mod metrics;
+mod mutate;
 mod peers;
 mod plot;
 mod power;
@@ -42,6 +43,8 @@ enum Verb {
     Power(power::Options),
     /// Launch one shape, and nothing else: for profilers
     One(timing::OneOptions),
+    /// Make one mistake of synchronisation after another in every kernel: the emulator must see each
+    Mutate(mutate::Options),
     /// Write report.md and the plots again, from DIR/metrics.json
     Report {
         /// Folder with metrics.json
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
         Verb::Determinism(options) => determinism::run(device(), options),
         Verb::Power(options) => power::run(device(), options),
         Verb::One(options) => timing::one(device(), options),
+        Verb::Mutate(options) => mutate::run(options),
         Verb::Report { dir } => report::rewrite(dir),
     };
     match done {

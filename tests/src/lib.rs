@@ -5,12 +5,14 @@
 //! - [`values`]: tensors on the host, as they lie in memory; [`inputs`]: what stands in them;
 //! - [`cases`]: the shapes that the tests visit; [`grid`]: the shapes that are timed;
 //! - [`probes`]: the micro-kernels, one for each Hopper primitive;
+//! - [`mutation`]: kernels with one mistake, which the emulator must notice;
 //! - [`device`]: one case, run on one device; [`suite`]: tests that say why they were skipped.
 pub mod cases;
 pub mod compare;
 pub mod device;
 pub mod grid;
 pub mod inputs;
+pub mod mutation;
 pub mod oracle;
 pub mod probes;
 pub mod suite;

@@ -74,9 +74,9 @@ impl Explanation {
 fn fits(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,
-        Some((start, rest)) => text
-            .strip_prefix(start)
-            .is_some_and(|text| text.char_indices().map(|(at, _)| at).chain([text.len()]).any(|at| fits(rest, &text[at..]))),
+        Some((start, rest)) => text.strip_prefix(start).is_some_and(|text| {
+            text.char_indices().map(|(at, _)| at).chain([text.len()]).any(|at| fits(rest, &text[at..]))
+        }),
     }
 }
 
@@ -85,6 +85,12 @@ fn fits(pattern: &str, text: &str) -> bool {
 pub struct Subject {
     variant: &'static Variant,
     module: Module,
+    trials: Vec<Trial>,
+}
+
+/// A case, what the kernel makes of it, and how long that takes.
+#[derive(Debug)]
+struct Trial {
     case: Case,
     expected: Outputs,
     instruction_limit: u64,
@@ -98,19 +104,15 @@ impl Subject {
     pub fn new(variant: &'static Variant) -> Result<Self, Error> {
         let module = Module::parse(kernels::image(variant.symbol)?.ptx)
             .map_err(|error| Error::KernelRefused { symbol: variant.symbol, reason: error.to_string() })?;
-        let mut subject = Subject {
-            variant,
-            module,
-            case: case(variant),
-            expected: Outputs { out: crate::values::HostTensor::empty(variant.dtype), lse: Vec::new() },
-            instruction_limit: u64::MAX,
-        };
-        let device = subject.device(SCHEDULES[0]);
-        subject.expected = subject.run(&device)?;
-        let reports = device.emulator().map(|emulator| emulator.take_reports()).unwrap_or_default();
-        let instructions: u64 = reports.iter().map(|kernel| kernel.report.counters.warp_instructions).sum();
-        subject.instruction_limit = 4 * instructions;
-        Ok(subject)
+        let trials = cases(variant).into_iter().map(|case| {
+            let device = device(variant, SCHEDULES[0], u64::MAX);
+            let expected = run(variant, &case, &device)?;
+            let reports = device.emulator().map(|emulator| emulator.take_reports()).unwrap_or_default();
+            let instructions: u64 =
+                reports.iter().map(|kernel| kernel.report.counters.warp_instructions).sum();
+            Ok(Trial { case, expected, instruction_limit: 4 * instructions })
+        });
+        Ok(Subject { variant, module, trials: trials.collect::<Result<_, Error>>()? })
     }
 
     /// All mutants.
@@ -125,11 +127,13 @@ impl Subject {
     pub fn fate(&self, mutant: &Mutant) -> Result<Outcome, Error> {
         let module = mutant.apply(&self.module, self.variant.symbol);
         let mut fate = Fate::Survived;
-        for schedule in SCHEDULES {
-            let device = self.device(schedule);
+        let attempts =
+            SCHEDULES.iter().flat_map(|schedule| self.trials.iter().map(move |trial| (schedule, trial)));
+        for (schedule, trial) in attempts {
+            let device = device(self.variant, *schedule, trial.instruction_limit);
             let emulator = device.emulator().expect("it is emulated");
             emulator.substitute(module.clone());
-            let outputs = match self.run(&device) {
+            let outputs = match run(self.variant, &trial.case, &device) {
                 Ok(outputs) => Some(outputs),
                 Err(Error::Hazards { .. }) => None,
                 Err(error) => return Err(error),
@@ -141,7 +145,7 @@ impl Subject {
                 fate = Fate::Reported(codes);
                 break;
             }
-            if outputs.is_some_and(|outputs| outputs.bits() != self.expected.bits()) {
+            if outputs.is_some_and(|outputs| outputs.bits() != trial.expected.bits()) {
                 fate = Fate::WrongResult;
             }
         }
@@ -154,39 +158,44 @@ impl Subject {
             fate,
         })
     }
-
-    fn device(&self, (seed, completion): (u64, Completion)) -> Device {
-        Device::emulated_with(&EmulatorOptions {
-            sm_count: self.variant.tile.cluster,
-            seed,
-            completion,
-            instruction_limit: self.instruction_limit,
-            ..EmulatorOptions::default()
-        })
-    }
-
-    fn run(&self, device: &Device) -> Result<Outputs, Error> {
-        let tensors = OnDevice::new(device, &self.case, &self.case.inputs(self.variant.dtype, 1))?;
-        let plans = tensors.plans()?;
-        let plan = plans.iter().find(|plan| plan.variant == *self.variant).expect("the case is the variant's");
-        tensors.run_plan(plan, &device.stream()?)?;
-        tensors.outputs()
-    }
 }
 
-/// Several work tiles for each CTA, and more key tiles than stages, so that every barrier goes through several phases.
-fn case(variant: &Variant) -> Case {
+fn device(variant: &Variant, (seed, completion): (u64, Completion), instruction_limit: u64) -> Device {
+    let sm_count = variant.tile.cluster;
+    Device::emulated_with(&EmulatorOptions {
+        sm_count,
+        seed,
+        completion,
+        instruction_limit,
+        ..EmulatorOptions::default()
+    })
+}
+
+fn run(variant: &Variant, case: &Case, device: &Device) -> Result<Outputs, Error> {
+    let tensors = OnDevice::new(device, case, &case.inputs(variant.dtype, 1))?;
+    let plans = tensors.plans()?;
+    let plan = plans.iter().find(|plan| plan.variant == *variant).expect("the case is the variant's");
+    tensors.run_plan(plan, &device.stream()?)?;
+    tensors.outputs()
+}
+
+/// Several work tiles for each CTA, and more key tiles than stages, so that every barrier goes through several phases;
+/// and rows that see no key, alone or before others that do.
+fn cases(variant: &Variant) -> [Case; 2] {
     let Tile { block_m, block_n, cluster, .. } = variant.tile;
-    Case {
+    let (block_m, block_n) = ((cluster * block_m) as usize, block_n as usize);
+    let usual = Case {
         batch: 1,
-        seqlen_q: (2 * cluster * block_m) as usize - 8,
-        seqlen_kv: 3 * block_n as usize + 24,
+        seqlen_q: 2 * block_m - 8,
+        seqlen_kv: 3 * block_n + 24,
         heads_q: 2,
         heads_kv: 1,
         head_dim: variant.head_dim as usize,
         causal: variant.causal,
         ..Case::default()
-    }
+    };
+    let seqlen_kv = if variant.causal { 16 } else { 0 };
+    [usual, Case { seqlen_kv, heads_q: 4, ..usual }]
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use crate::hazard::{Detail, Party, View};
 use crate::ir::{Operand, Order};
-use crate::report::Code;
+use crate::report::{Code, Level};
 
 use super::knowledge::lanes;
 use super::splits::Wait;
@@ -17,6 +17,8 @@ pub(crate) struct NamedBarrier {
     arrived: u32,
     /// Lanes that have arrived, by warp of the CTA.
     participants: Vec<(u32, u32)>,
+    /// Instruction of the last that came.
+    last: u32,
     generation: u64,
     /// What those knew who have arrived.
     gathered: View,
@@ -30,6 +32,7 @@ impl NamedBarrier {
             threads: None,
             arrived: 0,
             participants: Vec::new(),
+            last: 0,
             generation: 0,
             gathered: nothing.clone(),
             completed: nothing.clone(),
@@ -123,6 +126,7 @@ impl Engine<'_, '_> {
             );
         }
         barrier.threads = Some(threads);
+        barrier.last = pc;
         barrier.arrived += if aligned { 32 } else { mask.count_ones() };
         barrier.participants.push((index, mask));
         if let Some(view) = view {
@@ -261,6 +265,7 @@ impl Engine<'_, '_> {
                 return Ok(Flow::Wait(Wait::Registers { wanted: more }));
             }
             *pool -= more;
+            self.cluster.ctas[cta].registers_wanted = true;
         } else {
             if registers > held {
                 return self.stop(
@@ -272,6 +277,7 @@ impl Engine<'_, '_> {
             }
             *pool += (held - registers) * 32;
             let pool = *pool;
+            self.cluster.ctas[cta].gave_registers.get_or_insert(pc);
             self.wake(|wait| matches!(wait, Wait::Registers { wanted } if *wanted <= pool));
         }
         self.cluster.warps[w].register_limit = registers;
@@ -292,10 +298,10 @@ impl Engine<'_, '_> {
         let warp = &mut self.cluster.warps[w];
         warp.splits.exit(s, mask);
         if warp.splits.live == 0 {
-            let (cta, held) = (warp.cta, warp.register_limit);
+            // Its registers stay the CTA's: nobody says that a warp's end gives them to the pool.
+            let cta = warp.cta;
             self.end_products(w, pc);
             self.cluster.ctas[cta].running -= 1;
-            self.cluster.ctas[cta].pool += held * 32;
             if self.cluster.ctas[cta].running == 0 {
                 self.end_cta(cta)?;
             }
@@ -309,6 +315,7 @@ impl Engine<'_, '_> {
         if !self.grid.options.checks {
             return Ok(());
         }
+        self.end_barriers(cta);
         let last = self.grid.code.len().saturating_sub(1) as u32;
         let end = std::mem::take(&mut self.cluster.ctas[cta].end);
         for visit in std::mem::take(&mut self.cluster.ctas[cta].visitors) {
@@ -332,6 +339,29 @@ impl Engine<'_, '_> {
         }
         self.cluster.ctas[cta].end = end;
         Ok(())
+    }
+
+    /// Reports what a CTA leaves undone, though no harm comes of it: half a barrier, registers that nobody took.
+    fn end_barriers(&mut self, cta: usize) {
+        let state = &self.cluster.ctas[cta];
+        let who = format!("the end of CTA {}", state.index);
+        let mut found = Vec::new();
+        for (id, barrier) in state.barriers.iter().enumerate().filter(|(_, barrier)| barrier.arrived > 0) {
+            let threads = barrier.threads.unwrap_or(0);
+            let message = format!(
+                "the CTA ends with {} of {threads} threads at barrier {id}: somebody has not come",
+                barrier.arrived
+            );
+            found.push((Code::E41, barrier.last, message));
+        }
+        if let Some(pc) = state.gave_registers.filter(|_| !state.registers_wanted) {
+            let message = "registers were given back to the CTA's pool, but no warp has taken any".to_owned();
+            found.push((Code::E40, pc, message));
+        }
+        for (code, pc, message) in found {
+            let detail = Detail { level: Some(Level::Warn), ..Detail::from(message) };
+            self.grid.findings.add(code, Party { pc, who: who.clone() }, None, detail);
+        }
     }
 
     /// Wakes the parts of warps whose wait fits.

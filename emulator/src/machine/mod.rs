@@ -97,6 +97,9 @@ pub(crate) struct Cta {
     pub(crate) barriers: [NamedBarrier; 16],
     /// Registers that no warp holds.
     pub(crate) pool: u32,
+    /// An instruction that gave registers back, and whether any has taken some.
+    pub(crate) gave_registers: Option<u32>,
+    pub(crate) registers_wanted: bool,
     /// What all of its threads knew when they ended.
     pub(crate) end: View,
     /// Warps that have not ended.
@@ -234,6 +237,8 @@ impl<'a> Grid<'a> {
                 mbarriers: BTreeMap::new(),
                 barriers: std::array::from_fn(|_| NamedBarrier::new(&nothing)),
                 pool: 0,
+                gave_registers: None,
+                registers_wanted: false,
                 end: nothing.clone(),
                 running: warps_per_cta,
                 visitors: Vec::new(),

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use flashcore_emulator as emulator;
+use flashcore_emulator::ir::Module;
 use flashcore_emulator::{DeviceError, Element, Limits, Report};
 use flashcore_kernels::layout::Swizzle;
 use flashcore_kernels::params::TensorMap;
@@ -35,6 +36,7 @@ struct State {
     device: emulator::Device,
     handles: Handles,
     reports: BTreeMap<&'static str, KernelReport>,
+    substitutes: BTreeMap<String, Module>,
 }
 
 /// What the launches of one kernel did, together.
@@ -60,7 +62,8 @@ impl Emulated {
             ..Properties::h200()
         };
         let device = emulator::Device::new(limits);
-        let state = State { device, handles: Handles::default(), reports: BTreeMap::new() };
+        let state =
+            State { device, handles: Handles::default(), reports: BTreeMap::new(), substitutes: BTreeMap::new() };
         Emulated { properties, options: options.of_launch(), state: Mutex::new(state) }
     }
 
@@ -68,6 +71,13 @@ impl Emulated {
     /// and what was wrong with those that failed.
     pub fn take_reports(&self) -> Vec<KernelReport> {
         std::mem::take(&mut self.state().reports).into_values().collect()
+    }
+
+    /// Runs the kernels of `module` from now on wherever kernels of their names are launched: mutants, experiments.
+    pub fn substitute(&self, module: Module) {
+        let names: Vec<_> = module.kernels.iter().map(|kernel| kernel.name.clone()).collect();
+        let substitutes = &mut self.state().substitutes;
+        substitutes.extend(names.into_iter().map(|name| (name, module.clone())));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -79,6 +89,10 @@ impl State {
     /// Runs a kernel to its end.
     fn run(&mut self, launch: &Launch<'_>, options: &emulator::Options) -> Result<()> {
         let (symbol, parsed) = (launch.kernel.symbol, Parsed::of(launch.kernel)?);
+        let (module, kernel) = match self.substitutes.get(symbol) {
+            Some(module) => (module, module.kernel(symbol).expect("it is kept under the names of its kernels")),
+            None => (parsed.module(), parsed.kernel()),
+        };
         let arguments = emulator::Launch {
             grid: launch.grid,
             block: [launch.block, 1, 1],
@@ -86,8 +100,7 @@ impl State {
             shared_bytes: launch.smem_bytes,
             params: launch.params,
         };
-        let report =
-            self.device.launch(parsed.module(), parsed.kernel(), &arguments, options).map_err(refused)?;
+        let report = self.device.launch(module, kernel, &arguments, options).map_err(refused)?;
         let outcome = if report.is_clean() {
             Ok(())
         } else {
