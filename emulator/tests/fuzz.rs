@@ -1,6 +1,8 @@
-//! Whatever the text, parsing ends with a module or with an error that points into the text.
+//! Whatever the text, parsing ends with a module or with an error that points into the text; and what parses can be
+//! checked.
 
 use flashcore_emulator::ir::{Cfg, Module};
+use flashcore_emulator::lint::{self, Config};
 use proptest::prelude::*;
 
 const PIPELINE: &str = include_str!("ptx/pipeline.ptx");
@@ -10,6 +12,7 @@ const GRAMMAR: &str = include_str!("ptx/grammar.ptx");
 fn check(text: &str) -> Result<(), TestCaseError> {
     match Module::parse(text) {
         Ok(module) => {
+            lint::check(&module, &Config { constant_time: true, ..Config::default() });
             for kernel in &module.kernels {
                 let cfg = Cfg::of(kernel);
                 prop_assert_eq!(

@@ -23,6 +23,8 @@ pub struct Cfg {
     block_of: Vec<usize>,
     dominators: Tree,
     post_dominators: Tree,
+    /// Blocks that paths lead to, each before those that it leads to, but for loops.
+    order: Vec<usize>,
     reachable: Vec<bool>,
 }
 
@@ -54,9 +56,13 @@ impl Cfg {
                 blocks[successor].predecessors.push(block);
             }
         }
-        let (dominators, reachable) = dominators(&blocks);
+        let mut order = post_order(blocks.len(), 0, |block| &blocks[block].successors);
+        let dominators = Tree::of(&order, blocks.len(), |block| &blocks[block].predecessors);
+        order.reverse();
+        let mut reachable = vec![false; blocks.len()];
+        order.iter().for_each(|block| reachable[*block] = true);
         let post_dominators = post_dominators(kernel, &blocks);
-        Cfg { blocks, block_of, dominators, post_dominators, reachable }
+        Cfg { blocks, block_of, dominators, post_dominators, order, reachable }
     }
 
     /// Its blocks, in the order of the text; the kernel starts with the first.
@@ -67,6 +73,11 @@ impl Cfg {
     /// The block of an instruction.
     pub fn block_of(&self, instruction: u32) -> usize {
         self.block_of[instruction as usize]
+    }
+
+    /// The blocks that paths lead to, each before those that it leads to, but for the branches back of loops.
+    pub fn order(&self) -> &[usize] {
+        &self.order
     }
 
     /// Whether any path leads to a block.
@@ -109,13 +120,6 @@ fn successors(kernel: &Kernel, block: &Range<u32>, block_of: &[usize]) -> Vec<us
     };
     let next = next.filter(|next| falls_through && Some(*next) != taken);
     next.into_iter().chain(taken).collect()
-}
-
-fn dominators(blocks: &[Block]) -> (Tree, Vec<bool>) {
-    let order = post_order(blocks.len(), 0, |block| &blocks[block].successors);
-    let mut reachable = vec![false; blocks.len()];
-    order.iter().for_each(|block| reachable[*block] = true);
-    (Tree::of(&order, blocks.len(), |block| &blocks[block].predecessors), reachable)
 }
 
 /// Dominators of the graph turned round, with a node more: the end of the kernel.

@@ -758,7 +758,7 @@ pub enum Op {
     Exit,
     /// `trap`.
     Trap,
-    /// `brkpt`, `pmevent`, `nanosleep`, `discard`, `applypriority`: no effect that can be seen.
+    /// `nanosleep`, `pmevent`: no effect that can be seen.
     Nop,
     /// `shfl.sync.b32`.
     Shuffle {

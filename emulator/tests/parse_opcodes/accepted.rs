@@ -1,3 +1,6 @@
+use flashcore_emulator::ir::Op;
+use flashcore_emulator::models::alu::supports;
+
 use crate::op;
 
 const ACCEPTED: &[&str] = &[
@@ -10,6 +13,7 @@ const ACCEPTED: &[&str] = &[
     "mul.wide.u16 r0, h0, h1;",
     "mad.wide.s32 d0, r0, r1, d1;",
     "mad.lo.s32 r0, r1, r2, r3;",
+    "mad.hi.sat.s32 r0, r1, r2, r3;",
     "div.u32 r0, r1, r2;",
     "rem.s64 d0, d1, d2;",
     "min.relu.s32 r0, r1, r2;",
@@ -35,10 +39,13 @@ const ACCEPTED: &[&str] = &[
     "sqrt.rn.f32 f0, f1;",
     "rsqrt.approx.f32 f0, f1;",
     "ex2.approx.ftz.f32 f0, f1;",
+    "ex2.approx.f16x2 r0, r1;",
+    "ex2.approx.ftz.bf16 h0, h1;",
     "lg2.approx.f32 f0, f1;",
     "sin.approx.ftz.f32 f0, f1;",
     "cos.approx.f32 f0, f1;",
     "tanh.approx.f32 f0, f1;",
+    "tanh.approx.bf16x2 r0, r1;",
     // Bits.
     "and.pred p0, p1, p2;",
     "or.b16 h0, h1, 65535;",
@@ -60,6 +67,7 @@ const ACCEPTED: &[&str] = &[
     "setp.lo.u32 p0, r1, r2;",
     "setp.nan.f32 p0, f1, f2;",
     "setp.eq.b16 p0, h1, -1;",
+    "set.ltu.ftz.u32.f32 r0, f1, f2;",
     "setp.gt.and.ftz.f32 p0, f1, f2, p3;",
     "selp.f32 r0, r1, 0fFF800000, p0;",
     // Conversions.
@@ -171,5 +179,9 @@ const ACCEPTED: &[&str] = &[
 
 #[test]
 fn what_compilers_and_the_isa_write_decodes() {
-    ACCEPTED.iter().for_each(|statement| drop(op(statement)));
+    for statement in ACCEPTED {
+        if let Op::Alu(alu) = op(statement) {
+            assert!(supports(&alu), "{statement} decodes, but has no value");
+        }
+    }
 }

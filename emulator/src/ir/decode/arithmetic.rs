@@ -82,7 +82,10 @@ static NEG_ABS: &[Form] =
 static RECIPROCAL_ROOT: &[Form] =
     &[form(&[F32], Must(APPROX_OR_IEEE), &[Ftz]), form(&[F64], Must(IEEE), &[])];
 static APPROXIMATE: &[Form] = &[form(&[F32], Must(APPROX), &[Ftz])];
-static TANH: &[Form] = &[form(&[F32], Must(APPROX), &[])];
+static EX2: &[Form] =
+    &[form(&[F32, Bf16, Bf16x2], Must(APPROX), &[Ftz]), form(&[F16, F16x2], Must(APPROX), &[])];
+static TANH: &[Form] = &[form(&[F32, F16, F16x2, Bf16, Bf16x2], Must(APPROX), &[])];
+static MAD_HI: &[Form] = &[form(&[U16, U32, U64, S16, S64], Never, &[]), form(&[S32], Never, &[Sat])];
 static WIDE: &[Form] = &[form(&[U16, U32, S16, S32], Never, &[])];
 static PLAIN: &[Form] = &[INTEGERS];
 static COPYSIGN: &[Form] = &[form(&[F32, F64], Never, &[])];
@@ -96,6 +99,7 @@ pub(super) const OPCODES: &[(&str, Decoder)] = &[
         None => same(line, AluOp::Mul, MUL, 2),
     }),
     ("mad", |line| match line.pick(&[("lo", AluOp::Mad), ("hi", AluOp::MadHi)]) {
+        Some(AluOp::MadHi) => same(line, AluOp::MadHi, MAD_HI, 3),
         Some(op) => same(line, op, PLAIN, 3),
         None if line.flag("wide") => wide(line, AluOp::MadWide),
         None => same(line, AluOp::Fma, MAD, 3),
@@ -112,7 +116,7 @@ pub(super) const OPCODES: &[(&str, Decoder)] = &[
     ("rcp", |line| same(line, AluOp::Rcp, RECIPROCAL_ROOT, 1)),
     ("sqrt", |line| same(line, AluOp::Sqrt, RECIPROCAL_ROOT, 1)),
     ("rsqrt", |line| same(line, AluOp::Rsqrt, APPROXIMATE, 1)),
-    ("ex2", |line| same(line, AluOp::Ex2, APPROXIMATE, 1)),
+    ("ex2", |line| same(line, AluOp::Ex2, EX2, 1)),
     ("lg2", |line| same(line, AluOp::Lg2, APPROXIMATE, 1)),
     ("sin", |line| same(line, AluOp::Sin, APPROXIMATE, 1)),
     ("cos", |line| same(line, AluOp::Cos, APPROXIMATE, 1)),

@@ -3,8 +3,7 @@
 use super::line::{Line, Result};
 use super::{Decoder, alu};
 use crate::ir::Type::{self, *};
-use crate::ir::{Alu, AluOp, Combine, Compare, Float, Op, Operand};
-use crate::ptx::OperandKind;
+use crate::ir::{Alu, AluOp, Combine, Compare, Float, Op, Operand, Reg};
 
 const BITS: &[Type] = &[B16, B32, B64];
 const WORDS: &[Type] = &[B32, B64];
@@ -35,6 +34,7 @@ pub(super) const OPCODES: &[(&str, Decoder)] = &[
         typed(line, AluOp::Selp, types, |ty| (ty, vec![ty, ty, Pred]))
     }),
     ("setp", setp),
+    ("set", set),
     ("testp", |line| {
         line.must("finite")?;
         typed(line, AluOp::IsFinite, &[F32, F64], |ty| (Pred, vec![ty]))
@@ -100,7 +100,16 @@ const UNSIGNED: &[(&str, Compare)] =
     &[("lo", Compare::Lt), ("ls", Compare::Le), ("hi", Compare::Gt), ("hs", Compare::Ge)];
 const BOOLEANS: &[(&str, AluOp)] = &[("and", AluOp::And), ("or", AluOp::Or), ("xor", AluOp::Xor)];
 
-fn setp(line: &mut Line) -> Result<Op> {
+/// What follows `setp` and, with the type of a result before that of the operands, `set`.
+struct Comparison {
+    compare: Compare,
+    boolean: Option<AluOp>,
+    ftz: bool,
+    result: Type,
+    ty: Type,
+}
+
+fn comparison(line: &mut Line, results: &[Type]) -> Result<Comparison> {
     let unsigned = line.pick(UNSIGNED);
     let compare = match unsigned {
         Some(compare) => compare,
@@ -108,6 +117,7 @@ fn setp(line: &mut Line) -> Result<Op> {
     };
     let boolean = line.pick(BOOLEANS);
     let ftz = line.flag("ftz");
+    let result = if results == [Pred] { Pred } else { line.ty(results)? };
     let types: &[Type] = match compare {
         _ if unsigned.is_some() => &[U16, U32, U64],
         _ if ftz => &[F32, F16],
@@ -117,29 +127,44 @@ fn setp(line: &mut Line) -> Result<Op> {
         }
         _ => &[F16, Bf16, F32, F64],
     };
-    let ty = line.ty(types)?;
-    let paired =
-        matches!(line.peek_operand(), Some(operand) if matches!(operand.kind, OperandKind::Pair(..)));
-    let (dst, dst2) = if paired {
-        match line.dst_pair(Pred)? {
-            (Some(dst), dst2) => (dst, dst2),
-            (None, _) => return line.refuse("a first result of `setp` that is `_`"),
-        }
-    } else {
-        (line.dst(Pred)?, None)
-    };
-    let mut src = vec![line.src(ty)?, line.src(ty)?];
-    let combine = match boolean {
-        Some(op) => {
-            let (predicate, negated) = line.src_predicate()?;
-            src.push(predicate);
-            Some(Combine { op, negated })
-        }
-        None => None,
-    };
-    let mut four = [Operand::Imm(0); 4];
-    four[..src.len()].copy_from_slice(&src);
-    let float = Float { ftz, ..Float::default() };
-    let sources = src.len() as u8;
-    Ok(Op::Alu(Alu { op: AluOp::Setp(compare), ty, float, dst, dst2, src: four, sources, combine }))
+    Ok(Comparison { compare, boolean, ftz, result, ty: line.ty(types)? })
+}
+
+fn setp(line: &mut Line) -> Result<Op> {
+    let comparison = comparison(line, &[Pred])?;
+    let (dst, dst2) = line.dst_pair(Pred)?;
+    let Some(dst) = dst else { return line.refuse("a first result of `setp` that is `_`") };
+    let (op, ty) = (AluOp::Setp(comparison.compare), comparison.ty);
+    compared(line, &comparison, Alu { dst2, ..plain(op, ty, dst) })
+}
+
+fn set(line: &mut Line) -> Result<Op> {
+    let comparison = comparison(line, &[U32, S32, F32])?;
+    if comparison.boolean.is_some() {
+        return line.refuse("`set` combined with a predicate");
+    }
+    let op = AluOp::Set { compare: comparison.compare, from: comparison.ty };
+    let dst = line.dst(comparison.result)?;
+    compared(line, &comparison, plain(op, comparison.result, dst))
+}
+
+/// The sources of a comparison.
+fn compared(line: &mut Line, comparison: &Comparison, mut alu: Alu) -> Result<Op> {
+    alu.float.ftz = comparison.ftz;
+    alu.src[0] = line.src(comparison.ty)?;
+    alu.src[1] = line.src(comparison.ty)?;
+    alu.sources = 2;
+    if let Some(op) = comparison.boolean {
+        let (predicate, negated) = line.src_predicate()?;
+        alu.src[2] = predicate;
+        alu.sources = 3;
+        alu.combine = Some(Combine { op, negated });
+    }
+    Ok(Op::Alu(alu))
+}
+
+/// An instruction without sources yet.
+fn plain(op: AluOp, ty: Type, dst: Reg) -> Alu {
+    let src = [Operand::Imm(0); 4];
+    Alu { op, ty, float: Float::default(), dst, dst2: None, src, sources: 0, combine: None }
 }

@@ -1,0 +1,56 @@
+//! S10: what ptxas says.
+
+use super::{Code, Finding};
+use crate::report::Level;
+
+/// How the numbers of ptxas's notes on `setmaxnreg` and warpgroup products begin, each of which means a slower kernel
+/// than the one written: C7508 ignores `setmaxnreg`, C7510, C7514, C7517 and C7519 make products wait for each other,
+/// and their neighbours do the like.
+const WEAKENING: &str = "(C75";
+
+/// What is wrong by the log of `ptxas -v`: spills, a stack frame, and notes that it weakens the kernel.
+pub fn ptxas_log(text: &str) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut kernel = None;
+    for line in text.lines().map(str::trim) {
+        let mut report = |level, message| {
+            let kernel = kernel.clone();
+            findings.push(Finding { code: Code::S10, level, kernel, message, here: None, there: None });
+        };
+        if line.contains(WEAKENING) {
+            report(Level::Deny, format!("ptxas weakens the kernel: {line}"));
+        } else if let Some(memory) = Memory::parse(line)
+            && memory != Memory::default()
+        {
+            let Memory { frame, stores, loads } = memory;
+            report(
+                Level::Deny,
+                format!("a stack frame of {frame} bytes, {stores} bytes of spill stores, {loads} of loads"),
+            );
+        } else if line.contains("entry function '") {
+            kernel = line.split('\'').nth(1).map(str::to_owned);
+        }
+    }
+    findings
+}
+
+/// Bytes of memory that ptxas took for registers.
+#[derive(Debug, Default, PartialEq)]
+struct Memory {
+    frame: u64,
+    stores: u64,
+    loads: u64,
+}
+
+impl Memory {
+    /// `0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads`
+    fn parse(line: &str) -> Option<Memory> {
+        let mut parts = line.split(", ");
+        let mut bytes = |what: &str| parts.next()?.strip_suffix(what)?.parse().ok();
+        Some(Memory {
+            frame: bytes(" bytes stack frame")?,
+            stores: bytes(" bytes spill stores")?,
+            loads: bytes(" bytes spill loads")?,
+        })
+    }
+}
