@@ -633,7 +633,8 @@ pub enum Op {
     Load {
         /// Where.
         space: Space,
-        /// Type of an element.
+        /// Type of an element. A sign fills the register, to 32 or 64 bits; where the register is as narrow as the
+        /// element, the type is untyped bits.
         ty: Type,
         /// Elements; `_` is none.
         dst: Box<[Option<Reg>]>,
