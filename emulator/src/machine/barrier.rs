@@ -319,9 +319,9 @@ impl Engine<'_, '_> {
         let last = self.grid.code.len().saturating_sub(1) as u32;
         let end = std::mem::take(&mut self.cluster.ctas[cta].end);
         for visit in std::mem::take(&mut self.cluster.ctas[cta].visitors) {
-            if !visit.record.is_before(&end) {
+            if !visit.is_before(&end) {
                 let index = self.cluster.ctas[cta].index;
-                let here = Party { pc: visit.record.pc, who: self.who(visit.record.warp, None) };
+                let here = Party { pc: visit.pc, who: self.who(visit.warp, None) };
                 let there = Party { pc: last, who: format!("the end of CTA {index}") };
                 let message = format!(
                     "CTA {index} may have ended, and its shared memory be another's, when another CTA uses it"

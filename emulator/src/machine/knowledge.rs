@@ -6,12 +6,6 @@ use crate::report::{Code, Level};
 use super::Engine;
 use super::warp::Warp;
 
-/// An access to the shared memory of a CTA by another one.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Visit {
-    pub(crate) record: Record,
-}
-
 /// Lanes of a mask.
 pub(crate) fn lanes(mask: u32) -> impl Iterator<Item = u32> {
     (0..32).filter(move |lane| mask >> lane & 1 != 0)
@@ -122,22 +116,23 @@ impl Engine<'_, '_> {
                 .into_iter()
                 .for_each(|(chunk, conflict)| self.report(Some(cta), chunk as u64 * 16, &record, conflict));
         }
-        let home = self.cluster.warps.iter().find(|warp| warp.id == record.warp).map(|warp| warp.cta);
-        if home != Some(cta) {
+        // Bulk loads are remembered where they are issued.
+        let by_thread = matches!(record.agent, Agent::Thread { .. });
+        if by_thread && self.cluster.warps.iter().any(|warp| warp.id == record.warp && warp.cta != cta) {
             self.visit(cta, record);
         }
     }
 
-    /// Remembers that another CTA touches this one's memory.
+    /// Remembers that a thread of another CTA touches this one's memory. Its later accesses stand for its earlier ones.
     pub(crate) fn visit(&mut self, cta: usize, record: Record) {
+        let lane = |record: &Record| match record.agent {
+            Agent::Thread { lane, .. } => Some(lane),
+            _ => None,
+        };
         let visitors = &mut self.cluster.ctas[cta].visitors;
-        visitors.retain(|visit| {
-            let old = &visit.record;
-            let same = old.warp == record.warp && old.pc == record.pc;
-            // Later accesses of a thread stand for its earlier ones; copies stand for themselves.
-            !(same && matches!((old.agent, record.agent), (Agent::Thread { lane: a, .. }, Agent::Thread { lane: b, .. }) if a == b))
-        });
-        visitors.push(Visit { record });
+        visitors
+            .retain(|old| !(old.warp == record.warp && old.pc == record.pc && lane(old) == lane(&record)));
+        visitors.push(record);
     }
 
     /// Notes an access to global memory.

@@ -25,7 +25,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use crate::device::{DeviceError, Launch, Limits, Options};
-use crate::hazard::{Findings, Shadow, View};
+use crate::hazard::{Findings, Record, Shadow, View};
 use crate::ir::Cfg;
 use crate::ir::{Access, Instruction, Kernel, Module, Reg, Registers};
 use crate::memory::Memory;
@@ -104,8 +104,8 @@ pub(crate) struct Cta {
     pub(crate) end: View,
     /// Warps that have not ended.
     pub(crate) running: u32,
-    /// Accesses by other CTAs: what must have happened when it ends.
-    pub(crate) visitors: Vec<knowledge::Visit>,
+    /// Accesses by threads of other CTAs: what must have happened when it ends.
+    pub(crate) visitors: Vec<Record>,
     /// Bulk loads into its memory: instruction, warp, number.
     pub(crate) loads: Vec<(u32, u32, u32)>,
     /// A thread that waited for bulk groups and had none: instruction, warp, lane.
