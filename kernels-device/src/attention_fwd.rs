@@ -487,11 +487,13 @@ unsafe fn store<const R: usize>(
     // last store from there has been read before it writes again. Where they are rows of Q, the consumers have the
     // slot, and the warpgroup waited for its products with them.
     unsafe {
-        // A row without keys is zero whatever V holds.
+        // A row without keys is zero whatever V holds: 0 times infinity would not be.
+        let has_keys = finished.inverse_sum.map(math::mask_of_nonzero);
         let mut i = 0;
         while i < R {
-            let factor = finished.inverse_sum[i >> 1 & 1];
-            o.0[i] = if factor == 0.0 { 0.0 } else { math::mul(o.0[i], factor) };
+            let row = i >> 1 & 1;
+            let quotient = math::mul(o.0[i], finished.inverse_sum[row]);
+            o.0[i] = f32::from_bits(quotient.to_bits() & has_keys[row]);
             i += 1;
         }
         if v.smem().o_over_q {

@@ -9,7 +9,7 @@
 //! `scale` includes log2(e). A thread holds two rows, and every fourth pair of columns of them; the sum stays its own
 //! until the end, the maximum is shared with the three other lanes of the quad at every tile.
 
-use crate::ptx::math::{add, exp2, fma, log2, max, mul, reciprocal};
+use crate::ptx::math::{add, exp2, fma, log2, max, mul, reciprocal, select_equal, select_less};
 use crate::ptx::warp::shuffle_xor;
 use crate::ptx::wgmma::Acc;
 
@@ -57,7 +57,7 @@ impl Softmax {
             // SAFETY: the caller's.
             let row_max = unsafe { quad_max(max(self.row_max[row], fragment_max(s, row))) };
             // A row that sees no key so far: its exponents must be -inf - 0, not -inf + inf.
-            let offset = if row_max == f32::NEG_INFINITY { 0.0 } else { mul(row_max, self.scale_log2) };
+            let offset = select_equal(row_max, f32::NEG_INFINITY, 0.0, mul(row_max, self.scale_log2));
             // The difference of the offsets as they were rounded: exactly 1 while the maximum stands.
             alpha[row] = exp2(add(mul(self.row_max[row], self.scale_log2), -offset));
             self.row_max[row] = row_max;
@@ -88,12 +88,12 @@ impl Softmax {
         while row < 2 {
             // SAFETY: the caller's.
             let sum = unsafe { quad_sum(self.row_sum[row]) };
-            if sum != 0.0 {
-                // The reciprocal of a sum beyond the range would be flushed to 0, which means "no keys".
-                finished.inverse_sum[row] = if sum < LARGEST_SUM { reciprocal(sum) } else { f32::NAN };
-                let lse_log2 = add(mul(self.row_max[row], self.scale_log2), log2(sum));
-                finished.lse[row] = mul(lse_log2, core::f32::consts::LN_2);
-            }
+            // The reciprocal of a sum beyond the range would be flushed to 0, which means "no keys".
+            let inverse = select_less(sum, LARGEST_SUM, reciprocal(sum), f32::NAN);
+            finished.inverse_sum[row] = select_equal(sum, 0.0, 0.0, inverse);
+            // Without keys both terms are minus infinity.
+            let lse_log2 = add(mul(self.row_max[row], self.scale_log2), log2(sum));
+            finished.lse[row] = mul(lse_log2, core::f32::consts::LN_2);
             row += 1;
         }
         finished

@@ -50,6 +50,42 @@ f32_op!(
     add(a, b) = "add.rn.ftz.f32 {d}, {a}, {b};"
 );
 
+macro_rules! select {
+    ($(#[$doc:meta])* $name:ident = $compare:literal) => {
+        $(#[$doc])*
+        ///
+        /// Two instructions that LLVM cannot turn into a branch: what depends on data is chosen, never jumped to.
+        #[inline(always)]
+        pub fn $name(a: f32, b: f32, yes: f32, no: f32) -> f32 {
+            let result: f32;
+            // SAFETY: arithmetic on registers.
+            unsafe {
+                asm!(
+                    "{{", ".reg .pred p;", concat!($compare, " p, {a}, {b};"), "selp.f32 {d}, {yes}, {no}, p;", "}}",
+                    a = in(reg32) a, b = in(reg32) b, yes = in(reg32) yes, no = in(reg32) no,
+                    d = lateout(reg32) result, options(pure, nomem, nostack)
+                )
+            }
+            result
+        }
+    };
+}
+
+select!(
+    /// `yes` where `a` equals `b`, else `no`, which includes NaN.
+    select_equal = "setp.eq.ftz.f32"
+);
+select!(
+    /// `yes` where `a` is less than `b`, else `no`, which includes NaN.
+    select_less = "setp.lt.ftz.f32"
+);
+
+/// All ones, or all zeros where `x` is zero.
+#[inline(always)]
+pub fn mask_of_nonzero(x: f32) -> u32 {
+    select_equal(x, 0.0, 0.0, f32::from_bits(u32::MAX)).to_bits()
+}
+
 /// `cvt.rn.{f16x2,bf16x2}.f32` (ISA 9.7.9.21): two elements packed into one register, `low` in its low half.
 #[inline(always)]
 pub fn pack(dtype: Dtype, low: f32, high: f32) -> u32 {
