@@ -8,12 +8,14 @@ use flashcore_ptx_builder::{PROBES, embed};
 
 fn main() {
     embed(&["probes"], PROBES);
-    embed_goldens().expect("the folder of goldens can be read, and OUT_DIR written");
+    embed_goldens("goldens", "goldens.rs")
+        .and_then(|()| embed_goldens("goldens/outputs", "outputs.rs"))
+        .expect("the folder of goldens can be read, and OUT_DIR written");
 }
 
-/// Writes `goldens.rs`: a table of the names and texts of `goldens/*.json`.
-fn embed_goldens() -> Result<(), Box<dyn std::error::Error>> {
-    let folder = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("goldens");
+/// Writes a table of the names and texts of the JSON files of a folder.
+fn embed_goldens(folder: &str, table: &str) -> Result<(), Box<dyn std::error::Error>> {
+    let folder = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join(folder);
     println!("cargo::rerun-if-changed={}", folder.display());
     let mut files: Vec<PathBuf> =
         fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
@@ -26,6 +28,6 @@ fn embed_goldens() -> Result<(), Box<dyn std::error::Error>> {
         writeln!(source, "({name:?}, include_str!({path:?})),")?;
     }
     source.push_str("];\n");
-    fs::write(PathBuf::from(env::var("OUT_DIR")?).join("goldens.rs"), source)?;
+    fs::write(PathBuf::from(env::var("OUT_DIR")?).join(table), source)?;
     Ok(())
 }

@@ -5,8 +5,11 @@
 //! - [`values`]: tensors on the host, as they lie in memory; [`inputs`]: what stands in them;
 //! - [`cases`]: the shapes that the tests visit; [`grid`]: the shapes that are timed;
 //! - [`probes`]: the micro-kernels, one for each Hopper primitive;
+//! - [`agreement`]: what the emulator computes, against what a GPU did; [`bytes`]: how that is kept;
 //! - [`mutation`]: kernels with one mistake, which the emulator must notice;
 //! - [`device`]: one case, run on one device; [`suite`]: tests that say why they were skipped.
+pub mod agreement;
+pub mod bytes;
 pub mod cases;
 pub mod compare;
 pub mod device;
