@@ -1,5 +1,7 @@
 //! The emulated device: memory, tensor maps and launches.
 
+use std::collections::HashMap;
+
 use crate::ir::{Kernel, Module};
 use crate::machine::{Grid, MAP_MAGIC};
 use crate::memory::{self, Memory};
@@ -124,12 +126,14 @@ pub struct Device {
     limits: Limits,
     memory: Memory,
     maps: Vec<TensorMap>,
+    /// Which maps there are, so that none is kept twice.
+    indices: HashMap<TensorMap, usize>,
 }
 
 impl Device {
     /// A device with nothing in its memory.
     pub fn new(limits: Limits) -> Self {
-        Device { limits, memory: Memory::default(), maps: Vec::new() }
+        Device { limits, memory: Memory::default(), maps: Vec::new(), indices: HashMap::new() }
     }
 
     /// What it can do.
@@ -143,10 +147,8 @@ impl Device {
     /// [`DeviceError::OutOfMemory`]
     pub fn alloc(&mut self, bytes: u64) -> Result<u64, DeviceError> {
         let free = self.limits.memory_bytes - self.memory.used;
-        match usize::try_from(bytes) {
-            Ok(size) if bytes <= free => Ok(self.memory.alloc(size)),
-            _ => Err(DeviceError::OutOfMemory { bytes, free }),
-        }
+        let size = usize::try_from(bytes).ok().filter(|_| bytes <= free);
+        size.and_then(|size| self.memory.alloc(size)).ok_or(DeviceError::OutOfMemory { bytes, free })
     }
 
     /// Frees what [`Self::alloc`] gave. Its address is never used again.
@@ -209,10 +211,11 @@ impl Device {
     /// The rule that the map breaks.
     pub fn encode_tensor_map(&mut self, map: &TensorMap) -> Result<[u64; 16], TensorMapError> {
         map.check()?;
-        let index = self.maps.iter().position(|known| known == map).unwrap_or_else(|| {
+        let next = self.maps.len();
+        let index = *self.indices.entry(map.clone()).or_insert(next);
+        if index == next {
             self.maps.push(map.clone());
-            self.maps.len() - 1
-        });
+        }
         let mut words = [0; 16];
         words[..2].copy_from_slice(&[MAP_MAGIC, index as u64]);
         Ok(words)
@@ -230,7 +233,7 @@ impl Device {
         options: &Options,
     ) -> Result<Report, DeviceError> {
         self.memory.forget();
-        let Device { limits, memory, maps } = self;
+        let Device { limits, memory, maps, .. } = self;
         Ok(Grid::new(module, kernel, launch, options, limits, memory, maps)?.run())
     }
 }

@@ -27,15 +27,19 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// Allocates memory that holds poison. Addresses are never used again.
-    pub(crate) fn alloc(&mut self, bytes: usize) -> u64 {
+    /// Allocates memory that holds poison, if the host has as much. Addresses are never used again.
+    pub(crate) fn alloc(&mut self, bytes: usize) -> Option<u64> {
+        let mut data = Vec::new();
+        data.try_reserve_exact(bytes).ok()?;
+        data.resize(bytes, POISON);
         let address = FIRST + self.slots * SPACING;
         // A size beyond the spacing takes several slots; one more is a guard.
-        self.slots += (bytes as u64).div_ceil(SPACING).max(1) + u64::from(bytes as u64 % SPACING == 0);
-        let allocation = Allocation { data: vec![POISON; bytes], shadow: Shadow::of_global(bytes) };
+        self.slots +=
+            (bytes as u64).div_ceil(SPACING).max(1) + u64::from((bytes as u64).is_multiple_of(SPACING));
+        let allocation = Allocation { data, shadow: Shadow::of_global(bytes) };
         self.allocations.insert(address, allocation);
         self.used += bytes as u64;
-        address
+        Some(address)
     }
 
     /// Frees an allocation by its first address.
@@ -82,7 +86,7 @@ mod tests {
     #[test]
     fn an_address_finds_its_allocation() {
         let mut memory = Memory::default();
-        let (a, b) = (memory.alloc(100), memory.alloc(16));
+        let (a, b) = (memory.alloc(100).unwrap(), memory.alloc(16).unwrap());
         assert!(a.is_multiple_of(256) && b.is_multiple_of(256));
         assert_eq!(memory.find(a + 90, 10).map(|(_, at)| at), Some(90));
         assert!(

@@ -9,7 +9,7 @@
 //!   alone and are not counted.
 
 /// Types of elements. Those that the hardware converts on the way are left out: how is not documented.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum Element {
     U8,
@@ -42,7 +42,7 @@ impl Element {
 }
 
 /// How 16-byte chunks of shared memory are permuted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Swizzle {
     /// Not at all.
     #[default]
@@ -82,7 +82,7 @@ impl Swizzle {
 }
 
 /// What loads put where a box is outside of the tensor.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum OobFill {
     /// Zeros.
     #[default]
@@ -92,7 +92,7 @@ pub enum OobFill {
 }
 
 /// A tensor in global memory, and the boxes that it is copied in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TensorMap {
     /// Address of its first element.
     pub address: u64,

@@ -256,7 +256,7 @@ impl Engine<'_, '_> {
     /// Checks the size of a copy of plain bytes, and its address in global memory.
     fn bulk_size(&mut self, w: usize, pc: u32, bytes: u64, address: u64) -> Step<u32> {
         let bytes = bytes as u32;
-        if bytes == 0 || bytes % 16 != 0 || address % 16 != 0 {
+        if bytes == 0 || !bytes.is_multiple_of(16) || !address.is_multiple_of(16) {
             let message =
                 format!("a bulk copy of {bytes} bytes at {address:#x}: both must be multiples of 16");
             return self.stop(w, pc, Code::E32, message);
@@ -265,7 +265,7 @@ impl Engine<'_, '_> {
     }
 
     fn require_aligned(&mut self, w: usize, pc: u32, at: u32, alignment: u32) -> Step {
-        if at % alignment != 0 {
+        if !at.is_multiple_of(alignment) {
             let message = format!(
                 "a bulk copy to or from shared memory at {at:#x}, which is not a multiple of {alignment}"
             );

@@ -100,22 +100,27 @@ impl Engine<'_, '_> {
         slice.copy_from_slice(&value.to_le_bytes()[..bytes]);
     }
 
-    /// Notes an ordinary access of a lane, and what is wrong with it.
-    fn note(&mut self, w: usize, pc: u32, lane: u32, place: Place, bytes: u32, write: bool, strong: bool) {
+    /// An ordinary access of a lane now.
+    fn by_lane(&self, w: usize, pc: u32, lane: u32, write: bool, strong: bool) -> Record {
+        let warp = &self.cluster.warps[w];
+        let agent = Agent::Thread { lane: lane as u8, time: warp.time };
+        Record { warp: warp.id, agent, pc, bytes: 0, write, strong }
+    }
+
+    /// Notes an ordinary access of `lane`, and what is wrong with it.
+    fn note(&mut self, w: usize, lane: u32, place: Place, bytes: u32, record: Record) {
         if !self.grid.options.checks {
             return;
         }
         if let Place::Shared { cta, at } = place {
-            self.check_barrier_storage(w, pc, cta, at, bytes);
+            self.check_barrier_storage(w, record.pc, cta, at, bytes);
         }
-        if !write {
-            self.require_initialised(w, pc, place, bytes);
+        if !record.write {
+            self.require_initialised(w, record.pc, place, bytes);
         }
         let warp = &mut self.cluster.warps[w];
-        let agent = Agent::Thread { lane: lane as u8, time: warp.time };
-        let record = Record { warp: warp.id, agent, pc, bytes: 0, write, strong };
         // The view is lent out of the warp: cloning it for each lane would dominate.
-        let private = warp.private.get(&lane).is_some().then(|| warp.release(1 << lane));
+        let private = warp.private.contains_key(&lane).then(|| warp.release(1 << lane));
         let common = std::mem::take(&mut warp.common);
         let view = private.as_ref().unwrap_or(&common);
         match place {
@@ -209,7 +214,8 @@ impl Engine<'_, '_> {
                 )?;
                 value[lane as usize] = extend(self.bytes_at(part, ty.bytes()), ty);
             }
-            self.note(w, pc, lane, place, bytes, false, order != Order::Weak);
+            let record = self.by_lane(w, pc, lane, false, order != Order::Weak);
+            self.note(w, lane, place, bytes, record);
             self.synchronise(w, lane, place, order, false, true);
             match place {
                 Place::Shared { at, .. } => shared.push((at, bytes)),
@@ -306,7 +312,8 @@ impl Engine<'_, '_> {
                     && values.iter().all(|value| value[before as usize] == value[lane as usize])
             });
             if !repeats {
-                self.note(w, pc, lane, first, bytes, true, order != Order::Weak);
+                let record = self.by_lane(w, pc, lane, true, order != Order::Weak);
+                self.note(w, lane, first, bytes, record);
             }
             self.synchronise(w, lane, first, order, true, false);
             match first {
@@ -337,7 +344,8 @@ impl Engine<'_, '_> {
             };
             self.set_bytes(place, ty.bytes(), after);
             old[lane as usize] = before;
-            self.note(w, pc, lane, place, ty.bytes(), true, true);
+            let record = self.by_lane(w, pc, lane, true, true);
+            self.note(w, lane, place, ty.bytes(), record);
             self.synchronise(w, lane, place, *order, true, true);
         }
         if let Some(dst) = dst {
@@ -427,7 +435,8 @@ impl Engine<'_, '_> {
         let mut passes = Vec::with_capacity(8 * matrices);
         for lane in 0..8 * matrices as u32 {
             let place = self.place(w, pc, Space::SharedCta, addresses[lane as usize], 16)?;
-            self.note(w, pc, lane, place, 16, write, false);
+            let record = self.by_lane(w, pc, lane, write, false);
+            self.note(w, lane, place, 16, record);
             rows.push(place);
             if let Place::Shared { at, .. } = place {
                 passes.push((at, 16));

@@ -180,11 +180,10 @@ impl Engine<'_, '_> {
             let message = "a wait for groups does not wait for a product that was not committed to one";
             self.grid.findings.add(Code::E11, here, Some(there), message.into());
         }
-        while let Some(product) =
-            self.cluster.warps[w].products.pending.pop_front_if(|product| product.number <= retired)
-        {
-            self.compute(w, product)?;
-        }
+        let pending = &mut self.cluster.warps[w].products.pending;
+        let done = pending.iter().take_while(|product| product.number <= retired).count();
+        let done: Vec<_> = pending.drain(..done).collect();
+        done.into_iter().try_for_each(|product| self.compute(w, product))?;
         if self.grid.options.checks {
             let warp = &mut self.cluster.warps[w];
             let id = warp.id;
