@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::ir::{
     Address, Alu, AluOp, Bulk, Fence, Float, Instruction, Kernel, Mbarrier, Module, Op, Operand, Order,
-    Position, Reg, Space, Type,
+    Position, Reg, Space, Special, Type,
 };
 
 /// A kernel with one mistake.
@@ -97,9 +97,14 @@ fn changes(op: &Op, spare: Reg) -> Option<(&'static str, Changes)> {
         Op::WarpBarrier { .. } => ("bar.warp.sync", vec![left_out()]),
         Op::Barrier { waits, id, threads, aligned } => {
             let barrier = |waits, id, threads| Op::Barrier { waits, id, threads, aligned: *aligned };
-            let other = if *id == Operand::Imm(7) { 8 } else { 7 };
-            let mut changes =
-                vec![left_out(), one("another number", barrier(*waits, Operand::Imm(other), *threads))];
+            // Even warps stay where they are: all under another number would still meet.
+            let warp = Operand::Special(Special::Warpid);
+            let next = vec![
+                compute(AluOp::And, Type::B32, spare, warp, Operand::Imm(1)),
+                compute(AluOp::Add, Type::U32, spare, Operand::Reg(spare), *id),
+                barrier(*waits, Operand::Reg(spare), *threads),
+            ];
+            let mut changes = vec![left_out(), ("the next number in odd warps", next)];
             if let Some(count) = threads {
                 for (change, difference) in [("32 threads less", -32), ("32 threads more", 32)] {
                     let (step, count) = plus(count, difference, spare);
@@ -121,9 +126,12 @@ fn changes(op: &Op, spare: Reg) -> Option<(&'static str, Changes)> {
         }
         Op::ClusterWait { .. } => ("barrier.cluster.wait", vec![left_out()]),
         Op::SetMaxRegisters { increase, registers } => {
-            let more = Op::SetMaxRegisters { increase: *increase, registers: registers + 8 };
-            let kind = if *increase { "setmaxnreg.inc" } else { "setmaxnreg.dec" };
-            (kind, vec![left_out(), one("8 registers more", more)])
+            let more = |registers| Op::SetMaxRegisters { increase: *increase, registers };
+            match increase {
+                true => ("setmaxnreg.inc", vec![left_out(), one("8 registers more", more(registers + 8))]),
+                // What is kept may be little enough to do no harm; this much is not.
+                false => ("setmaxnreg.dec", vec![left_out(), one("32 registers more", more(registers + 32))]),
+            }
         }
         Op::Mbarrier { action, address, space } => {
             let with = |action| Op::Mbarrier { action, address: *address, space: *space };

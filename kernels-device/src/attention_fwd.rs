@@ -367,7 +367,9 @@ unsafe fn consume<S: Spec, const S_REGS: usize, const P_REGS: usize, const O_REG
         if consumer == 0 {
             turn.wait(v); // the baton is back
         }
-        tma::wait_read::<0>(); // shared memory must outlive the last store
+        if !v.smem().o_over_q {
+            tma::wait_read::<0>(); // shared memory must outlive the last store
+        }
     }
 }
 
@@ -500,9 +502,10 @@ unsafe fn store<const R: usize>(
             // Q is read no more once all warps of the warpgroup have waited for their last product.
             let consumer = rows.in_tile / WARPGROUP_ROWS;
             warp::barrier_sync(NamedBarrier::Warpgroup as u32 + consumer, WARPGROUP_THREADS);
+        } else {
+            tma::wait_read::<0>();
+            warp::sync_warp();
         }
-        tma::wait_read::<0>();
-        warp::sync_warp();
         // Lane l writes row l % 16, the chunk of 8 columns l / 16 of every 16; chunks are swizzled by the row.
         let slab_bytes = v.tile.block_m * SLAB_ROW_BYTES;
         let staged = cta.o.offset(rows.in_tile * SLAB_ROW_BYTES);

@@ -326,20 +326,18 @@ impl Engine<'_, '_> {
     /// Checks descriptors, and notes what the product reads.
     fn check_operands(&mut self, w: usize, pc: u32, mma: &Mma, number: u32, [a, b]: [u64; 2]) -> Step {
         let warp = &self.cluster.warps[w];
-        let (cta, quarter, id) = (warp.cta, warp.index % 4, warp.id);
+        let (cta, id) = (warp.cta, warp.id);
         let view = self.grid.options.checks.then(|| warp.release(warp.splits.live));
         let record =
             Record { warp: id, agent: Agent::Product { number }, pc, bytes: 0, write: false, strong: false };
-        let mut layouts = vec![(self.layout(w, pc, b, mma.b_mn_major, mma.b_type.bytes(), mma.n)?, 0..mma.n)];
+        let mut layouts = vec![self.layout(w, pc, b, mma.b_mn_major, mma.b_type.bytes(), mma.n)?];
         if let MmaA::Shared { mn_major, .. } = mma.a {
-            let rows = quarter * ROWS as u32..(quarter + 1) * ROWS as u32;
-            layouts.push((self.layout(w, pc, a, mn_major, mma.a_type.bytes(), 64)?, rows));
+            // All of A: a warp needs its own rows only, but nobody says that the hardware reads them warp by warp.
+            layouts.push(self.layout(w, pc, a, mn_major, mma.a_type.bytes(), 64)?);
         }
         let Some(view) = view else { return Ok(()) };
-        for (layout, rows) in layouts {
-            for chunk in layout.chunks().iter().filter(|chunk| rows.contains(&chunk.outer)) {
-                self.note_async(w, cta, chunk.address, 16, record, &view);
-            }
+        for chunk in layouts.iter().flat_map(|layout| layout.chunks()) {
+            self.note_async(w, cta, chunk.address, 16, record, &view);
         }
         Ok(())
     }
