@@ -52,6 +52,11 @@ pub(crate) struct ClusterBarrier {
 }
 
 impl ClusterBarrier {
+    /// Generations that have ended.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
     pub(crate) fn new(warps: u32, nothing: &View) -> Self {
         ClusterBarrier {
             warps,
@@ -202,6 +207,7 @@ impl Engine<'_, '_> {
             let view = self.cluster.warps[w].release(mask);
             self.cluster.barrier.gathered.join(&view);
         }
+        self.announce_barriers(w, mask);
         self.cluster.events += 1;
         self.cluster.barrier.arrived[w] |= mask;
         self.settle_cluster();
@@ -228,6 +234,7 @@ impl Engine<'_, '_> {
         if self.cluster.barrier.arrived[w] & mask != 0 {
             return Ok(Flow::Wait(Wait::Cluster { generation: self.cluster.barrier.generation }));
         }
+        self.cluster.warps[w].cluster_generation = self.cluster.barrier.generation;
         if self.grid.options.checks {
             let cluster = &mut *self.cluster;
             cluster.warps[w].acquire(mask, &cluster.barrier.completed);

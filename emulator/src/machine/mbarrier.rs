@@ -37,6 +37,20 @@ enum What {
     Observe,
 }
 
+/// The last phase that a thread has observed, and the one before, each with the time.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    last: (i64, u32),
+    before: Option<(i64, u32)>,
+}
+
+impl Seen {
+    /// When the thread has observed a phase, if that is among what is remembered.
+    fn time_of(&self, phase: i64) -> Option<u32> {
+        [Some(self.last), self.before].into_iter().flatten().find(|seen| seen.0 == phase).map(|seen| seen.1)
+    }
+}
+
 /// An mbarrier.
 #[derive(Debug)]
 pub(crate) struct Mbarrier {
@@ -56,8 +70,12 @@ pub(crate) struct Mbarrier {
     published: bool,
     /// Whether anybody has waited for the last completed phase.
     observed: bool,
-    /// The last phase that each thread (warp, lane) has observed.
-    seen: BTreeMap<(u32, u32), i64>,
+    /// Whether that was by fence.mbarrier_init, and if so the generation of the cluster barrier that its initialiser
+    /// arrived in since, even with a relaxed arrival.
+    init_fenced: bool,
+    announced: Option<u64>,
+    /// What each thread (warp, lane) has observed.
+    seen: BTreeMap<(u32, u32), Seen>,
     history: VecDeque<Event>,
 }
 
@@ -236,6 +254,8 @@ impl Engine<'_, '_> {
             completed: nothing.clone(),
             init: (warp.id, lane, warp.time, pc),
             published: false,
+            init_fenced: false,
+            announced: None,
             observed: true,
             seen: BTreeMap::new(),
             history: VecDeque::new(),
@@ -265,12 +285,27 @@ impl Engine<'_, '_> {
     }
 
     /// Makes barriers that these lanes initialised visible to the cluster and the async proxy.
-    pub(crate) fn publish_barriers(&mut self, w: usize, mask: u32) {
-        let warp = self.cluster.warps[w].id;
-        for barrier in self.cluster.ctas.iter_mut().flat_map(|cta| cta.mbarriers.values_mut()) {
-            let (by, lane, ..) = barrier.init;
-            barrier.published |= by == warp && mask >> lane & 1 != 0;
+    pub(crate) fn publish_barriers(&mut self, w: usize, mask: u32, by_init_fence: bool) {
+        for barrier in self.barriers_of(w, mask) {
+            barrier.published = true;
+            barrier.init_fenced |= by_init_fence;
         }
+    }
+
+    /// Announces barriers that these lanes initialised by an arrival at the cluster barrier. Behind
+    /// fence.mbarrier_init a relaxed arrival is enough, but for barriers only.
+    pub(crate) fn announce_barriers(&mut self, w: usize, mask: u32) {
+        let generation = self.cluster.barrier.generation();
+        for barrier in self.barriers_of(w, mask).filter(|barrier| barrier.init_fenced) {
+            barrier.announced.get_or_insert(generation);
+        }
+    }
+
+    /// The barriers that these lanes initialised.
+    fn barriers_of(&mut self, w: usize, mask: u32) -> impl Iterator<Item = &mut Mbarrier> {
+        let warp = self.cluster.warps[w].id;
+        let barriers = self.cluster.ctas.iter_mut().flat_map(|cta| cta.mbarriers.values_mut());
+        barriers.filter(move |barrier| barrier.init.0 == warp && mask >> barrier.init.1 & 1 != 0)
     }
 
     /// Checks that the barrier exists and that its initialisation is known to the thread.
@@ -289,7 +324,9 @@ impl Engine<'_, '_> {
         let (by, by_lane, time, init_pc) = barrier.init;
         let warp = &self.cluster.warps[w];
         let own = by == warp.id && by_lane == lane;
+        let announced = barrier.announced.is_some_and(|generation| warp.cluster_generation > generation);
         let known = own
+            || announced
             || warp.common.order.covers_lane(by, by_lane, time)
             || warp.private.get(&lane).is_some_and(|view| view.order.covers_lane(by, by_lane, time));
         let remote = warp.cta != cta;
@@ -528,11 +565,33 @@ impl Engine<'_, '_> {
             return;
         }
         barrier.note(pc, warp.id, What::Observe);
+        // A thread may leave phases to others if it knows that somebody has seen the one before this: then the wait
+        // cannot have been satisfied by an older phase of the same parity. What it learns here comes too late for that.
+        let knows = |lane: u32, phase: i64| {
+            barrier.seen.iter().any(|(&(by, by_lane), seen)| {
+                let private = warp.private.get(&lane);
+                let views = private.into_iter().chain([&warp.common]);
+                seen.time_of(phase).is_some_and(|time| {
+                    views.into_iter().any(|view| view.order.covers_lane(by, by_lane, time))
+                })
+            })
+        };
+        let missed = |lane: &u32| {
+            let last = barrier.seen.get(&(warp.id, *lane))?.last.0;
+            (completed - last >= 2 && !knows(*lane, completed - 1)).then_some(last)
+        };
+        let last = lanes(mask).filter_map(|lane| missed(&lane)).min();
         if order != Order::Relaxed {
             warp.acquire(mask, &barrier.completed);
         }
-        let last = lanes(mask).filter_map(|lane| barrier.seen.insert((warp.id, lane), completed)).min();
-        if let Some(last) = last.filter(|last| completed - last >= 2) {
+        for lane in lanes(mask) {
+            let now = (completed, warp.time);
+            let seen = barrier.seen.entry((warp.id, lane)).or_insert(Seen { last: now, before: None });
+            if seen.last.0 != completed {
+                *seen = Seen { last: now, before: Some(seen.last) };
+            }
+        }
+        if let Some(last) = last {
             let message = format!(
                 "a wait for parity {parity} of the mbarrier at {at:#x} is satisfied by phase {completed}, \
                  but a thread has last seen phase {last}: it missed one of the same parity"

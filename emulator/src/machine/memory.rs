@@ -159,12 +159,17 @@ impl Engine<'_, '_> {
 
     /// What was released at an address is learnt, or released there, as the ordering says.
     fn synchronise(&mut self, w: usize, lane: u32, place: Place, order: Order, write: bool, read: bool) {
-        let Place::Global { address } = place else { return };
         if order == Order::Weak || !self.grid.options.checks {
             return;
         }
-        let warp = &mut self.cluster.warps[w];
-        if read && let Some(view) = self.grid.released.get(&address) {
+        let cluster = &mut *self.cluster;
+        let warp = &mut cluster.warps[w];
+        let (released, address) = match place {
+            Place::Global { address } => (&mut self.grid.released, address),
+            Place::Shared { cta, at } => (&mut cluster.ctas[cta].released, u64::from(at)),
+            Place::Param { .. } => return,
+        };
+        if read && let Some(view) = released.get(&address) {
             if matches!(order, Order::Acquire | Order::AcqRel) {
                 warp.acquire(1 << lane, view);
             } else {
@@ -178,7 +183,7 @@ impl Engine<'_, '_> {
                     1 << lane,
                     |lane| if releases { warp.time } else { warp.released[lane as usize] },
                 );
-            self.grid.released.entry(address).or_insert_with(|| view.clone()).join(&view);
+            released.entry(address).or_insert_with(|| view.clone()).join(&view);
         }
     }
 
@@ -343,6 +348,9 @@ impl Engine<'_, '_> {
                 _ => combine(*op, *ty, before, operand),
             };
             self.set_bytes(place, ty.bytes(), after);
+            if after != before {
+                self.cluster.warps[w].polls = 0;
+            }
             old[lane as usize] = before;
             let record = self.by_lane(w, pc, lane, true, true);
             self.note(w, lane, place, ty.bytes(), record);

@@ -108,6 +108,8 @@ pub(crate) struct Cta {
     pub(crate) visitors: Vec<Record>,
     /// Bulk loads into its memory: instruction, warp, number.
     pub(crate) loads: Vec<(u32, u32, u32)>,
+    /// What was released through its memory, by address.
+    pub(crate) released: BTreeMap<u64, View>,
     /// A thread that waited for bulk groups and had none: instruction, warp, lane.
     pub(crate) vain_wait: Option<(u32, u32, u32)>,
 }
@@ -243,6 +245,7 @@ impl<'a> Grid<'a> {
                 running: warps_per_cta,
                 visitors: Vec::new(),
                 loads: Vec::new(),
+                released: BTreeMap::new(),
                 vain_wait: None,
             });
             for index in 0..warps_per_cta {

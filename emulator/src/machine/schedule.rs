@@ -19,6 +19,9 @@ const VAIN_ROUNDS: u32 = 1000;
 /// Times that all waits may time out without anything happening between.
 const VAIN_TIMEOUTS: u32 = 8;
 
+/// Polls of memory by a warp, after which its lanes that wait for others no longer do.
+const POLLS: u32 = 1 << 9;
+
 /// How far a cluster got.
 pub(crate) struct Progress {
     /// Whether it executed anything.
@@ -50,7 +53,7 @@ impl Engine<'_, '_> {
                 if self.cluster.warps.iter().all(|warp| warp.splits.live == 0) {
                     return Ok(Progress { advanced, done: true });
                 }
-                if !self.perform_some()? && !self.time_out() {
+                if !self.perform_some()? && !self.time_out() && !self.part_lanes() {
                     return Ok(Progress { advanced, done: false });
                 }
                 advanced = true;
@@ -76,7 +79,7 @@ impl Engine<'_, '_> {
                 vain = 0;
                 vain_rounds += 1;
                 priorities.iter_mut().for_each(|priority| *priority = self.grid.rng.random());
-                if self.perform_some()? {
+                if self.perform_some()? || vain_rounds > VAIN_ROUNDS && self.part_lanes() {
                     vain_rounds = 0;
                 } else if vain_rounds > VAIN_ROUNDS {
                     return Ok(Progress { advanced: false, done: false });
@@ -95,8 +98,24 @@ impl Engine<'_, '_> {
         (0..warps.len()).filter(|&w| warps[w].can_run()).max_by_key(|&w| priorities[w])
     }
 
-    /// Runs a warp for up to `limit` instructions.
+    /// Lets lanes go on that wait for others of their warp, and returns whether there were any.
+    fn part_lanes(&mut self) -> bool {
+        self.cluster.warps.iter_mut().fold(false, |any, warp| warp.splits.part() | any)
+    }
+
+    /// Runs a warp for up to `limit` instructions. Its parts take turns from slice to slice.
     fn slice(&mut self, w: usize, limit: u32) -> Step<Slice> {
+        let ended = self.run_slice(w, limit)?;
+        let warp = &mut self.cluster.warps[w];
+        warp.splits.turn();
+        // It polls memory: perhaps for what its own waiting lanes would do.
+        if warp.polls > POLLS && warp.splits.part() {
+            warp.polls = 0;
+        }
+        Ok(ended)
+    }
+
+    fn run_slice(&mut self, w: usize, limit: u32) -> Step<Slice> {
         for _ in 0..limit {
             let parts = &self.cluster.warps[w].splits.list;
             let Some(s) = parts.iter().position(|split| split.wait.is_none()) else {

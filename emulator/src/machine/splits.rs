@@ -48,6 +48,8 @@ pub(crate) struct Splits {
     meetings: Vec<Meeting>,
     /// Lanes that have not exited.
     pub(crate) live: u32,
+    /// Whether lanes have gone on from a meeting without the others.
+    pub(crate) parted: bool,
 }
 
 impl Splits {
@@ -57,6 +59,7 @@ impl Splits {
             list: vec![Split { pc: 0, mask: live, wait: None, timed_out: false, meeting: None }],
             meetings: Vec::new(),
             live,
+            parted: false,
         }
     }
 
@@ -135,6 +138,36 @@ impl Splits {
                 self.meetings.pop();
             }
         }
+    }
+
+    /// Gives other parts their turn.
+    pub(crate) fn turn(&mut self) {
+        if self.list.len() > 1 {
+            self.list.rotate_left(1);
+        }
+    }
+
+    /// Lets lanes that wait at meetings go on without the others, who may wait for just that: threads of a warp are
+    /// independent. Returns whether there were any.
+    pub(crate) fn part(&mut self) -> bool {
+        let mut any = false;
+        for index in 0..self.meetings.len() {
+            let Meeting { at, parked: mask, .. } = self.meetings[index];
+            if mask == 0 {
+                continue;
+            }
+            self.meetings[index].parked = 0;
+            // Loops nest meetings at one place: these lanes have passed it for all of them.
+            let mut meeting = Some(index);
+            while let Some(here) = meeting.filter(|&here| self.meetings[here].at == at) {
+                self.meetings[here].expected &= !mask;
+                meeting = self.meetings[here].parent;
+            }
+            self.list.push(Split { pc: at, mask, wait: None, timed_out: false, meeting });
+            any = true;
+        }
+        self.parted |= any;
+        any
     }
 
     /// Whether a part or another meeting leads to the meeting.

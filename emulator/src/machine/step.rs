@@ -6,7 +6,7 @@ use crate::report::Code;
 use super::knowledge::lanes;
 use super::registers::Lanes;
 use super::splits::Wait;
-use super::{CTA_BITS, Engine, PARAM_WINDOW, SHARED_BASE, SHARED_WINDOW, Step, WINDOW_BYTES};
+use super::{CTA_BITS, Engine, PARAM_WINDOW, SHARED_BASE, SHARED_WINDOW, Step, Stop, WINDOW_BYTES};
 
 /// What comes after an instruction.
 #[derive(Debug)]
@@ -53,6 +53,8 @@ impl Engine<'_, '_> {
         if self.grid.options.checks {
             self.check_registers(w, pc, &instruction.op);
         }
+        let warp = &mut self.cluster.warps[w];
+        warp.polls = polls(&instruction.op, warp.polls);
         let flow = self.execute(w, s, pc, mask, &instruction.op)?;
         if !matches!(flow, Flow::Wait(_)) {
             self.grid.counters.warp_instructions += 1;
@@ -215,7 +217,7 @@ impl Engine<'_, '_> {
             fence,
             Fence::MbarrierInit | Fence::ProxyAsync(None | Some(Space::SharedCta | Space::SharedCluster))
         ) {
-            self.publish_barriers(w, mask);
+            self.publish_barriers(w, mask, fence == Fence::MbarrierInit);
         }
         if !self.grid.options.checks {
             return;
@@ -330,11 +332,26 @@ impl Engine<'_, '_> {
         if mask == live {
             return Ok(());
         }
+        if self.cluster.warps[w].splits.parted {
+            // The others cannot come: that is why these lanes went on without them.
+            self.report_deadlock();
+            return Err(Stop);
+        }
         self.stop(
             w,
             pc,
             Code::E34,
             format!("an instruction for whole warps is executed by lanes {mask:#010x} of {live:#010x}"),
         )
+    }
+}
+
+/// How many polls in vain there were, with this instruction. Atomics that change memory end the count on their own.
+fn polls(op: &Op, before: u32) -> u32 {
+    match op {
+        Op::Atomic { .. } => before + 1,
+        Op::Load { order, .. } if *order != Order::Weak => before + 1,
+        Op::Store { .. } | Op::Mbarrier { .. } | Op::Bulk(_) | Op::Barrier { .. } => 0,
+        _ => before,
     }
 }

@@ -39,6 +39,10 @@ pub(crate) struct Warp {
     pub(crate) copies: BTreeMap<u32, CopyGroups>,
     /// Bulk copies so far.
     pub(crate) copy_count: u32,
+    /// Generations of the cluster barrier that had ended when it last waited for one.
+    pub(crate) cluster_generation: u64,
+    /// Polls of memory since it last did something that others could see.
+    pub(crate) polls: u32,
     /// Registers of a thread, as setmaxnreg left them.
     pub(crate) register_limit: u32,
 }
@@ -70,6 +74,8 @@ impl Warp {
             products: Products::new(registers.narrow),
             copies: BTreeMap::new(),
             copy_count: 0,
+            cluster_generation: 0,
+            polls: 0,
             register_limit,
         }
     }
