@@ -4,6 +4,9 @@
 use crate::config::{Dtype, MMA_K, Spec, Tile, Variant};
 use crate::layout::SLAB_COLUMNS;
 
+/// Columns of O that a warp stores at once: four matrices of 8x8 for its 16 rows.
+const STMATRIX_COLUMNS: u32 = 16;
+
 /// What the builder must know of an entry point, and what its machine code must look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -35,8 +38,18 @@ pub struct Opcodes {
     pub bar_sync: u32,
     /// `bar.arrive` / `barrier.arrive`
     pub bar_arrive: u32,
-    /// `setmaxnreg`
-    pub setmaxnreg: u32,
+    /// `setmaxnreg.inc`
+    pub setmaxnreg_inc: u32,
+    /// `setmaxnreg.dec`
+    pub setmaxnreg_dec: u32,
+    /// `barrier.cluster.arrive`
+    pub cluster_arrive: u32,
+    /// `barrier.cluster.wait`
+    pub cluster_wait: u32,
+    /// `stmatrix`
+    pub stmatrix: u32,
+    /// `elect.sync`
+    pub elect: u32,
 }
 
 impl Variant {
@@ -53,17 +66,27 @@ impl Variant {
     }
 
     /// The instructions of `attention_fwd`, counted where it has them: scores and weighted values stand before (or
-    /// after) the main loop and in it, the loads of Q, K and V once each.
+    /// after) the main loop and in it, the loads of Q, K and V once each. A lane is elected to produce, to store O, and
+    /// for each release of a slot, unless the slot is the cluster's: then several lanes arrive.
     const fn opcodes(&self) -> Opcodes {
         let slabs = self.head_dim / SLAB_COLUMNS;
         let turns = if self.ping_pong() { 2 } else { 0 };
+        let alone = self.tile.cluster == 1;
+        let o_over_q = self.smem().o_over_q;
+        let (q_releases, kv_releases) = (if o_over_q { 1 } else { 2 }, 4);
+        let cluster_syncs = if alone { 0 } else { 2 };
         Opcodes {
             wgmma: 2 * (self.head_dim / MMA_K + self.tile.block_n / MMA_K),
             tma_load: 3 * slabs,
             tma_store: slabs,
-            bar_sync: turns + (self.tile.cluster == 1) as u32 + self.smem().o_over_q as u32,
+            bar_sync: turns + alone as u32 + o_over_q as u32,
             bar_arrive: turns,
-            setmaxnreg: 2,
+            setmaxnreg_inc: 1,
+            setmaxnreg_dec: 1,
+            cluster_arrive: cluster_syncs,
+            cluster_wait: cluster_syncs,
+            stmatrix: self.head_dim / STMATRIX_COLUMNS,
+            elect: 2 + q_releases + if alone { kv_releases } else { 0 },
         }
     }
 }

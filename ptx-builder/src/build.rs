@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use flashcore_kernels::entry::{Entry, Opcodes};
+use flashcore_kernels::entry::Entry;
 use rayon::prelude::*;
 
 use crate::compile::Compilation;
-use crate::gates::{self, GateError};
-use crate::{DeviceToolchain, Error, Ptxas, Resources, Result, finish, opcodes};
+use crate::{DeviceToolchain, Error, Finding, Ptxas, Resources, Result, Verdict, finish};
 
 /// Builds entry points of the device crate into a folder: `<symbol>.ptx` and, with an assembler, `<symbol>.cubin`.
 ///
@@ -62,6 +61,23 @@ pub struct BuildReport {
     pub compiler_log: String,
 }
 
+impl BuildReport {
+    /// Whether every kernel, whose PTX lies in `out_dir`, keeps every rule.
+    ///
+    /// # Errors
+    /// [`Error::Gates`] with all broken rules.
+    pub fn pass(&self, out_dir: &Path) -> Result<()> {
+        let broken = self.artifacts.iter().flat_map(|artifact| &artifact.verdict.broken);
+        let failures: Vec<_> = broken.cloned().collect();
+        if failures.is_empty() { Ok(()) } else { Err(Error::Gates { failures, out_dir: out_dir.to_owned() }) }
+    }
+
+    /// Findings that are no errors, of all kernels.
+    pub fn warnings(&self) -> impl Iterator<Item = &Finding> {
+        self.artifacts.iter().flat_map(|artifact| &artifact.verdict.warnings)
+    }
+}
+
 /// One built entry point.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -74,8 +90,8 @@ pub struct Artifact {
     pub cubin: Option<PathBuf>,
     /// What the machine code uses; `None` without an assembler.
     pub resources: Option<Resources>,
-    /// Instructions counted in the PTX.
-    pub counts: Opcodes,
+    /// What the gates make of it.
+    pub verdict: Verdict,
     /// Seconds that ptxas took; `None` if it did not run, because there is none or its last result was still fresh.
     pub ptxas_seconds: Option<f64>,
 }
@@ -123,6 +139,16 @@ impl<'a> Builder<'a> {
     /// # Errors
     /// See [`Error`]; broken rules of all kernels are reported together.
     pub fn build(&self, entries: &[Entry]) -> Result<BuildReport> {
+        let report = self.examine(entries)?;
+        report.pass(&self.out_dir)?;
+        Ok(report)
+    }
+
+    /// Like [`build`](Self::build), but broken rules are no errors: they are in the verdicts of the report.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn examine(&self, entries: &[Entry]) -> Result<BuildReport> {
         let toolchain = DeviceToolchain::find()?;
         fs::create_dir_all(&self.out_dir).map_err(Error::io("could not create", &self.out_dir))?;
         let out_dir = self.out_dir.canonicalize().map_err(Error::io("could not find", &self.out_dir))?;
@@ -140,24 +166,16 @@ impl<'a> Builder<'a> {
 
         remove_others(&out_dir, entries)?;
         let started = Instant::now();
-        let (artifacts, failures) = self.finish_all(&compiled.ptx, entries, &out_dir)?;
-        if !failures.is_empty() {
-            return Err(Error::Gates { failures, out_dir });
-        }
+        let artifacts = self.finish_all(&compiled.ptx, entries, &out_dir)?;
         let ptxas_seconds = started.elapsed().as_secs_f64();
         Ok(BuildReport { artifacts, rustc_seconds, ptxas_seconds, compiler_log: compiled.log })
     }
 
-    fn finish_all(
-        &self,
-        module: &str,
-        entries: &[Entry],
-        out_dir: &Path,
-    ) -> Result<(Vec<Artifact>, Vec<GateError>)> {
+    fn finish_all(&self, module: &str, entries: &[Entry], out_dir: &Path) -> Result<Vec<Artifact>> {
         let finished = finish::finish(module, entries)?;
         let (done, total) = (AtomicUsize::new(0), entries.len());
         (self.observer)(Step::Assembling { done: 0, total });
-        let results: Vec<_> = entries
+        entries
             .par_iter()
             .zip(&finished)
             .map(|(entry, ptx)| {
@@ -166,13 +184,11 @@ impl<'a> Builder<'a> {
                 (self.observer)(Step::Assembling { done, total });
                 result
             })
-            .collect::<Result<_>>()?;
-        let (artifacts, failures): (_, Vec<_>) = results.into_iter().unzip();
-        Ok((artifacts, failures.concat()))
+            .collect()
     }
 
     /// Writes, assembles and checks one entry.
-    fn finish_entry(&self, entry: &Entry, text: &str, out_dir: &Path) -> Result<(Artifact, Vec<GateError>)> {
+    fn finish_entry(&self, entry: &Entry, text: &str, out_dir: &Path) -> Result<Artifact> {
         let path = |extension: &str| out_dir.join(format!("{}.{extension}", entry.symbol));
         let (ptx, cubin, log) = (path("ptx"), path("cubin"), path("ptxas.log"));
         if fs::read_to_string(&ptx).ok().as_deref() != Some(text) {
@@ -184,19 +200,17 @@ impl<'a> Builder<'a> {
             }
             fs::write(&ptx, text).map_err(Error::io("could not write", &ptx))?;
         }
-        let counts = opcodes::count(text);
-        let mut failures = gates::check_ptx(entry, text, counts);
+        let verdict = Verdict::on_ptx(entry, text);
         let mut artifact =
-            Artifact { entry: *entry, ptx, cubin: None, resources: None, counts, ptxas_seconds: None };
+            Artifact { entry: *entry, ptx, cubin: None, resources: None, verdict, ptxas_seconds: None };
         if let Some(ptxas) = &self.ptxas {
             let (said, seconds) = self.assemble(ptxas, &artifact, &cubin, &log)?;
-            let resources = Resources::parse(&said);
-            failures.extend(gates::check_machine_code(entry, resources, &said));
+            artifact.verdict.on_machine_code(entry, &said);
+            artifact.resources = Resources::parse(&said);
             artifact.cubin = Some(cubin);
-            artifact.resources = Some(resources);
             artifact.ptxas_seconds = seconds;
         }
-        Ok((artifact, failures))
+        Ok(artifact)
     }
 
     /// What ptxas says, and how long it took if it had to run: the log of the last run, written after its machine

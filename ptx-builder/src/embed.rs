@@ -41,6 +41,9 @@ fn try_embed(features: &[&str], entries: &[Entry]) -> Result<(), Box<dyn std::er
         .line_tables(env::var(LINE_TABLES_VARIABLE).is_ok_and(|value| value == "1"))
         .ptxas(assembler)
         .build(entries)?;
+    for finding in report.warnings() {
+        finding.to_string().lines().for_each(|line| println!("cargo::warning={line}"));
+    }
     fs::write(out_dir.join("images.rs"), images(&report.artifacts, version.as_deref())?)?;
     Ok(())
 }

@@ -11,7 +11,6 @@ use std::fmt::Write;
 
 use flashcore_kernels::entry::Entry;
 
-use crate::statements::{code, without_block_comments};
 use crate::{Error, Result};
 
 /// The finished PTX of each of `entries`, from the text of the module that rustc wrote.
@@ -173,6 +172,24 @@ fn is_name(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '_' | '$')
 }
 
+/// `ptx` without its block comments; lines keep their numbers.
+fn without_block_comments(ptx: &str) -> String {
+    let mut text = String::with_capacity(ptx.len());
+    let mut rest = ptx;
+    while let Some((before, after)) = rest.split_once("/*") {
+        let (comment, behind) = after.split_once("*/").unwrap_or((after, ""));
+        text.push_str(before);
+        text.extend(comment.chars().filter(|&c| c == '\n'));
+        rest = behind;
+    }
+    text + rest
+}
+
+/// `line` without its comment.
+fn code(line: &str) -> &str {
+    line.split_once("//").map_or(line, |(code, _)| code).trim()
+}
+
 fn is_debug_label(line: &str) -> bool {
     let label = line.trim();
     label.ends_with(':')
@@ -221,6 +238,12 @@ mod tests {
         for gone in ["inline asm", ".section", ".debug_", "$L__sec_end", "$L__tmp", "$L__func_", ", debug"] {
             assert!(!ptx.contains(gone), "{gone} in {ptx}");
         }
+    }
+
+    #[test]
+    fn comments_are_no_code_and_move_no_line() {
+        let error = finish("/* .entry k(\n\n) { */ // }\nfn main() {}\n", &[]).unwrap_err();
+        assert!(matches!(error, Error::MalformedPtx { line: 4, .. }), "{error}");
     }
 
     #[test]

@@ -1,81 +1,59 @@
 //! The rules that every kernel must keep. A kernel that breaks one may be wrong or slow without looking so; the
 //! build stops.
+//!
+//! Most rules are the emulator's lints. What they cannot know is checked here: how often an instruction must stand in a
+//! kernel, and what a launch may use.
 
+use std::collections::BTreeMap;
+
+use flashcore_emulator::ir::Module;
+use flashcore_emulator::lint::{self, Finding};
+use flashcore_emulator::{Level, ParseError};
 use flashcore_kernels::config::SMEM_LIMIT;
 use flashcore_kernels::entry::{Entry, Opcodes};
 
-use crate::in_flight;
 use crate::ptxas::Resources;
-use crate::statements::statements;
+use crate::rules;
 
-/// A broken rule: which kernel, why, and the line that shows it.
+/// A broken rule: which kernel, why, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GateError {
-    /// The kernel uses local memory.
+    /// The PTX has something that no rule is known for.
+    #[error("{kernel}: the PTX cannot be checked: {error}")]
+    NotUnderstood {
+        /// The entry's symbol.
+        kernel: &'static str,
+        /// Line, column and cause.
+        error: ParseError,
+    },
+    /// A lint of the emulator finds an error.
+    #[error("{0}")]
+    Lint(Finding),
+    /// An instruction that must stand a known number of times does not: something duplicated or dropped it.
+    #[error("{kernel}: the PTX has {found} {opcode} instead of {expected}")]
+    Count {
+        /// The entry's symbol.
+        kernel: &'static str,
+        /// The opcode.
+        opcode: &'static str,
+        /// How often the PTX has it.
+        found: usize,
+        /// How often the table of kernels promises it.
+        expected: usize,
+    },
+    /// ptxas does not say what the machine code uses.
     #[error(
-        "{kernel}: local memory is used (an array indexed by a variable, or a value whose address is taken)\n  \
-         PTX line {line}: {text}"
+        "{kernel}: ptxas does not say how many registers and how much stack the kernel uses, only:\n{log}"
     )]
-    LocalMemory {
+    Silent {
         /// The entry's symbol.
         kernel: &'static str,
-        /// Line of the finished PTX.
-        line: usize,
-        /// The statement.
-        text: String,
-    },
-    /// An instruction names a register that a `wgmma` may still be writing.
-    #[error(
-        "{kernel}: {register} is used while the wgmma of PTX line {wgmma_line} may still be writing it (no \
-         wgmma.wait_group between)\n  PTX line {line}: {text}"
-    )]
-    InFlight {
-        /// The entry's symbol.
-        kernel: &'static str,
-        /// The virtual register.
-        register: String,
-        /// Line of the `wgmma.mma_async`.
-        wgmma_line: usize,
-        /// Line of the offending instruction.
-        line: usize,
-        /// That instruction.
-        text: String,
-    },
-    /// Instructions that must stand a known number of times do not: something duplicated or dropped them.
-    #[error("{kernel}: the PTX has {}", difference(.found, .expected))]
-    Opcodes {
-        /// The entry's symbol.
-        kernel: &'static str,
-        /// What the PTX has.
-        found: Opcodes,
-        /// What the table of kernels promises.
-        expected: Opcodes,
-    },
-    /// ptxas says that it serialises wgmma or ignores `setmaxnreg`.
-    #[error("{kernel}: ptxas weakens the kernel\n  {line}")]
-    Weakened {
-        /// The entry's symbol.
-        kernel: &'static str,
-        /// The line of ptxas.
-        line: String,
-    },
-    /// Registers do not suffice: the kernel spills or has a stack frame.
-    #[error(
-        "{kernel}: {spill_bytes} bytes of spills and a stack frame of {stack_bytes} bytes; both must be 0\n  {line}"
-    )]
-    Spills {
-        /// The entry's symbol.
-        kernel: &'static str,
-        /// Bytes of spill stores and loads.
-        spill_bytes: u32,
-        /// Bytes of the stack frame.
-        stack_bytes: u32,
-        /// The line of ptxas.
-        line: String,
+        /// What ptxas printed.
+        log: String,
     },
     /// A launch would need more registers than a CTA gets.
-    #[error("{kernel}: {used} registers a thread, at most {limit} fit a CTA of {threads} threads\n  {line}")]
+    #[error("{kernel}: {used} registers a thread, at most {limit} fit a CTA of {threads} threads")]
     Registers {
         /// The entry's symbol.
         kernel: &'static str,
@@ -85,8 +63,6 @@ pub enum GateError {
         limit: u32,
         /// Threads of a CTA.
         threads: u32,
-        /// The line of ptxas.
-        line: String,
     },
     /// A launch would need more shared memory than a CTA gets.
     #[error(
@@ -105,169 +81,100 @@ pub enum GateError {
     },
 }
 
-/// How the numbers of ptxas's notes on `setmaxnreg` and wgmma begin, each of which means a slower kernel than the one
-/// written: C7508 ignores `setmaxnreg`, C7510, C7514 and C7517 serialise wgmma, C7519 and C7520 put fences and waits
-/// between them, and their neighbours do the like.
-const WEAKENING_NOTE: &str = "(C75";
-
-/// The rules that finished PTX breaks.
-pub fn check_ptx(entry: &Entry, ptx: &str, found: Opcodes) -> Vec<GateError> {
-    let kernel = entry.symbol;
-    let local = statements(ptx).into_iter().find(|statement| statement.text.contains(".local"));
-    let local =
-        local.map(|statement| GateError::LocalMemory { kernel, line: statement.line, text: statement.text });
-    let in_flight = in_flight::check(ptx).map(|violation| GateError::InFlight {
-        kernel,
-        register: violation.register,
-        wgmma_line: violation.wgmma_line,
-        line: violation.line,
-        text: violation.text,
-    });
-    let expected = entry.opcodes.filter(|&expected| expected != found);
-    let opcodes = expected.map(|expected| GateError::Opcodes { kernel, found, expected });
-    [local, in_flight, opcodes].into_iter().flatten().collect()
+/// What the gates make of an entry.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Verdict {
+    /// Rules that the entry breaks; it passes if there are none.
+    pub broken: Vec<GateError>,
+    /// Findings that do not stop a build.
+    pub warnings: Vec<Finding>,
+    /// How often the PTX has each opcode, by the names of [`flashcore_emulator::lint::opcode`].
+    pub opcodes: BTreeMap<&'static str, usize>,
 }
 
-/// The rules that the machine code breaks, by what ptxas printed.
-pub fn check_machine_code(entry: &Entry, resources: Resources, log: &str) -> Vec<GateError> {
-    let kernel = entry.symbol;
-    let line_with =
-        |mark: &str| log.lines().find(|line| line.contains(mark)).unwrap_or_default().trim().to_owned();
-    let weakening = log.lines().filter(|line| line.contains(WEAKENING_NOTE));
-    let mut errors: Vec<_> =
-        weakening.map(|line| GateError::Weakened { kernel, line: line.trim().to_owned() }).collect();
-    let Resources { registers, spill_bytes, stack_bytes, static_smem_bytes } = resources;
-    if spill_bytes > 0 || stack_bytes > 0 {
-        errors.push(GateError::Spills {
-            kernel,
-            spill_bytes,
-            stack_bytes,
-            line: line_with("bytes stack frame"),
-        });
-    }
-    if registers > entry.max_registers {
-        let (limit, threads) = (entry.max_registers, entry.threads);
-        errors.push(GateError::Registers {
-            kernel,
-            used: registers,
-            limit,
-            threads,
-            line: line_with("registers"),
-        });
-    }
-    if static_smem_bytes.saturating_add(entry.smem_bytes) > SMEM_LIMIT {
-        errors.push(GateError::SharedMemory {
-            kernel,
-            static_bytes: static_smem_bytes,
-            dynamic_bytes: entry.smem_bytes,
-            limit: SMEM_LIMIT,
-        });
-    }
-    errors
-}
-
-/// `3 setmaxnreg instead of 2`, for each count that differs.
-fn difference(found: &Opcodes, expected: &Opcodes) -> String {
-    let counts = [
-        ("wgmma.mma_async", found.wgmma, expected.wgmma),
-        ("TMA loads", found.tma_load, expected.tma_load),
-        ("TMA stores", found.tma_store, expected.tma_store),
-        ("bar.sync", found.bar_sync, expected.bar_sync),
-        ("bar.arrive", found.bar_arrive, expected.bar_arrive),
-        ("setmaxnreg", found.setmaxnreg, expected.setmaxnreg),
-    ];
-    let differing = counts.iter().filter(|(_, found, expected)| found != expected);
-    differing
-        .map(|(name, found, expected)| format!("{found} {name} instead of {expected}"))
-        .collect::<Vec<_>>()
-        .join(", ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::opcodes::count;
-
-    const ENTRY: Entry =
-        Entry { symbol: "k", threads: 384, cluster: 1, smem_bytes: 1024, max_registers: 168, opcodes: None };
-    const CLEAN_LOG: &str = "\
-        ptxas info    : 0 bytes gmem\n\
-        ptxas info    : Compiling entry function 'k' for 'sm_90a'\n\
-        ptxas info    : Function properties for k\n    \
-            0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n\
-        ptxas info    : Used 168 registers, used 16 barriers\n";
-
-    fn ptx(body: &str) -> Vec<GateError> {
-        check_ptx(&ENTRY, body, count(body))
+impl Verdict {
+    /// The verdict on the finished PTX of `entry`.
+    pub fn on_ptx(entry: &Entry, ptx: &str) -> Verdict {
+        let mut verdict = Verdict::default();
+        match Module::parse(ptx) {
+            Ok(module) => {
+                verdict.sort(lint::check(&module, &rules::lints()));
+                verdict.opcodes = module.kernel(entry.symbol).map(lint::opcodes).unwrap_or_default();
+                verdict.compare_counts(entry);
+            }
+            Err(error) => {
+                verdict.broken.push(GateError::NotUnderstood { kernel: entry.symbol, error });
+            }
+        }
+        verdict
     }
 
-    fn machine_code(from: &str, to: &str) -> Vec<GateError> {
-        assert!(CLEAN_LOG.contains(from));
-        let log = CLEAN_LOG.replace(from, to);
-        check_machine_code(&ENTRY, Resources::parse(&log), &log)
-    }
-
-    /// The one broken rule, as its message.
-    fn only(errors: Vec<GateError>) -> String {
-        let [error] = errors.as_slice() else { panic!("one broken rule expected: {errors:?}") };
-        error.to_string()
-    }
-
-    #[test]
-    fn a_clean_kernel_passes() {
-        assert_eq!(ptx("ld.global.b32 %r1, [%rd1];\nbar.sync 0;\n"), []);
-        assert_eq!(machine_code("", ""), []);
-    }
-
-    #[test]
-    fn local_memory_is_refused() {
-        let message = only(ptx(".local .align 4 .b8 __local_depot0[256];\nld.local.b32 %r1, [%rd1];\n"));
-        assert!(
-            message.starts_with("k: local memory") && message.contains("PTX line 1: .local .align 4"),
-            "{message}"
-        );
-    }
-
-    #[test]
-    fn a_register_in_flight_may_not_be_named() {
-        let body = "wgmma.mma_async.sync.aligned.m64n8k16.f32.f16.f16 {%f1}, %rd1, %rd2, p, 1, 1, 0, 0;\n\
-                    mul.f32 %f2, %f1, %f1;\n";
-        let message = only(ptx(body));
-        assert!(message.contains("%f1") && message.contains("PTX line 2: mul.f32"), "{message}");
-    }
-
-    #[test]
-    fn a_duplicated_barrier_is_refused() {
-        let body = "bar.sync 0;\nbar.sync 0;\n";
-        let entry = Entry { opcodes: Some(Opcodes { bar_sync: 1, ..Opcodes::default() }), ..ENTRY };
-        assert_eq!(only(check_ptx(&entry, body, count(body))), "k: the PTX has 2 bar.sync instead of 1");
-    }
-
-    #[test]
-    fn every_weakening_note_is_refused() {
-        for note in ["(C7508)", "(C7510)", "(C7514)", "(C7517)", "(C7519)", "(C7520)"] {
-            let message = only(machine_code("0 bytes gmem", &format!("{note} something is serialized")));
-            assert!(message.contains(note), "{message}");
+    /// Adds the verdict on the machine code, by what `ptxas -v` printed.
+    pub fn on_machine_code(&mut self, entry: &Entry, log: &str) {
+        let kernel = entry.symbol;
+        let mut findings = lint::ptxas_log(log);
+        // Some notes come before ptxas names the kernel.
+        findings.iter_mut().for_each(|finding| finding.kernel = Some(kernel.to_owned()));
+        self.sort(findings);
+        let Some(Resources { registers, static_smem_bytes, .. }) = Resources::parse(log) else {
+            self.broken.push(GateError::Silent { kernel, log: log.to_owned() });
+            return;
+        };
+        if registers > entry.max_registers {
+            let (limit, threads) = (entry.max_registers, entry.threads);
+            self.broken.push(GateError::Registers { kernel, used: registers, limit, threads });
+        }
+        if static_smem_bytes.saturating_add(entry.smem_bytes) > SMEM_LIMIT {
+            self.broken.push(GateError::SharedMemory {
+                kernel,
+                static_bytes: static_smem_bytes,
+                dynamic_bytes: entry.smem_bytes,
+                limit: SMEM_LIMIT,
+            });
         }
     }
 
-    #[test]
-    fn spills_and_stack_are_refused() {
-        let message = only(machine_code("0 bytes spill stores", "8 bytes spill stores"));
-        assert!(message.starts_with("k: 8 bytes of spills and a stack frame of 0 bytes"), "{message}");
-        let message = only(machine_code("0 bytes stack frame", "16 bytes stack frame"));
-        assert!(message.starts_with("k: 0 bytes of spills and a stack frame of 16 bytes"), "{message}");
+    /// How often the PTX has an opcode.
+    pub fn count(&self, opcode: &str) -> usize {
+        self.opcodes.get(opcode).copied().unwrap_or_default()
     }
 
-    #[test]
-    fn too_many_registers_are_refused() {
-        let message = only(machine_code("Used 168", "Used 170"));
-        assert!(message.starts_with("k: 170 registers a thread, at most 168"), "{message}");
+    fn sort(&mut self, findings: Vec<Finding>) {
+        for finding in findings {
+            match finding.level {
+                Level::Deny => self.broken.push(GateError::Lint(finding)),
+                Level::Warn => self.warnings.push(finding),
+            }
+        }
     }
 
-    #[test]
-    fn too_much_shared_memory_is_refused() {
-        let message = only(machine_code("16 barriers", "16 barriers, 232448 bytes smem"));
-        assert!(message.contains("232448 bytes of static and 1024 bytes of dynamic"), "{message}");
+    fn compare_counts(&mut self, entry: &Entry) {
+        for (opcode, expected) in entry.opcodes.iter().flat_map(promised) {
+            let (found, expected) = (self.count(opcode), expected as usize);
+            if found != expected {
+                self.broken.push(GateError::Count { kernel: entry.symbol, opcode, found, expected });
+            }
+        }
     }
 }
+
+/// The opcodes that the table of kernels counts, by name.
+fn promised(opcodes: &Opcodes) -> [(&'static str, u32); 11] {
+    [
+        ("wgmma.mma_async", opcodes.wgmma),
+        ("cp.async.bulk.tensor.shared.global", opcodes.tma_load),
+        ("cp.async.bulk.tensor.global.shared", opcodes.tma_store),
+        ("bar.sync", opcodes.bar_sync),
+        ("bar.arrive", opcodes.bar_arrive),
+        ("setmaxnreg.inc", opcodes.setmaxnreg_inc),
+        ("setmaxnreg.dec", opcodes.setmaxnreg_dec),
+        ("barrier.cluster.arrive", opcodes.cluster_arrive),
+        ("barrier.cluster.wait", opcodes.cluster_wait),
+        ("stmatrix", opcodes.stmatrix),
+        ("elect.sync", opcodes.elect),
+    ]
+}
+
+#[cfg(test)]
+mod tests;

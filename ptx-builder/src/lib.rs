@@ -13,17 +13,17 @@ mod embed;
 mod error;
 pub mod finish;
 pub mod gates;
-mod in_flight;
-pub mod opcodes;
 pub mod ptxas;
-mod statements;
+mod rules;
 pub mod toolchain;
 
 pub use build::{Artifact, BuildReport, Builder, Step};
 pub use embed::embed;
 pub use error::Error;
+pub use flashcore_emulator::lint::Finding;
 pub use flashcore_kernels::entry::{Entry, Opcodes, entries};
 pub use flashcore_kernels::probe::PROBES;
+pub use gates::{GateError, Verdict};
 pub use ptxas::{Ptxas, Resources};
 pub use toolchain::DeviceToolchain;
 

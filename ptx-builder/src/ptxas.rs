@@ -31,15 +31,17 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// What the output of `ptxas -v` for one entry says; functions that it calls add their spills and stack.
-    pub fn parse(log: &str) -> Resources {
-        let sum = |unit: &str| log.lines().filter_map(|line| before(line, unit)).sum::<u32>();
-        Resources {
-            registers: log.lines().find_map(|line| before(line, " registers")).unwrap_or_default(),
+    /// What the output of `ptxas -v` for one entry says; functions that it calls add their spills and stack. `None` if
+    /// it speaks of no registers or of no stack.
+    pub fn parse(log: &str) -> Option<Resources> {
+        let numbers = |unit: &'static str| log.lines().filter_map(move |line| before(line, unit));
+        let sum = |unit| numbers(unit).sum::<u32>();
+        Some(Resources {
+            registers: numbers(" registers").next()?,
             spill_bytes: sum(" bytes spill stores") + sum(" bytes spill loads"),
-            stack_bytes: sum(" bytes stack frame"),
+            stack_bytes: numbers(" bytes stack frame").reduce(|a, b| a + b)?,
             static_smem_bytes: sum(" bytes smem"),
-        }
+        })
     }
 }
 
@@ -157,7 +159,8 @@ mod tests {
             ptxas info    : Used 168 registers, used 16 barriers, 1104 bytes smem, 464 bytes cmem[0]\n";
         let expected =
             Resources { registers: 168, spill_bytes: 12, stack_bytes: 16, static_smem_bytes: 1104 };
-        assert_eq!(Resources::parse(log), expected);
+        assert_eq!(Resources::parse(log), Some(expected));
+        assert_eq!(Resources::parse("ptxas info    : Used 168 registers"), None);
     }
 
     #[test]

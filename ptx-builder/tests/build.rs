@@ -3,15 +3,27 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use flashcore_ptx_builder::gates::GateError;
-use flashcore_ptx_builder::{Artifact, BuildReport, Builder, Entry, Error, Opcodes, Ptxas};
+use flashcore_emulator::lint::Code;
+use flashcore_ptx_builder::{Artifact, BuildReport, Builder, Entry, Error, GateError, Opcodes, Ptxas};
 
 const SCALE: Entry = entry("scale", 0);
 const SHIFT: Entry = entry("shift", 1);
 const GATHER: Entry = entry("gather", 0);
 
 const fn entry(symbol: &'static str, bar_sync: u32) -> Entry {
-    let opcodes = Opcodes { wgmma: 0, tma_load: 0, tma_store: 0, bar_sync, bar_arrive: 0, setmaxnreg: 0 };
+    let opcodes = Opcodes {
+        wgmma: 0,
+        tma_load: 0,
+        tma_store: 0,
+        bar_sync,
+        bar_arrive: 0,
+        setmaxnreg_inc: 0,
+        setmaxnreg_dec: 0,
+        cluster_arrive: 0,
+        cluster_wait: 0,
+        stmatrix: 0,
+        elect: 0,
+    };
     Entry { symbol, threads: 128, cluster: 1, smem_bytes: 0, max_registers: 32, opcodes: Some(opcodes) }
 }
 
@@ -88,9 +100,12 @@ fn from_source_to_checked_machine_code() {
     let ptx = fs::read_to_string(&lines.artifacts[0].ptx).unwrap();
     assert!(ptx.contains("tiny/src/lib.rs") && ptx.contains(".loc"), "profilers see source lines");
 
-    let error = tiny.build(&[SCALE, GATHER], false).unwrap_err();
+    let error = tiny.build(&[SCALE, GATHER], true).unwrap_err();
     let Error::Gates { failures, .. } = &error else { panic!("a rule is broken: {error}") };
-    assert!(matches!(failures[0], GateError::LocalMemory { kernel: "gather", .. }), "{error}");
+    let GateError::Lint(finding) = &failures[0] else { panic!("a lint is broken: {error}") };
+    assert_eq!((finding.code, finding.kernel.as_deref()), (Code::S01, Some("gather")));
+    let message = finding.to_string();
+    assert!(message.contains("gather, PTX line ") && message.contains("tiny/src/lib.rs:"), "{message}");
 
     let shift = &lines.artifacts[1];
     assert!(!shift.ptx.exists() && !shift.cubin.as_ref().unwrap().exists(), "nobody asked for it any more");

@@ -72,8 +72,21 @@ impl Build {
     }
 }
 
-/// Builds all of `kernels` into `out_dir`, with a progress bar. Warnings of the compiler are shown.
+/// Builds all of `kernels` into `out_dir`; fails if one breaks a rule.
 pub(crate) fn build(
+    workspace: &Workspace,
+    kernels: Kernels,
+    out_dir: &Path,
+    ptxas: Option<Ptxas>,
+    line_tables: bool,
+) -> Result<BuildReport> {
+    let report = examine(workspace, kernels, out_dir, ptxas, line_tables)?;
+    report.pass(out_dir)?;
+    Ok(report)
+}
+
+/// Builds and checks all of `kernels`, with a progress bar, whatever the verdicts are. Warnings are shown.
+pub(crate) fn examine(
     workspace: &Workspace,
     kernels: Kernels,
     out_dir: &Path,
@@ -91,13 +104,14 @@ pub(crate) fn build(
         .line_tables(line_tables)
         .ptxas(ptxas)
         .observe(|step| show(step, &bar))
-        .build(&entries);
+        .examine(&entries);
     bar.finish_and_clear();
     drop(spinner);
     let report = report?;
     if report.compiler_log.contains("warning:") {
         eprintln!("{}", report.compiler_log);
     }
+    report.warnings().for_each(|finding| eprintln!("{finding}"));
     Ok(report)
 }
 
@@ -119,8 +133,6 @@ pub(crate) fn table(report: &BuildReport) -> Result<Table> {
         "smem",
         "wgmma",
         "TMA ld/st",
-        "bar sync/arrive",
-        "setmaxnreg",
         "ptxas",
     ]);
     for artifact in &report.artifacts {
@@ -130,7 +142,7 @@ pub(crate) fn table(report: &BuildReport) -> Result<Table> {
     Ok(table)
 }
 
-fn row(artifact: &Artifact) -> Result<[String; 11]> {
+fn row(artifact: &Artifact) -> Result<[String; 9]> {
     let kib = |bytes: u64| format!("{:.1} KiB", bytes as f64 / 1024.0);
     let size = |path: &Path| {
         let metadata = path.metadata().with_context(|| format!("{} was just written", path.display()))?;
@@ -139,7 +151,7 @@ fn row(artifact: &Artifact) -> Result<[String; 11]> {
     let resources = artifact.resources;
     let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
     let static_smem = resources.map_or(0, |resources| resources.static_smem_bytes);
-    let counts = artifact.counts;
+    let count = |opcode| artifact.verdict.count(opcode);
     Ok([
         artifact.entry.symbol.to_owned(),
         size(&artifact.ptx)?,
@@ -147,10 +159,12 @@ fn row(artifact: &Artifact) -> Result<[String; 11]> {
         or_dash(resources.map(|resources| resources.registers.to_string())),
         or_dash(resources.map(|resources| format!("{} B", resources.spill_bytes))),
         kib(u64::from(artifact.entry.smem_bytes) + u64::from(static_smem)),
-        counts.wgmma.to_string(),
-        format!("{}/{}", counts.tma_load, counts.tma_store),
-        format!("{}/{}", counts.bar_sync, counts.bar_arrive),
-        counts.setmaxnreg.to_string(),
+        count("wgmma.mma_async").to_string(),
+        format!(
+            "{}/{}",
+            count("cp.async.bulk.tensor.shared.global"),
+            count("cp.async.bulk.tensor.global.shared")
+        ),
         match (artifact.ptxas_seconds, &artifact.cubin) {
             (Some(seconds), _) => format!("{seconds:.2} s"),
             (None, Some(_)) => "fresh".to_owned(),

@@ -5,6 +5,7 @@ mod build;
 mod bundle;
 mod cargo;
 mod gate;
+mod mutate;
 mod profile;
 mod progress;
 mod report;
@@ -33,6 +34,7 @@ enum Verb {
     Setup(setup::Setup),
     Build(build::Build),
     Gate(gate::Gate),
+    Mutate(mutate::Mutate),
     Test(test::Test),
     Bench(bench::Bench),
     Report(report::Report),
@@ -57,6 +59,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Setup(verb) => verb.run(&workspace),
         Verb::Build(verb) => verb.run(&workspace),
         Verb::Gate(verb) => verb.run(&workspace),
+        Verb::Mutate(verb) => verb.run(&workspace),
         Verb::Test(verb) => verb.run(&workspace),
         Verb::Bench(verb) => verb.run(&workspace),
         Verb::Report(verb) => verb.run(&workspace),
