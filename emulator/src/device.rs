@@ -41,6 +41,9 @@ pub struct Options {
     pub numerics: Numerics,
     /// Whether hazards are looked for. Without, only what stops a kernel is found.
     pub checks: bool,
+    /// Programmatic dependent launch: the kernel may start before the one ahead of it has ended, whose writes it may
+    /// therefore not touch before `griddepcontrol.wait`.
+    pub programmatic: bool,
     /// Instructions of all warps after which a launch is given up as a livelock.
     pub instruction_limit: u64,
 }
@@ -52,6 +55,7 @@ impl Default for Options {
             completion: Completion::default(),
             numerics: Numerics::default(),
             checks: true,
+            programmatic: false,
             instruction_limit: 1_000_000_000,
         }
     }
@@ -232,7 +236,7 @@ impl Device {
         launch: &Launch<'_>,
         options: &Options,
     ) -> Result<Report, DeviceError> {
-        self.memory.forget();
+        self.memory.forget(options.programmatic);
         let Device { limits, memory, maps, .. } = self;
         Ok(Grid::new(module, kernel, launch, options, limits, memory, maps)?.run())
     }

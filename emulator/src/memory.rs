@@ -63,9 +63,9 @@ impl Memory {
         (at.checked_add(bytes)? <= allocation.data.len() as u64).then_some((allocation, at as usize))
     }
 
-    /// Forgets who did what, between launches.
-    pub(crate) fn forget(&mut self) {
-        self.allocations.values_mut().for_each(|allocation| allocation.shadow.forget());
+    /// Forgets who did what, between launches; if they overlap, what was written is remembered.
+    pub(crate) fn forget(&mut self, overlap: bool) {
+        self.allocations.values_mut().for_each(|allocation| allocation.shadow.forget(overlap));
     }
 }
 

@@ -86,6 +86,8 @@ pub(crate) struct Conflict {
 #[derive(Clone, Debug, Default)]
 struct Chunk {
     written: u16,
+    /// Bytes that the launch before wrote, if it may still run.
+    before: u16,
     records: Vec<Record>,
 }
 
@@ -117,9 +119,18 @@ impl Shadow {
         self.chunks[chunk].written |= bytes;
     }
 
-    /// Forgets who did what, between launches.
-    pub(crate) fn forget(&mut self) {
-        self.chunks.iter_mut().for_each(|chunk| chunk.records.clear());
+    /// Forgets who did what, between launches; if they overlap, the bytes that were written are remembered.
+    pub(crate) fn forget(&mut self, overlap: bool) {
+        for chunk in &mut self.chunks {
+            let writes = chunk.records.iter().filter(|record| record.write && overlap);
+            chunk.before = writes.fold(0, |bytes, record| bytes | record.bytes);
+            chunk.records.clear();
+        }
+    }
+
+    /// Bytes of a chunk that the launch before wrote and may still be writing.
+    pub(crate) fn before(&self, chunk: usize) -> u16 {
+        self.chunks[chunk].before
     }
 
     /// Notes an access by somebody who knows `view`, and says what it conflicts with.

@@ -367,8 +367,7 @@ impl Engine<'_, '_> {
             match &kind {
                 Kind::Load { moves, targets, map, .. } => {
                     self.check_global(
-                        w,
-                        pc,
+                        (w, pc, lane),
                         moves.iter().copied(),
                         Record { write: false, ..record },
                         &view,
@@ -408,7 +407,7 @@ impl Engine<'_, '_> {
                 self.note_async(w, *cta, step.shared, step.bytes, record, &view);
             }
             let record = Record { agent: Agent::Copy { number: number + 1 }, write: true, strong, ..record };
-            self.check_global(w, pc, moves.iter().copied(), record, &view)?;
+            self.check_global((w, pc, lane), moves.iter().copied(), record, &view)?;
         }
         let store = GroupedStore { read: number, pc, was_read: false };
         self.cluster.warps[w].copies.entry(lane).or_default().open.push(store);
@@ -417,14 +416,14 @@ impl Engine<'_, '_> {
 
     fn check_global(
         &mut self,
-        w: usize,
-        pc: u32,
+        (w, pc, lane): (usize, u32, u32),
         moves: impl Iterator<Item = Move>,
         record: Record,
         view: &View,
     ) -> Step {
         for Move { bytes, global, .. } in moves {
             let Some(address) = global else { continue };
+            self.check_dependency(w, pc, lane, address, bytes);
             let Some((allocation, at)) = self.grid.memory.find(address, u64::from(bytes)) else {
                 return self.stop(
                     w,

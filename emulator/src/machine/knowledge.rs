@@ -148,6 +148,27 @@ impl Engine<'_, '_> {
         }
     }
 
+    /// Reports an access to what the kernel before wrote, by a thread that does not know that anybody has waited for it.
+    pub(crate) fn check_dependency(&mut self, w: usize, pc: u32, lane: u32, address: u64, bytes: u32) {
+        if !self.grid.options.programmatic {
+            return;
+        }
+        let Some((allocation, at)) = self.grid.memory.find(address, u64::from(bytes)) else { return };
+        if crate::memory::chunks(at, bytes as usize)
+            .all(|(chunk, mask)| allocation.shadow.before(chunk) & mask == 0)
+        {
+            return;
+        }
+        let warp = &self.cluster.warps[w];
+        let view = warp.release(1 << lane);
+        if !self.grid.waited.iter().any(|&(warp, lane, time)| view.order.covers_lane(warp, lane, time)) {
+            let message = format!(
+                "memory at {address:#x} that the kernel before wrote is touched ahead of griddepcontrol.wait: it may not have ended"
+            );
+            self.find(w, pc, Code::E50, message);
+        }
+    }
+
     /// Tells of a conflict. `base` is the address of the chunk.
     fn report(&mut self, cta: Option<usize>, base: u64, now: &Record, conflict: Conflict) {
         let Conflict { code, earlier } = conflict;

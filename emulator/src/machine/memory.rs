@@ -115,6 +115,9 @@ impl Engine<'_, '_> {
         if let Place::Shared { cta, at } = place {
             self.check_barrier_storage(w, record.pc, cta, at, bytes);
         }
+        if let Place::Global { address } = place {
+            self.check_dependency(w, record.pc, lane, address, bytes);
+        }
         if !record.write {
             self.require_initialised(w, record.pc, place, bytes);
         }

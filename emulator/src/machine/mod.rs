@@ -82,6 +82,8 @@ pub(crate) struct Grid<'a> {
     pub(crate) counters: Counters,
     pub(crate) rng: SmallRng,
     pub(crate) layouts: HashMap<(u64, bool, u32, u32), Rc<OperandLayout>>,
+    /// Threads that have waited for the kernel before: warp, lane, time.
+    pub(crate) waited: Vec<(u32, u32, u32)>,
     /// What was released through global memory, by address.
     pub(crate) released: BTreeMap<u64, View>,
 }
@@ -168,6 +170,7 @@ impl<'a> Grid<'a> {
             counters: Counters::default(),
             rng: SmallRng::seed_from_u64(options.seed),
             layouts: HashMap::new(),
+            waited: Vec::new(),
             released: BTreeMap::new(),
         })
     }

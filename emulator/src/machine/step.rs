@@ -206,8 +206,12 @@ impl Engine<'_, '_> {
                 self.require_whole_warp(w, pc, mask)?;
                 return self.set_max_registers(w, pc, *increase, *registers);
             }
-            // One launch at a time: the kernel before has always ended.
-            Op::GridDependency { .. } => {}
+            Op::GridDependency { wait } => {
+                if *wait && self.grid.options.programmatic {
+                    let warp = &self.cluster.warps[w];
+                    self.grid.waited.extend(lanes(mask).map(|lane| (warp.id, lane, warp.time)));
+                }
+            }
         }
         Ok(Flow::Next)
     }

@@ -22,7 +22,7 @@ pub struct EmulatorOptions {
 
 impl Default for EmulatorOptions {
     fn default() -> Self {
-        let Options { seed, completion, numerics, checks, instruction_limit } = Options::default();
+        let Options { seed, completion, numerics, checks, instruction_limit, .. } = Options::default();
         let sm_count = flashcore_emulator::Limits::h200().sm_count;
         EmulatorOptions { sm_count, seed, completion, numerics, checks, instruction_limit }
     }
@@ -32,6 +32,7 @@ impl EmulatorOptions {
     /// What each launch is told.
     pub(super) fn of_launch(&self) -> Options {
         let Self { sm_count: _, seed, completion, numerics, checks, instruction_limit } = *self;
-        Options { seed, completion, numerics, checks, instruction_limit }
+        // The library launches no kernel before the one ahead of it has ended.
+        Options { seed, completion, numerics, checks, programmatic: false, instruction_limit }
     }
 }
