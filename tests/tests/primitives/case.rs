@@ -60,6 +60,7 @@ pub(crate) fn judge(call: &Call, seen: &Outcome) -> Result<(), String> {
     }
     match call.symbol.as_str() {
         "probe_math" => math::judge(call, seen),
+        symbol if symbol.starts_with("probe_wgmma") => wgmma::judge(call, seen),
         "probe_warp" => threads::judge_warp(call, seen),
         symbol if symbol.starts_with("probe_tma_load") => tma::judge_load(call, seen),
         _ => Err(difference(&expected, seen)),

@@ -5,7 +5,7 @@ use flashcore_tests::values::{decode, encode};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::call::{Bytes, Call, Outcome};
-use crate::case::{Case, Labelled};
+use crate::case::{Case, Labelled, difference};
 use crate::fragment;
 use crate::operand::{Major, Operand};
 use crate::pattern::Pattern;
@@ -22,6 +22,19 @@ struct Matrix(Vec<[f32; K as usize]>);
 impl Matrix {
     fn random(mn: u32, rng: &mut StdRng) -> Self {
         Matrix((0..mn).map(|_| std::array::from_fn(|_| rng.random_range(-2..=2i8).into())).collect())
+    }
+
+    /// Numbers of many sizes, so that sums depend on how they are rounded.
+    fn uneven(mn: u32, dtype: Dtype, rng: &mut StdRng) -> Self {
+        let mut number = || {
+            let number = rng.random_range(-1.0f32..1.0) * 2f32.powi(rng.random_range(-8..=4));
+            decode(dtype, encode(dtype, number))
+        };
+        Matrix((0..mn).map(|_| std::array::from_fn(|_| number())).collect())
+    }
+
+    fn is_integral(&self) -> bool {
+        self.0.iter().flatten().all(|x| x.fract() == 0.0)
     }
 
     fn at(&self, mn: u32, k: u32) -> f32 {
@@ -71,23 +84,47 @@ const DTYPES: [Dtype; 2] = [Dtype::F16, Dtype::Bf16];
 
 /// What `call`, of a symbol of this file, must give.
 pub(crate) fn predict(call: &Call) -> Outcome {
+    let (a, b, c) = operands(call);
+    Outcome { output: accumulator(&a, &b, c), memory: None }
+}
+
+/// As the model; where sums are inexact, within what cutting each term to 25 bits, and the sum to 24, may change.
+pub(crate) fn judge(call: &Call, seen: &Outcome) -> Result<(), String> {
+    let (expected, (a, b, c)) = (predict(call), operands(call));
+    if a.is_integral() && b.is_integral() || seen.output.0.len() != expected.output.0.len() {
+        return Err(difference(&expected, seen));
+    }
+    for (i, word) in seen.output.words().into_iter().enumerate() {
+        let (m, n) = fragment::accumulator(i as u32 % THREADS, i as u32 / THREADS);
+        let terms = (0..K).map(|k| f64::from(a.at(m, k)) * f64::from(b.at(n, k))).chain([f64::from(c)]);
+        let (sum, largest) = terms.fold((0.0, 0f64), |(sum, largest), x| (sum + x, largest.max(x.abs())));
+        let bound = f64::from(K + 1) * 2f64.powi(-24) * largest + 2f64.powi(-23) * sum.abs();
+        let value = f64::from(f32::from_bits(word));
+        if value.is_nan() || (value - sum).abs() > bound {
+            return Err(format!("({m}, {n}) is {value}, not {sum} within {bound:e}"));
+        }
+    }
+    Ok(())
+}
+
+/// A, B and what the accumulator starts with.
+fn operands(call: &Call) -> (Matrix, Matrix, f32) {
     let parts: Vec<&str> = call.symbol.split('_').collect();
     let &["probe", "wgmma", operands, shape, dtype] = &parts[..] else { panic!("what is {}?", call.symbol) };
     let dtype = DTYPES.into_iter().find(|d| d.name() == dtype).expect("a known element type");
-    let output = if operands == "ss" {
+    if operands == "ss" {
         let &(_, a, b) = MAJORS.iter().find(|(name, ..)| *name == shape).expect("known major dimensions");
         let a = Operand::decode(call.desc_a, call.words[0].cast_unsigned(), a);
         let b = Operand::decode(call.desc_b, call.words[1].cast_unsigned(), b);
         let read = |operand| Matrix::read(&call.input.0, operand, M, dtype);
-        accumulator(&read(&a), &read(&b), 0.0)
+        (read(&a), read(&b), 0.0)
     } else {
         let width = WIDTHS.into_iter().find(|n| format!("n{n}") == shape).expect("a known width");
         let b = Operand::decode(call.desc_b, 0, Major::K);
         let b = Matrix::read(&call.input.0, &b, width, dtype);
         let a = from_registers(&call.input.words()[call.words[0] as usize..], dtype);
-        accumulator(&a, &b, 1.0)
-    };
-    Outcome { output, memory: None }
+        (a, b, 1.0)
+    }
 }
 
 /// A, from register r of thread t at word `128 * r + t`.
@@ -196,7 +233,13 @@ fn rs_products(width: u32, dtype: Dtype) -> Vec<(Labelled, Product)> {
         (Labelled { label, record }, Product::new(symbol, dtype, width, None, b))
     };
     // The micro-kernel takes B from the start of shared memory.
-    layouts(Major::K, width).into_iter().filter(|(_, b)| b.start == 0).map(product).collect()
+    let layouts = layouts(Major::K, width).into_iter().filter(|(_, b)| b.start == 0);
+    let mut products: Vec<_> = layouts.map(product).collect();
+    let (_, mut uneven) = product(("k-b128-step0".into(), Operand::tight(Major::K, Pattern::B128)));
+    let mut rng = StdRng::seed_from_u64(width.into());
+    (uneven.a, uneven.b) = (Matrix::uneven(M, dtype, &mut rng), Matrix::uneven(width, dtype, &mut rng));
+    products.push((Labelled { label: "uneven".into(), record: width <= 80 }, uneven));
+    products
 }
 
 type Products = Box<dyn Fn() -> Vec<(Labelled, Product)> + Send + Sync>;
