@@ -5,7 +5,6 @@ pub mod lint;
 pub mod models;
 pub mod mutate;
 pub mod ptx;
-#[cfg(feature = "cli")]
 pub mod workload;
 
 mod device;

@@ -179,7 +179,7 @@ impl Clock {
 }
 
 /// What a thread knows: what happened before ([`View::order`]), and which ordinary accesses a proxy fence covers, so
-/// that the async proxy sees them, in shared and in global memory.
+/// that the async proxy sees them, in shared and in global memory, and which ones a memory fence covers.
 ///
 /// A fence covers what its thread knows at that moment, and the knowledge that it was there travels on with every
 /// release: a fence on the side of the writer and one on the side of the reader both count.
@@ -188,18 +188,23 @@ pub(crate) struct View {
     pub(crate) order: Clock,
     pub(crate) fenced_shared: Clock,
     pub(crate) fenced_global: Clock,
+    /// What memory fences cover, so that relaxed writes release it; absent: nothing. Few kernels have any.
+    pub(crate) released: Option<Box<Clock>>,
 }
 
 impl View {
     pub(crate) fn new(first: u32, warps: u32) -> Self {
         let clock = Clock::new(first, warps);
-        View { order: clock.clone(), fenced_shared: clock.clone(), fenced_global: clock }
+        View { order: clock.clone(), fenced_shared: clock.clone(), fenced_global: clock, released: None }
     }
 
     pub(crate) fn join(&mut self, other: &View) {
         self.order.join(&other.order);
         self.fenced_shared.join(&other.fenced_shared);
         self.fenced_global.join(&other.fenced_global);
+        if let Some(released) = &other.released {
+            self.released.get_or_insert_with(|| released.clone()).join(released);
+        }
     }
 }
 

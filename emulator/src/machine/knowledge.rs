@@ -14,23 +14,21 @@ pub(crate) fn lanes(mask: u32) -> impl Iterator<Item = u32> {
 impl Warp {
     /// What the lanes of `mask` know together, with all that they did up to now.
     pub(crate) fn release(&self, mask: u32) -> View {
-        self.release_at(mask, |_| self.time)
-    }
-
-    /// The same, with what each lane did up to some time.
-    pub(crate) fn release_at(&self, mask: u32, upto: impl Fn(u32) -> u32) -> View {
         let mut view = self.common.clone();
         for (_, private) in self.private.iter().filter(|(lane, _)| mask >> **lane & 1 != 0) {
             view.join(private);
         }
         for lane in lanes(mask) {
-            view.order.learn_lane(self.id, lane, upto(lane));
-            view.fenced_shared.learn_lane(self.id, lane, self.fenced_shared[lane as usize].min(upto(lane)));
-            view.fenced_global.learn_lane(self.id, lane, self.fenced_global[lane as usize].min(upto(lane)));
+            view.order.learn_lane(self.id, lane, self.time);
+            view.fenced_shared.learn_lane(self.id, lane, self.fenced_shared[lane as usize]);
+            view.fenced_global.learn_lane(self.id, lane, self.fenced_global[lane as usize]);
+            if let Some(released) = &mut view.released {
+                released.learn_lane(self.id, lane, self.released[lane as usize]);
+            }
         }
         if mask == self.splits.live {
             // Lanes that have ended, or never were, cannot contradict.
-            view.order.learn_warp(self.id, lanes(mask).map(&upto).min().unwrap_or(0));
+            view.order.learn_warp(self.id, self.time);
             let fenced = |times: &[u32; 32]| lanes(mask).map(|lane| times[lane as usize]).min().unwrap_or(0);
             view.fenced_shared.learn_warp(self.id, fenced(&self.fenced_shared));
             view.fenced_global.learn_warp(self.id, fenced(&self.fenced_global));
@@ -58,10 +56,41 @@ impl Warp {
         self.acquire(mask, &view);
     }
 
+    /// What a relaxed write of `lane` releases: what memory fences cover.
+    pub(crate) fn release_relaxed(&self, lane: u32) -> Option<View> {
+        let mut view = self.release(1 << lane);
+        view.order = *view.released.take()?;
+        Some(view)
+    }
+
+    /// A memory fence of the lanes of `mask`: what they know now, their relaxed writes release.
+    pub(crate) fn fence_memory(&mut self, mask: u32) {
+        let fence = |view: &mut View| {
+            let order = view.order.clone();
+            view.released.get_or_insert_with(|| Box::new(order.clone())).join(&order);
+        };
+        self.fence_views(mask, fence);
+        lanes(mask).for_each(|lane| self.released[lane as usize] = self.time);
+    }
+
+    /// Changes what the lanes of `mask` know.
+    fn fence_views(&mut self, mask: u32, fence: impl Fn(&mut View)) {
+        if mask == self.splits.live {
+            fence(&mut self.common);
+            self.private.values_mut().for_each(fence);
+            return;
+        }
+        for lane in lanes(mask) {
+            let common = &self.common;
+            let view = self.private.entry(lane).or_insert_with(|| common.clone());
+            view.join(common);
+            fence(view);
+        }
+    }
+
     /// A proxy fence of the lanes of `mask`, over shared or global memory or both.
     pub(crate) fn fence_proxy(&mut self, mask: u32, shared: bool, global: bool) {
         let time = self.time;
-        let whole = mask == self.splits.live;
         let fence = |view: &mut View| {
             if shared {
                 let order = view.order.clone();
@@ -72,17 +101,7 @@ impl Warp {
                 view.fenced_global.join(&order);
             }
         };
-        if whole {
-            fence(&mut self.common);
-            self.private.values_mut().for_each(fence);
-        } else {
-            for lane in lanes(mask) {
-                let common = &self.common;
-                let view = self.private.entry(lane).or_insert_with(|| common.clone());
-                view.join(common);
-                fence(view);
-            }
-        }
+        self.fence_views(mask, fence);
         for lane in lanes(mask) {
             if shared {
                 self.fenced_shared[lane as usize] = time;

@@ -489,6 +489,26 @@ impl Engine<'_, '_> {
         Ok(())
     }
 
+    /// At the end of a cluster: mbarriers that have counted bytes which nobody expected. Bytes that were expected and
+    /// never came are another matter: whoever waits for them is stuck, and else they do no harm.
+    pub(crate) fn end_mbarriers(&mut self) {
+        let surplus = |(cta, state): (usize, &super::Cta)| {
+            let surplus = state.mbarriers.iter().filter(|(_, barrier)| barrier.tx < 0);
+            let last = surplus.filter_map(|(at, barrier)| {
+                let event = barrier.history.iter().rfind(|event| matches!(event.what, What::Complete(_)))?;
+                Some((cta, *at, barrier.tx, event.pc, event.warp))
+            });
+            last.collect::<Vec<_>>()
+        };
+        let surplus: Vec<_> = self.cluster.ctas.iter().enumerate().flat_map(surplus).collect();
+        for (cta, at, tx, pc, warp) in surplus.into_iter().filter(|_| self.grid.options.checks) {
+            let message = format!("{} bytes came that the mbarrier at {at:#x} never expected", -tx);
+            let here = Party { pc, who: self.who(warp, None) };
+            let detail = Detail { history: self.history(cta, at), ..message.into() };
+            self.grid.findings.add(Code::E22, here, None, detail);
+        }
+    }
+
     /// `test_wait` and `try_wait`. Lanes may wait for different barriers only if none of them has to suspend.
     #[allow(clippy::too_many_arguments, reason = "an instruction has that many operands")]
     fn wait(

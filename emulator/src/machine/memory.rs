@@ -180,13 +180,13 @@ impl Engine<'_, '_> {
             }
         }
         if write {
-            let releases = matches!(order, Order::Release | Order::AcqRel);
-            let view =
-                warp.release_at(
-                    1 << lane,
-                    |lane| if releases { warp.time } else { warp.released[lane as usize] },
-                );
-            released.entry(address).or_insert_with(|| view.clone()).join(&view);
+            let view = match order {
+                Order::Release | Order::AcqRel => Some(warp.release(1 << lane)),
+                _ => warp.release_relaxed(lane),
+            };
+            if let Some(view) = view {
+                released.entry(address).or_insert_with(|| view.clone()).join(&view);
+            }
         }
     }
 

@@ -51,6 +51,9 @@ impl Engine<'_, '_> {
         while self.grid.counters.warp_instructions - start < BUDGET {
             let Some(w) = self.pick(last, &priorities) else {
                 if self.cluster.warps.iter().all(|warp| warp.splits.live == 0) {
+                    // Nobody waits for what is left, but it happens.
+                    while self.perform_some()? {}
+                    self.end_mbarriers();
                     return Ok(Progress { advanced, done: true });
                 }
                 if !self.perform_some()? && !self.time_out() && !self.part_lanes() {
@@ -179,7 +182,9 @@ impl Engine<'_, '_> {
         let mut first = None;
         for warp in &self.cluster.warps {
             for split in &warp.splits.list {
-                first.get_or_insert((warp.id, split.pc));
+                // At a barrier that it has arrived at, a warp already stands behind the instruction.
+                let pc = split.pc - u32::from(matches!(split.wait, Some(Wait::Barrier { .. })));
+                first.get_or_insert((warp.id, pc));
                 let what = match &split.wait {
                     None => "polls in vain".to_owned(),
                     Some(Wait::Mbarrier { cta, address, parity }) => {
@@ -196,7 +201,7 @@ impl Engine<'_, '_> {
                     }
                     Some(Wait::Lanes { .. }) => "waits for other lanes of the warp".to_owned(),
                 };
-                let site = self.grid.findings.site(split.pc);
+                let site = self.grid.findings.site(pc);
                 history.push(format!("{} at {site} {what}", self.who(warp.id, None)));
             }
             for (pc, lanes) in warp.splits.parked() {

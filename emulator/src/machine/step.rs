@@ -235,7 +235,7 @@ impl Engine<'_, '_> {
             }
             Fence::Memory(order, _) => {
                 if order != Order::Acquire {
-                    lanes(mask).for_each(|lane| warp.released[lane as usize] = warp.time);
+                    warp.fence_memory(mask);
                 }
                 if order != Order::Release
                     && let Some(view) = warp.pending_acquire.take()
