@@ -1,0 +1,38 @@
+//! A sample of mutants: kernels with one mistake of synchronisation each, which the emulator must report.
+//! `cargo xtask mutate` runs them all.
+
+use std::process::ExitCode;
+
+use flashcore::kernels::{FWD, Variant};
+use flashcore_tests::mutation::{Fate, Subject, explanations};
+use flashcore_tests::suite::{Resource, Suite};
+
+/// One mutant of so many is run.
+const EVERY: usize = 40;
+
+/// Runs a sample of the mutants of a kernel, from the `first` on. None may survive that nobody has explained.
+fn report(variant: &'static Variant, first: usize) -> Result<(), String> {
+    let subject = Subject::new(variant).map_err(|error| error.to_string())?;
+    let mutants = subject.mutants();
+    let sample: Vec<_> = mutants.iter().skip(first).step_by(EVERY).collect();
+    assert!(!sample.is_empty(), "{} mutants", mutants.len());
+    let known = explanations();
+    for mutant in sample {
+        let outcome = subject.fate(mutant).map_err(|error| format!("{}: {error}", mutant.name))?;
+        let reported = matches!(outcome.fate, Fate::Reported(_));
+        if !reported && !known.iter().any(|known| known.covers(&outcome)) {
+            return Err(format!("PTX line {}: {} ({:?})", outcome.line, outcome.mutant, outcome.fate));
+        }
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let mut suite = Suite::on(vec![Resource::new("emulated", Ok(()))]);
+    for (index, variant) in FWD.iter().enumerate() {
+        // Kernels of one shape have the same mutants in the same order: each of them is asked for others.
+        let first = index * EVERY / FWD.len();
+        suite.test(variant.symbol, move |()| report(variant, first));
+    }
+    suite.run()
+}
