@@ -5,6 +5,7 @@ pub mod lint;
 pub mod models;
 pub mod mutate;
 pub mod ptx;
+#[cfg(feature = "cli")]
 pub mod workload;
 
 mod device;
