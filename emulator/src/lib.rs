@@ -6,6 +6,7 @@ pub mod models;
 pub mod mutate;
 pub mod ptx;
 #[cfg(feature = "cli")]
+#[cfg(feature = "cli")]
 pub mod workload;
 
 mod device;
