@@ -11,7 +11,7 @@ mod page;
 use std::collections::BTreeSet;
 
 use corpus::{POLICIES, Sample, run};
-use flashcore_emulator::{Completion, Options, Site};
+use flashcore_emulator::{Completion, Level, Options, Site};
 
 /// Orders of events that every correct kernel is run under, with each completion policy.
 const SEEDS: u64 = 24;
@@ -84,6 +84,21 @@ fn every_code_has_a_defect() {
         .filter(|code| **code != flashcore_emulator::Code::E50 && !found.contains(code))
         .collect();
     assert!(missing.is_empty(), "no kernel has {missing:?}");
+}
+
+/// The guide lists every code with its meaning.
+#[test]
+fn the_guide_lists_every_code() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/emulator.md");
+    let guide = std::fs::read_to_string(path).expect("the guide can be read");
+    for code in flashcore_emulator::Code::ALL {
+        let level = match code.level() {
+            Level::Warn => "warning",
+            Level::Deny => "error",
+        };
+        let row = format!("| {code:?} | {} | {level} | {} |", code.name(), code.meaning());
+        assert!(guide.contains(&row), "docs/emulator.md lacks the row\n{row}");
+    }
 }
 
 /// The page that shows every message is what the kernels get today. To write it anew: `UPDATE_DOCS=1 cargo test`.

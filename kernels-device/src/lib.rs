@@ -17,6 +17,8 @@ pub mod config;
 pub mod entry;
 pub mod layout;
 pub mod params;
+#[cfg(feature = "patterns")]
+pub mod patterns;
 #[cfg(feature = "probes")]
 pub mod probe;
 pub mod schedule;
