@@ -1,14 +1,15 @@
 //! Facts of the machine code that the library carries.
 
 use flashcore::kernels::{IMAGES, image};
+use flashcore_emulator::ir::{Kernel, Module};
+use flashcore_kernels::config::Variant;
 use flashcore_kernels::entry::FWD;
 use flashcore_kernels::params::{FwdParams, TensorMap};
 
-/// The lines of the entry's parameter list.
-fn parameters(ptx: &str) -> Vec<&str> {
-    let list = ptx.split_once(".entry").expect("an entry").1;
-    let list = list.split_once('(').expect("a parameter list").1.split_once(')').expect("its end").0;
-    list.split(',').map(str::trim).collect()
+/// The kernel of a variant, decoded.
+fn kernel(variant: &Variant) -> Kernel {
+    let module = Module::parse(image(variant.symbol).expect("embedded").ptx).expect("PTX that is understood");
+    module.kernel(variant.symbol).expect("its kernel").clone()
 }
 
 #[test]
@@ -32,42 +33,25 @@ fn each_file_holds_its_own_entry_only() {
 }
 
 #[test]
-fn nothing_lives_in_local_memory() {
-    for image in IMAGES {
-        for word in [".local", "__local_depot"] {
-            assert!(!image.ptx.contains(word), "{}: {word}", image.symbol);
-        }
-    }
-}
-
-#[test]
 fn parameters_are_what_the_host_passes() {
     for variant in FWD {
-        let ptx = image(variant.symbol).expect("embedded").ptx;
-        let parameters = parameters(ptx);
-        assert_eq!(parameters.len(), 5, "{}: four tensor maps and FwdParams", variant.symbol);
-        for map in &parameters[..4] {
-            assert!(
-                map.contains(".align 64 ") && map.contains(&format!("[{}]", size_of::<TensorMap>())),
-                "{map}"
-            );
+        let kernel = kernel(variant);
+        let (params, maps) = kernel.params.split_last().expect("parameters");
+        assert_eq!(maps.len(), 4, "{}: four tensor maps before FwdParams", variant.symbol);
+        for map in maps {
+            assert_eq!((map.bytes as usize, map.align), (size_of::<TensorMap>(), 64), "{}", map.name);
         }
-        assert!(parameters[4].contains(&format!("[{}]", size_of::<FwdParams>())), "{}", parameters[4]);
+        assert_eq!(params.bytes as usize, size_of::<FwdParams>(), "{}", params.name);
     }
 }
 
 #[test]
 fn launch_bounds_are_the_variants() {
     for variant in FWD {
-        let ptx = image(variant.symbol).expect("embedded").ptx;
-        let bounds: Vec<u32> = ptx
-            .lines()
-            .find_map(|line| line.trim().strip_prefix(".maxntid"))
-            .expect("launch bounds, without which ptxas ignores setmaxnreg")
-            .split(',')
-            .map(|n| n.trim().parse().expect("a number"))
-            .collect();
-        assert_eq!(bounds.iter().product::<u32>(), variant.threads(), "{}", variant.symbol);
+        let kernel = kernel(variant);
+        assert_eq!(kernel.max_threads, Some([variant.threads(), 1, 1]), "{}", variant.symbol);
+        let cluster = variant.tile.cluster;
+        assert_eq!(kernel.cluster, (cluster > 1).then_some([cluster, 1, 1]), "{}", variant.symbol);
     }
 }
 
