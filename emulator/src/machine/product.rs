@@ -31,12 +31,10 @@ struct Use {
     /// When another instruction last touched it, and last wrote it.
     touched: u32,
     written: u32,
-    /// Instruction of that product that writes it: products of one shape follow each other without a fence.
-    shape: (u32, MmaShape),
+    /// When a product last took it for D, and the shape of that: N and the type of D.
+    claimed: u32,
+    shape: Option<(u32, MmaAccumulator)>,
 }
-
-/// What products must share to follow each other on the same accumulators without a fence.
-type MmaShape = (u32, Option<MmaAccumulator>);
 
 /// A product that has not been computed.
 #[derive(Debug)]
@@ -282,9 +280,10 @@ impl Engine<'_, '_> {
 
     /// Takes the registers of a product, and reports those that it must not have.
     fn claim_registers(&mut self, w: usize, pc: u32, mma: &Mma, number: u32) {
-        let products = &mut self.cluster.warps[w].products;
+        let warp = &mut self.cluster.warps[w];
+        let (time, products) = (warp.time, &mut warp.products);
         let (retired, fenced) = (products.retired, products.fenced);
-        let shape: MmaShape = (mma.n, Some(mma.d_type));
+        let shape = Some((mma.n, mma.d_type));
         let mut wrong: Vec<(Code, u16, u32)> = Vec::new();
         let mut unfenced = None;
         if let MmaA::Registers(a) = &mma.a {
@@ -301,23 +300,25 @@ impl Engine<'_, '_> {
         }
         for reg in &mma.d {
             let state = &mut products.uses[narrow(reg)];
-            if state.d > retired && state.shape.1 != shape {
+            // Products of one shape may follow each other on the same accumulators without a fence.
+            let reshaped = state.shape.is_some() && state.shape != shape;
+            if state.d > retired && reshaped {
                 wrong.push((Code::E07, narrow(reg) as u16, state.d));
             }
             if state.a > retired && state.a != number {
                 wrong.push((Code::E08, narrow(reg) as u16, state.a));
             }
-            if state.touched > fenced || fenced == 0 {
+            if state.touched > fenced || fenced == 0 || reshaped && state.claimed > fenced {
                 unfenced = Some(narrow(reg));
             }
-            (state.d, state.shape) = (number, (pc, shape));
+            (state.d, state.claimed, state.shape) = (number, time, shape);
         }
         for (code, reg, number) in wrong {
             self.report_in_flight(w, pc, code, reg, number);
         }
         if let Some(reg) = unfenced {
             let message = format!(
-                "the product uses register r{reg}, which other instructions have touched since the last wgmma.fence"
+                "the product uses register r{reg}, which other instructions, or products of another shape, have touched since the last wgmma.fence"
             );
             self.find(w, pc, Code::E10, message);
         }

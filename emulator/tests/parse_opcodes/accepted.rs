@@ -1,3 +1,5 @@
+//! Instructions that decode, one spelling of each.
+
 use flashcore_emulator::ir::Op;
 use flashcore_emulator::models::alu::supports;
 

@@ -1,3 +1,5 @@
+//! What instructions decode to.
+
 use flashcore_emulator::ir::{
     Alu, AluOp, AtomicOp, Bulk, BulkReduce, Combine, Compare, Fence, Float, Mbarrier, MmaA, MmaAccumulator,
     MmaType, Op, Operand, Order, Reg, Rounding, Scope, Space, Special, Type,

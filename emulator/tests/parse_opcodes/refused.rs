@@ -1,3 +1,5 @@
+//! Instructions that are refused, and what is said about them.
+
 use crate::decode;
 
 const REFUSED: &[(&str, &str)] = &[

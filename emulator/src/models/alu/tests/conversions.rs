@@ -1,3 +1,5 @@
+//! Conversions between types.
+
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::*;

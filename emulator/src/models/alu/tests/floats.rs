@@ -1,3 +1,5 @@
+//! Floating point, against exact numbers.
+
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::*;

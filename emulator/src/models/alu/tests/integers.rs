@@ -1,3 +1,5 @@
+//! Integers, against the same in 128 bits.
+
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Which combinations of operation, type and modifiers there are.
+
 use super::*;
 use crate::ir::Combine;
 
