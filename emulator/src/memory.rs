@@ -32,11 +32,12 @@ impl Memory {
         let mut data = Vec::new();
         data.try_reserve_exact(bytes).ok()?;
         data.resize(bytes, POISON);
+        let shadow = Shadow::of_global(bytes)?;
         let address = FIRST + self.slots * SPACING;
         // A size beyond the spacing takes several slots; one more is a guard.
         self.slots +=
             (bytes as u64).div_ceil(SPACING).max(1) + u64::from((bytes as u64).is_multiple_of(SPACING));
-        let allocation = Allocation { data, shadow: Shadow::of_global(bytes) };
+        let allocation = Allocation { data, shadow };
         self.allocations.insert(address, allocation);
         self.used += bytes as u64;
         Some(address)

@@ -83,6 +83,10 @@ pub(crate) struct Conflict {
     pub(crate) earlier: Record,
 }
 
+/// Records of a chunk. Where more threads read the same bytes, or count in them, without knowing of each other, the
+/// oldest are forgotten: whoever writes there unordered still meets the others.
+const MOST_RECORDS: usize = 128;
+
 #[derive(Clone, Debug, Default)]
 struct Chunk {
     written: u16,
@@ -104,9 +108,12 @@ impl Shadow {
         Shadow { chunks: vec![Chunk::default(); bytes.div_ceil(16)], shared: true }
     }
 
-    /// Of `bytes` bytes of global memory.
-    pub(crate) fn of_global(bytes: usize) -> Self {
-        Shadow { chunks: vec![Chunk::default(); bytes.div_ceil(16)], shared: false }
+    /// Of `bytes` bytes of global memory, if the host has memory for it.
+    pub(crate) fn of_global(bytes: usize) -> Option<Self> {
+        let mut chunks = Vec::new();
+        chunks.try_reserve_exact(bytes.div_ceil(16)).ok()?;
+        chunks.resize(bytes.div_ceil(16), Chunk::default());
+        Some(Shadow { chunks, shared: false })
     }
 
     /// Bytes of a chunk that were ever written.
@@ -178,5 +185,10 @@ impl Shadow {
             earlier.bytes != 0
         });
         chunk.records.push(now);
+        if chunk.records.len() > MOST_RECORDS
+            && let Some(oldest) = chunk.records.iter().position(|record| !record.write || record.strong)
+        {
+            chunk.records.remove(oldest);
+        }
     }
 }

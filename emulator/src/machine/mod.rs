@@ -53,6 +53,9 @@ pub(crate) const WINDOW_BYTES: u64 = 1 << 32;
 /// What an encoded tensor map starts with; the number of the map follows.
 pub(crate) const MAP_MAGIC: u64 = u64::from_le_bytes(*b"FCTMAP01");
 
+/// Memory of the host for registers of resident clusters.
+const REGISTER_BYTES: usize = 4 << 30;
+
 /// The launch cannot go on; the finding that says why is noted.
 #[derive(Debug)]
 pub(crate) struct Stop;
@@ -185,7 +188,12 @@ impl<'a> Grid<'a> {
         let size = self.launch.cluster.map(|n| n.max(1));
         let per_cluster = size.iter().product::<u32>();
         let total = self.launch.grid.iter().product::<u32>() / per_cluster;
-        let resident = (self.limits.sm_count / per_cluster).max(1) as usize;
+        // As many as the device holds at once, as far as the host has memory for their registers.
+        let registers = self.kernel.registers;
+        let warp_bytes = usize::from(registers.narrow) * 160 + usize::from(registers.wide) * 256;
+        let warps = product(self.launch.block).div_ceil(32) as usize * per_cluster as usize;
+        let fitting = REGISTER_BYTES / (warp_bytes * warps).max(1);
+        let resident = ((self.limits.sm_count / per_cluster) as usize).min(fitting).max(1);
         let mut next = 0;
         let mut clusters: Vec<Cluster> = Vec::new();
         while next < total || !clusters.is_empty() {
@@ -282,10 +290,16 @@ impl<'a> Grid<'a> {
     /// Registers of a thread at launch: what ptxas may use under the kernel's bounds.
     fn launch_registers(&self) -> u32 {
         let threads = self.kernel.max_threads.or(self.kernel.required_threads).unwrap_or(self.launch.block);
-        let warps = threads.iter().product::<u32>().div_ceil(32).max(1);
-        let bound = self.limits.registers / (warps * 32 * self.kernel.min_ctas.unwrap_or(1).max(1));
-        self.kernel.max_registers.unwrap_or(255).min(bound / 8 * 8)
+        let threads = product(threads).next_multiple_of(32).max(32);
+        let ctas = u64::from(self.kernel.min_ctas.unwrap_or(1).max(1));
+        let bound = u64::from(self.limits.registers) / threads.saturating_mul(ctas);
+        self.kernel.max_registers.unwrap_or(255).min(bound as u32 / 8 * 8)
     }
+}
+
+/// The product of three extents, or the most there is.
+fn product(extents: [u32; 3]) -> u64 {
+    extents.iter().fold(1, |product: u64, &extent| product.saturating_mul(u64::from(extent)))
 }
 
 fn touched(instruction: &Instruction) -> Touched {
@@ -304,7 +318,7 @@ fn touched(instruction: &Instruction) -> Touched {
 /// What the hardware would refuse.
 fn check_launch(kernel: &Kernel, launch: &Launch, limits: &Limits) -> Result<(), DeviceError> {
     let refuse = |why: String| Err(DeviceError::Launch { why });
-    let threads = launch.block.iter().map(|&n| u64::from(n)).product::<u64>();
+    let threads = product(launch.block);
     if threads == 0 || threads > 1024 {
         return refuse(format!("{threads} threads in a CTA; 1 to 1024 are possible"));
     }
@@ -314,11 +328,11 @@ fn check_launch(kernel: &Kernel, launch: &Launch, limits: &Limits) -> Result<(),
     {
         return refuse(format!("a grid of {:?} CTAs", launch.grid));
     }
-    if launch.grid.iter().map(|&n| u64::from(n)).product::<u64>() > u64::from(u32::MAX) / 1024 {
+    if product(launch.grid) > u64::from(u32::MAX) / 1024 {
         return refuse(format!("a grid of {:?} CTAs is more than the emulator counts", launch.grid));
     }
     let cluster = launch.cluster.map(|n| n.max(1));
-    let ranks = cluster.iter().map(|&n| u64::from(n)).product::<u64>();
+    let ranks = product(cluster);
     if ranks > 16 || std::iter::zip(launch.grid, cluster).any(|(grid, size)| grid % size != 0) {
         return refuse(format!("clusters of {cluster:?} in a grid of {:?} CTAs", launch.grid));
     }
@@ -328,7 +342,7 @@ fn check_launch(kernel: &Kernel, launch: &Launch, limits: &Limits) -> Result<(),
     if let Some(required) = kernel.required_threads.filter(|required| *required != launch.block) {
         return refuse(format!("{:?} threads in a CTA, but the kernel wants {required:?}", launch.block));
     }
-    if let Some(most) = kernel.max_threads.filter(|most| u64::from(most.iter().product::<u32>()) < threads) {
+    if let Some(most) = kernel.max_threads.filter(|most| product(*most) < threads) {
         return refuse(format!("{threads} threads in a CTA, but the kernel is for at most {most:?}"));
     }
     let shared = u64::from(kernel.static_shared_bytes) + u64::from(launch.shared_bytes);

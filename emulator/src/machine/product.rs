@@ -87,7 +87,8 @@ impl Products {
 #[derive(Debug)]
 pub(crate) struct Agreement {
     pc: u32,
-    descriptors: [u64; 2],
+    /// Descriptors of A and B, and scale-d.
+    operands: [u64; 3],
     warps: u32,
 }
 
@@ -214,8 +215,11 @@ impl Engine<'_, '_> {
             counters.wgmma_shared_bytes += (a_rows + u64::from(mma.n)) * ROW as u64;
         }
         if self.grid.options.checks {
-            self.agree(w, pc, number, [a, b])?;
+            self.agree(w, pc, number, [a, b, u64::from(accumulate)])?;
+            self.require_operands(w, pc, mma, accumulate);
             self.claim_registers(w, pc, mma, number);
+            let registers = &mut self.cluster.warps[w].registers;
+            mma.d.iter().for_each(|reg| registers.promise(narrow(reg) as u16));
         }
         self.check_operands(w, pc, mma, number, [a, b])?;
         let product = Pending { number, pc, descriptors: [a, b], accumulate };
@@ -247,14 +251,14 @@ impl Engine<'_, '_> {
     }
 
     /// The four warps of a warpgroup must issue the same products.
-    fn agree(&mut self, w: usize, pc: u32, number: u32, descriptors: [u64; 2]) -> Step {
+    fn agree(&mut self, w: usize, pc: u32, number: u32, operands: [u64; 3]) -> Step {
         let warp = &self.cluster.warps[w];
         let (cta, group) = (warp.cta, warp.index / 4);
         let agreements = &mut self.cluster.agreements;
         let key = (cta, group, number);
-        let agreement = agreements.entry(key).or_insert(Agreement { pc, descriptors, warps: 0 });
+        let agreement = agreements.entry(key).or_insert(Agreement { pc, operands, warps: 0 });
         agreement.warps += 1;
-        let (other, same) = (agreement.pc, agreement.descriptors == descriptors);
+        let (other, same) = (agreement.pc, agreement.operands == operands);
         if agreement.warps == 4 {
             agreements.remove(&key);
         }
@@ -272,10 +276,28 @@ impl Engine<'_, '_> {
                 w,
                 pc,
                 Code::E12,
-                "the warps of a warpgroup disagree about a matrix descriptor",
+                "the warps of a warpgroup disagree about a matrix descriptor, or about scale-d",
             );
         }
         Ok(())
+    }
+
+    /// Reports registers that a product reads though nobody has written them.
+    fn require_operands(&mut self, w: usize, pc: u32, mma: &Mma, accumulate: bool) {
+        let live = self.cluster.warps[w].splits.live;
+        let mut operands = vec![mma.b, mma.scale_d];
+        match &mma.a {
+            MmaA::Shared { descriptor, .. } => operands.push(*descriptor),
+            MmaA::Registers(a) => operands.extend(a.map(Operand::Reg)),
+        }
+        if accumulate {
+            operands.extend(mma.d.iter().map(|reg| Operand::Reg(*reg)));
+        }
+        for operand in operands {
+            if let Operand::Reg(reg) = operand {
+                self.require_written(w, pc, live, reg);
+            }
+        }
     }
 
     /// Takes the registers of a product, and reports those that it must not have.
@@ -292,7 +314,7 @@ impl Engine<'_, '_> {
                 if state.d > retired {
                     wrong.push((Code::E06, narrow(reg) as u16, state.d));
                 }
-                if state.written > fenced || fenced == 0 {
+                if state.written > fenced || fenced == 0 || state.claimed > fenced {
                     unfenced = Some(narrow(reg));
                 }
                 state.a = number;

@@ -90,6 +90,21 @@ impl RegisterFile {
         &mut self.narrow[usize::from(number)]
     }
 
+    /// Says that a narrow register is being written, in all lanes, by something that comes later.
+    pub(crate) fn promise(&mut self, number: u16) {
+        self.written[1][usize::from(number)] = u32::MAX;
+    }
+
+    /// Says that what a register holds in the lanes of `mask` was made of something that nobody has written.
+    pub(crate) fn forget(&mut self, reg: Reg, mask: u32) {
+        let (class, number) = match reg {
+            Reg::Pred(n) => (0, n),
+            Reg::Narrow(n) => (1, n),
+            Reg::Wide(n) => (2, n),
+        };
+        self.written[class][usize::from(number)] &= !mask;
+    }
+
     /// Lanes in which a register was ever written.
     pub(crate) fn written(&self, reg: Reg) -> u32 {
         match reg {

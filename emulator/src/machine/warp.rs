@@ -45,6 +45,8 @@ pub(crate) struct Warp {
     pub(crate) polls: u32,
     /// Registers of a thread, as setmaxnreg left them.
     pub(crate) register_limit: u32,
+    /// Its setmaxnreg instructions so far.
+    pub(crate) register_changes: Vec<u32>,
 }
 
 impl Warp {
@@ -77,6 +79,7 @@ impl Warp {
             cluster_generation: 0,
             polls: 0,
             register_limit,
+            register_changes: Vec::new(),
         }
     }
 

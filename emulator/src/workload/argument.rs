@@ -165,11 +165,11 @@ fn map(text: &str, content: Option<Content>) -> Result<Argument, ArgumentError> 
     let mut strides = Vec::new();
     let mut bytes = u64::from(element.bytes());
     for dim in &dims {
-        strides.push(bytes * dim);
         bytes = bytes
             .checked_mul(*dim)
             .filter(|bytes| (1..=MOST_BYTES).contains(bytes))
             .ok_or_else(|| wrong(shape, "a shape of at least one element and at most 4 GiB"))?;
+        strides.push(bytes);
     }
     strides.pop();
     let element_strides = vec![1; dims.len()];

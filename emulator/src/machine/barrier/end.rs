@@ -1,6 +1,7 @@
 //! The end of lanes and of CTAs, and what they must not leave behind.
 
 use crate::hazard::{Detail, Party};
+use crate::machine::splits::Wait;
 use crate::machine::{Engine, Step};
 use crate::report::{Code, Level};
 
@@ -18,11 +19,18 @@ impl Engine<'_, '_> {
         self.cluster.events += 1;
         let warp = &mut self.cluster.warps[w];
         warp.splits.exit(s, mask);
+        // Who waited for these lanes need not any more.
+        for split in &mut warp.splits.list {
+            if matches!(split.wait, Some(Wait::Lanes { .. })) {
+                split.wait = None;
+            }
+        }
         if warp.splits.live == 0 {
             // Its registers stay the CTA's: nobody says that a warp's end gives them to the pool.
             let cta = warp.cta;
             self.end_products(w, pc);
             self.cluster.ctas[cta].running -= 1;
+            self.settle_barriers(cta);
             if self.cluster.ctas[cta].running == 0 {
                 self.end_cta(cta)?;
             }
@@ -37,6 +45,7 @@ impl Engine<'_, '_> {
             return Ok(());
         }
         self.end_barriers(cta);
+        self.end_register_changes(cta);
         let last = self.grid.code.len().saturating_sub(1) as u32;
         let end = std::mem::take(&mut self.cluster.ctas[cta].end);
         for visit in std::mem::take(&mut self.cluster.ctas[cta].visitors) {

@@ -17,6 +17,8 @@ use crate::machine::{Engine, Step};
 pub(crate) struct NamedBarrier {
     /// Threads that it is for, in this generation.
     threads: Option<u32>,
+    /// Whether that is all of the CTA: then it does not wait for those that have ended.
+    for_all: bool,
     arrived: u32,
     /// Lanes that have arrived, by warp of the CTA.
     participants: Vec<(u32, u32)>,
@@ -33,6 +35,7 @@ impl NamedBarrier {
     pub(crate) fn new(nothing: &View) -> Self {
         NamedBarrier {
             threads: None,
+            for_all: false,
             arrived: 0,
             participants: Vec::new(),
             last: 0,
@@ -49,6 +52,8 @@ pub(crate) struct ClusterBarrier {
     warps: u32,
     /// Lanes that have arrived, by warp.
     arrived: Vec<u32>,
+    /// Lanes that have arrived and not yet waited, by warp.
+    owing: Vec<u32>,
     generation: u64,
     gathered: View,
     completed: View,
@@ -64,6 +69,7 @@ impl ClusterBarrier {
         ClusterBarrier {
             warps,
             arrived: vec![0; warps as usize],
+            owing: vec![0; warps as usize],
             generation: 0,
             gathered: nothing.clone(),
             completed: nothing.clone(),
@@ -108,9 +114,10 @@ impl Engine<'_, '_> {
                 format!("an arrival at barrier {id} that does not say for how many threads"),
             );
         }
+        let for_all = threads.is_none();
         let threads = threads.unwrap_or(all);
         let cta = self.cluster.warps[w].cta;
-        let index = self.cluster.warps[w].index;
+        let (index, live) = (self.cluster.warps[w].index, self.cluster.warps[w].splits.live);
         let generation = self.cluster.ctas[cta].barriers[id as usize].generation;
         let view = self.grid.options.checks.then(|| {
             // All lanes of a warp come together, so they know of each other what each knows.
@@ -133,9 +140,10 @@ impl Engine<'_, '_> {
                 format!("the warp comes to barrier {id} twice before the others come once"),
             );
         }
-        barrier.threads = Some(threads);
+        (barrier.threads, barrier.for_all) = (Some(threads), for_all);
         barrier.last = pc;
-        barrier.arrived += if aligned { 32 } else { mask.count_ones() };
+        // A whole warp counts as 32 threads, however many it has.
+        barrier.arrived += if mask == live { 32 } else { mask.count_ones() };
         barrier.participants.push((index, mask));
         if let Some(view) = view {
             barrier.gathered.join(&view);
@@ -149,13 +157,7 @@ impl Engine<'_, '_> {
                 format!("{arrived} threads come to barrier {id}, which is for {threads}"),
             );
         }
-        if barrier.arrived == threads {
-            barrier.completed = barrier.gathered.clone();
-            barrier.threads = None;
-            barrier.arrived = 0;
-            barrier.participants.clear();
-            barrier.generation += 1;
-            self.finish_barrier(cta, id, generation);
+        if self.settle_barrier(cta, id) {
             if waits {
                 self.learn_barrier(w, cta, id, mask);
             }
@@ -169,6 +171,33 @@ impl Engine<'_, '_> {
         self.cluster.warps[w].splits.list[s].wait = Some(Wait::Barrier { id, generation });
         self.grid.counters.warp_instructions += 1;
         Ok(Flow::Done)
+    }
+
+    /// Ends the generation of a barrier that everybody has come to, and wakes those who wait for it.
+    fn settle_barrier(&mut self, cta: usize, id: u32) -> bool {
+        let per_cta = self.cluster.warps.len() as u32 / self.cluster.ctas.len() as u32;
+        let state = &mut self.cluster.ctas[cta];
+        let ended = 32 * (per_cta - state.running);
+        let barrier = &mut state.barriers[id as usize];
+        let there = barrier.arrived + if barrier.for_all { ended } else { 0 };
+        if barrier.arrived == 0 || barrier.threads.is_none_or(|threads| there < threads) {
+            return false;
+        }
+        barrier.completed = barrier.gathered.clone();
+        barrier.threads = None;
+        barrier.arrived = 0;
+        barrier.participants.clear();
+        let generation = barrier.generation;
+        barrier.generation += 1;
+        self.finish_barrier(cta, id, generation);
+        true
+    }
+
+    /// Ends the barriers that waited only for warps that have ended.
+    fn settle_barriers(&mut self, cta: usize) {
+        for id in 0..16 {
+            self.settle_barrier(cta, id);
+        }
     }
 
     /// Wakes those who wait for a generation of a barrier.
@@ -213,6 +242,7 @@ impl Engine<'_, '_> {
         self.announce_barriers(w, mask);
         self.cluster.events += 1;
         self.cluster.barrier.arrived[w] |= mask;
+        self.cluster.barrier.owing[w] |= mask;
         self.settle_cluster();
         Ok(())
     }
@@ -233,11 +263,15 @@ impl Engine<'_, '_> {
     }
 
     /// `barrier.cluster.wait`
-    pub(crate) fn cluster_wait(&mut self, w: usize, _pc: u32, mask: u32) -> Step<Flow> {
+    pub(crate) fn cluster_wait(&mut self, w: usize, pc: u32, mask: u32) -> Step<Flow> {
+        if self.cluster.barrier.owing[w] & mask != mask {
+            return self.stop(w, pc, Code::E41, "a wait at the cluster barrier without an arrival before it");
+        }
         if self.cluster.barrier.arrived[w] & mask != 0 {
             return Ok(Flow::Wait(Wait::Cluster { generation: self.cluster.barrier.generation }));
         }
         self.cluster.warps[w].cluster_generation = self.cluster.barrier.generation;
+        self.cluster.barrier.owing[w] &= !mask;
         if self.grid.options.checks {
             let cluster = &mut *self.cluster;
             cluster.warps[w].acquire(mask, &cluster.barrier.completed);

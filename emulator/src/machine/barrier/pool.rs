@@ -1,7 +1,9 @@
 //! The registers that warps of a CTA give to each other.
 
+use crate::hazard::Party;
 use crate::machine::splits::Wait;
 use crate::machine::step::Flow;
+use crate::machine::warp::Warp;
 use crate::machine::{Engine, Step};
 use crate::report::Code;
 
@@ -51,7 +53,35 @@ impl Engine<'_, '_> {
             self.cluster.ctas[cta].gave_registers.get_or_insert(pc);
             self.wake(|wait| matches!(wait, Wait::Registers { wanted } if *wanted <= pool));
         }
-        self.cluster.warps[w].register_limit = registers;
+        let warp = &mut self.cluster.warps[w];
+        warp.register_limit = registers;
+        warp.register_changes.push(pc);
         Ok(Flow::Next)
+    }
+
+    /// At the end of a CTA: the warps of a warpgroup must have changed their registers together.
+    pub(super) fn end_register_changes(&mut self, cta: usize) {
+        let of = |warp: &&Warp| warp.cta == cta;
+        let changes: Vec<_> = self
+            .cluster
+            .warps
+            .iter()
+            .filter(of)
+            .map(|warp| (warp.id, warp.register_changes.clone()))
+            .collect();
+        for group in changes.chunks(4) {
+            let longest = group.iter().max_by_key(|(_, changes)| changes.len());
+            let Some((id, all)) = longest else { continue };
+            if let Some((other, _)) = group.iter().find(|(_, changes)| changes != all)
+                && let Some(&pc) = all.first()
+            {
+                let message = format!(
+                    "setmaxnreg is for whole warpgroups, but {} does otherwise",
+                    self.who(*other, None)
+                );
+                let here = Party { pc, who: self.who(*id, None) };
+                self.grid.findings.add(Code::E40, here, None, message.into());
+            }
+        }
     }
 }

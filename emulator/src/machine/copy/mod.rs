@@ -160,7 +160,7 @@ impl Engine<'_, '_> {
                         let step = |n: u32| Move {
                             shared: 16 * n,
                             bytes: 16,
-                            global: Some(src[at] + u64::from(16 * n)),
+                            global: Some(src[at].wrapping_add(u64::from(16 * n))),
                         };
                         let moves = (0..bytes / 16).map(step).collect();
                         self.issue_load(
@@ -209,7 +209,7 @@ impl Engine<'_, '_> {
                     let step = |n: u32| Move {
                         shared: base + 16 * n,
                         bytes: 16,
-                        global: Some(dst[at] + u64::from(16 * n)),
+                        global: Some(dst[at].wrapping_add(u64::from(16 * n))),
                     };
                     let reduce = reduce.map(|(op, ty)| (AtomicOp::from(op), ty));
                     let kind = Kind::Store { cta, moves: (0..bytes / 16).map(step).collect(), reduce };

@@ -49,6 +49,7 @@ impl Engine<'_, '_> {
                 ir::Mbarrier::Inval => {
                     self.barrier_for(w, pc, lane, (cta, at))?;
                     self.cluster.ctas[cta].mbarriers.remove(&at);
+                    self.note_storage(w, pc, lane, (cta, at));
                 }
                 ir::Mbarrier::Arrive { state, count, expect_tx, drop, no_complete, order, scope } => {
                     let count = self.value(w, count)[lane as usize] as u32;
@@ -80,6 +81,15 @@ impl Engine<'_, '_> {
         Ok(Flow::Next)
     }
 
+    /// The bytes of a barrier change hands: nobody may use them as data meanwhile.
+    fn note_storage(&mut self, w: usize, pc: u32, lane: u32, (cta, at): (usize, u32)) {
+        if self.grid.options.checks {
+            let record = self.by_lane(w, pc, lane, true, false);
+            let view = self.cluster.warps[w].release(1 << lane);
+            self.access_shared(cta, at, 8, record, &view);
+        }
+    }
+
     pub(super) fn init(&mut self, w: usize, pc: u32, lane: u32, (cta, at): (usize, u32), count: u64) -> Step {
         if count == 0 || count > LIMIT as u64 {
             let message = format!("an mbarrier for {count} arrivals; 1 to {LIMIT} are possible");
@@ -91,6 +101,7 @@ impl Engine<'_, '_> {
             let message = format!("an mbarrier is initialised at {at:#x} where one at {other:#x} is alive");
             self.grid.findings.add(Code::E20, here, Some(there), message.into());
         }
+        self.note_storage(w, pc, lane, (cta, at));
         let warp = &self.cluster.warps[w];
         let nothing = &self.cluster.nothing;
         let mut barrier = Mbarrier {

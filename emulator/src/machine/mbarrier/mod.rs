@@ -69,12 +69,12 @@ pub(crate) struct Mbarrier {
     init: (u32, u32, u32, u32),
     /// Whether its initialiser made it visible to the cluster and the async proxy.
     published: bool,
+    /// Whether that was by fence.mbarrier_init.
+    init_fenced: bool,
+    /// The generation of the cluster barrier that its initialiser has arrived in since, even with a relaxed arrival.
+    announced: Option<u64>,
     /// Whether anybody has waited for the last completed phase.
     observed: bool,
-    /// Whether that was by fence.mbarrier_init, and if so the generation of the cluster barrier that its initialiser
-    /// arrived in since, even with a relaxed arrival.
-    init_fenced: bool,
-    announced: Option<u64>,
     /// What each thread (warp, lane) has observed.
     seen: BTreeMap<(u32, u32), Seen>,
     history: VecDeque<Event>,

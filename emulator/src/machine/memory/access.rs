@@ -69,6 +69,11 @@ impl Engine<'_, '_> {
     ) -> Step {
         let start = self.value(w, &address.base)[0].wrapping_add_signed(address.offset);
         let total = u64::from(ty.bytes()) * dst.len() as u64;
+        if start > self.grid.params.len() as u64 {
+            let message =
+                format!("{total} bytes at {start:#x} of the {} bytes of parameters", self.grid.params.len());
+            return self.stop(w, pc, Code::E31, message);
+        }
         let magic = MAP_MAGIC.to_le_bytes();
         let map = start as usize / 64 * 64;
         if [map, map.saturating_sub(64)].iter().any(|&at| {
@@ -158,7 +163,15 @@ impl Engine<'_, '_> {
             unreachable!("called for atomics only")
         };
         let addresses = self.addresses(w, pc, mask, address)?;
-        let (operands, swaps) = (self.value(w, src), swap.as_ref().map(|swap| self.value(w, swap)));
+        for operand in std::iter::once(src).chain(swap) {
+            if let Operand::Reg(reg) = operand {
+                self.require_written(w, pc, mask, *reg);
+            }
+        }
+        // Constants are sign-extended to 64 bits; memory is not.
+        let width = u64::MAX >> (64 - 8 * ty.bytes());
+        let operands = self.value(w, src).map(|value| value & width);
+        let swaps = swap.as_ref().map(|swap| self.value(w, swap));
         let mut old = [0; 32];
         for lane in lanes(mask) {
             let place = self.place(w, pc, *space, addresses[lane as usize], ty.bytes())?;
@@ -174,6 +187,9 @@ impl Engine<'_, '_> {
                 self.cluster.warps[w].polls = 0;
             }
             old[lane as usize] = before;
+            if *op != AtomicOp::Exch && self.grid.options.checks {
+                self.require_initialised(w, pc, place, ty.bytes());
+            }
             let record = self.by_lane(w, pc, lane, true, true);
             self.note(w, lane, place, ty.bytes(), record);
             self.synchronise(w, lane, place, *order, true, true);

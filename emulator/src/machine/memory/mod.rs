@@ -90,7 +90,7 @@ impl Engine<'_, '_> {
             }
             Space::Param | Space::Generic if space == Space::Param || in_window(PARAM_WINDOW) => {
                 let at = (if space == Space::Param { address } else { address - PARAM_WINDOW }) as usize;
-                if at + bytes as usize > self.grid.params.len() {
+                if at.checked_add(bytes as usize).is_none_or(|end| end > self.grid.params.len()) {
                     let message = format!(
                         "{bytes} bytes at {at:#x} of the {} bytes of parameters",
                         self.grid.params.len()
@@ -147,7 +147,7 @@ impl Engine<'_, '_> {
     }
 
     /// An ordinary access of a lane now.
-    fn by_lane(&self, w: usize, pc: u32, lane: u32, write: bool, strong: bool) -> Record {
+    pub(crate) fn by_lane(&self, w: usize, pc: u32, lane: u32, write: bool, strong: bool) -> Record {
         let warp = &self.cluster.warps[w];
         let agent = Agent::Thread { lane: lane as u8, time: warp.time };
         Record { warp: warp.id, agent, pc, bytes: 0, write, strong }
@@ -230,8 +230,12 @@ impl Engine<'_, '_> {
                 Order::Release | Order::AcqRel => Some(warp.release(1 << lane)),
                 _ => warp.release_relaxed(lane),
             };
-            if let Some(view) = view {
-                released.entry(address).or_insert_with(|| view.clone()).join(&view);
+            // A read-modify-write carries on what was released before it; a store ends that.
+            match view {
+                Some(view) if read => released.entry(address).or_insert_with(|| view.clone()).join(&view),
+                Some(view) => drop(released.insert(address, view)),
+                None if read => {}
+                None => drop(released.remove(&address)),
             }
         }
     }
