@@ -62,8 +62,12 @@ impl Emulated {
             ..Properties::h200()
         };
         let device = emulator::Device::new(limits);
-        let state =
-            State { device, handles: Handles::default(), reports: BTreeMap::new(), substitutes: BTreeMap::new() };
+        let state = State {
+            device,
+            handles: Handles::default(),
+            reports: BTreeMap::new(),
+            substitutes: BTreeMap::new(),
+        };
         Emulated { properties, options: options.of_launch(), state: Mutex::new(state) }
     }
 
@@ -90,7 +94,9 @@ impl State {
     fn run(&mut self, launch: &Launch<'_>, options: &emulator::Options) -> Result<()> {
         let (symbol, parsed) = (launch.kernel.symbol, Parsed::of(launch.kernel)?);
         let (module, kernel) = match self.substitutes.get(symbol) {
-            Some(module) => (module, module.kernel(symbol).expect("it is kept under the names of its kernels")),
+            Some(module) => {
+                (module, module.kernel(symbol).expect("it is kept under the names of its kernels"))
+            }
             None => (parsed.module(), parsed.kernel()),
         };
         let arguments = emulator::Launch {
