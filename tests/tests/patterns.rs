@@ -45,7 +45,7 @@ fn words(bytes: &[u8]) -> Vec<u32> {
 
 /// Numbers that are harmless as halves too: 0 to 1/1024 twice.
 fn input(words: usize) -> Vec<u8> {
-    (0..words as u32).flat_map(|i| (i % 0x400 | (i * 7 % 0x400) << 16).to_le_bytes()).collect()
+    (0..words as u32).flat_map(|i| ((i % 0x400) | ((i * 7 % 0x400) << 16)).to_le_bytes()).collect()
 }
 
 fn run(symbol: &str, options: &EmulatorOptions) -> flashcore::Result<Outcome> {
