@@ -42,6 +42,10 @@ pub(crate) fn of(name: &str) -> Option<Expected> {
             vec![bytes((0..32).map(|lane| values.iter().skip(lane).step_by(32).sum()))]
         },
         "barrier_reuse" => |_| vec![bytes((0..64).map(|t| t + 77))],
+        "lanes_end_late" | "lanes_end_early" => |_| vec![bytes((0..16).map(|lane| lane ^ 1))],
+        "warps_end_early" => |_| vec![bytes((0..64).map(|thread| thread ^ 32))],
+        "half_warp" => |_| vec![bytes((0..48).rev())],
+        "cas_negative" => |_| vec![bytes([7, u32::MAX])],
         "transpose" => |inputs| {
             let at = |row: usize, column: usize| &inputs[0][16 * row + 2 * column..][..2];
             vec![(0..64).flat_map(|i| at(i % 8, i / 8)).copied().collect()]
