@@ -1,5 +1,5 @@
 //! Whatever the text, parsing ends with a module or with an error that points into the text; and what parses can be
-//! checked.
+//! checked and launched.
 
 use flashcore_emulator::ir::{Cfg, Module};
 use flashcore_emulator::lint::{self, Config};
@@ -33,8 +33,8 @@ fn check(text: &str) -> Result<(), TestCaseError> {
 
 /// Words and punctuation of a text; joined with blanks they mean the same.
 fn tokens(text: &str) -> Vec<String> {
-    let text =
-        text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+    let code = text.lines().map(|line| line.split("//").next().unwrap_or_default());
+    let text = code.collect::<Vec<_>>().join("\n");
     let mut tokens = vec![String::new()];
     for c in text.chars() {
         let joins = c.is_alphanumeric() || "._$%:".contains(c);
@@ -131,5 +131,61 @@ proptest! {
     fn cut_short(which in any::<bool>(), at in any::<prop::sample::Index>()) {
         let text = if which { PIPELINE } else { GRAMMAR };
         check(&text[..at.index(text.len())])?;
+    }
+}
+
+/// Mutants of correct kernels, launched as their kernel is.
+#[cfg(feature = "cli")]
+mod launches {
+    use flashcore_emulator::workload::Workload;
+    use flashcore_emulator::{Completion, Device, Limits, Options};
+
+    use super::*;
+
+    const KERNELS: [&str; 6] = [
+        include_str!("kernels/clean/tma_ring.ptx"),
+        include_str!("kernels/clean/wgmma_rs_pipeline.ptx"),
+        include_str!("kernels/clean/divergent_votes.ptx"),
+        include_str!("kernels/clean/cluster_exchange.ptx"),
+        include_str!("kernels/clean/bulk_reduce.ptx"),
+        include_str!("kernels/clean/registers.ptx"),
+    ];
+
+    /// Launches a text, if it parses; whether the device took it.
+    fn launch(text: &str, workload: &Workload, completion: Completion) -> bool {
+        let Ok(module) = Module::parse(text) else { return false };
+        let Some(kernel) = module.kernels.first() else { return false };
+        let mut device = Device::new(Limits::h200());
+        let prepared = workload.prepare(&mut device, 0).expect("the arguments are those of a correct kernel");
+        let options = Options { completion, instruction_limit: 20_000, ..Options::default() };
+        prepared.launch(&mut device, &module, kernel, &options).is_ok()
+    }
+
+    fn workload(text: &str) -> Workload {
+        let workload = Workload::of_comment(text).expect("the comment of a correct kernel is right");
+        workload.expect("a correct kernel says how it is launched")
+    }
+
+    #[test]
+    fn the_kernels_to_mutate_run_as_tokens() {
+        for text in KERNELS {
+            assert!(launch(&tokens(text).join(" "), &workload(text), Completion::Lazy));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+
+        /// Whatever a mutant does, it ends with an error or a report.
+        #[test]
+        fn mutants_run(
+            which in any::<prop::sample::Index>(),
+            mutations in prop::collection::vec(mutation(), 1..4),
+            eager in any::<bool>(),
+        ) {
+            let text = which.get(&KERNELS);
+            let completion = if eager { Completion::Eager } else { Completion::Lazy };
+            launch(&mutated(tokens(text), &mutations).join(" "), &workload(text), completion);
+        }
     }
 }

@@ -44,8 +44,9 @@ impl Engine<'_, '_> {
         if !self.grid.options.checks {
             return Ok(());
         }
-        self.end_barriers(cta);
+        // The errors first: of findings at one line, only the first is told.
         self.end_register_changes(cta);
+        self.end_barriers(cta);
         let last = self.grid.code.len().saturating_sub(1) as u32;
         let end = std::mem::take(&mut self.cluster.ctas[cta].end);
         for visit in std::mem::take(&mut self.cluster.ctas[cta].visitors) {
