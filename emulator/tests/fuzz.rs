@@ -151,6 +151,23 @@ mod launches {
         include_str!("kernels/clean/registers.ptx"),
     ];
 
+    const NUMBERS: [&str; 14] = [
+        "0",
+        "1",
+        "-1",
+        "2",
+        "7",
+        "8",
+        "16",
+        "31",
+        "32",
+        "64",
+        "1000",
+        "0x7FFFFFFF",
+        "0x80000000",
+        "0xFFFFFFFF",
+    ];
+
     /// Launches a text, if it parses; whether the device took it.
     fn launch(text: &str, workload: &Workload, completion: Completion) -> bool {
         let Ok(module) = Module::parse(text) else { return false };
@@ -181,11 +198,32 @@ mod launches {
         fn mutants_run(
             which in any::<prop::sample::Index>(),
             mutations in prop::collection::vec(mutation(), 1..4),
-            eager in any::<bool>(),
+            (words, eager) in any::<(bool, bool)>(),
         ) {
             let text = which.get(&KERNELS);
+            // Lost or misplaced lines mostly leave a kernel that runs, lost words seldom do.
+            let mutant = match words {
+                true => mutated(tokens(text), &mutations).join(" "),
+                false => mutated(text.lines().map(str::to_owned).collect(), &mutations).join("\n"),
+            };
             let completion = if eager { Completion::Eager } else { Completion::Lazy };
-            launch(&mutated(tokens(text), &mutations).join(" "), &workload(text), completion);
+            launch(&mutant, &workload(text), completion);
+        }
+
+        /// The same with numbers that are too small, too large or just not those that belong there.
+        #[test]
+        fn mutants_with_other_numbers_run(
+            which in any::<prop::sample::Index>(),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), prop::sample::select(&NUMBERS[..])), 1..4),
+        ) {
+            let text = which.get(&KERNELS);
+            let mut words = tokens(text);
+            let numbers: Vec<usize> =
+                (0..words.len()).filter(|&at| words[at].starts_with(|c: char| c.is_ascii_digit())).collect();
+            for (at, number) in changes {
+                words[*at.get(&numbers)] = number.to_owned();
+            }
+            launch(&words.join(" "), &workload(text), Completion::Lazy);
         }
     }
 }

@@ -95,6 +95,7 @@ fn absurd_promises() {
         "() .minnctapersm 134217728",
         "() .minnctapersm 4294967295",
         "() .maxntid 65536, 65536, 1",
+        "() .maxntid 4294967295, 4294967295, 4294967295",
         "() .maxnreg 1",
     ] {
         let report = launch(&module(head, ""), &WARP).expect("the launch is allowed");

@@ -290,7 +290,7 @@ impl<'a> Grid<'a> {
     /// Registers of a thread at launch: what ptxas may use under the kernel's bounds.
     fn launch_registers(&self) -> u32 {
         let threads = self.kernel.max_threads.or(self.kernel.required_threads).unwrap_or(self.launch.block);
-        let threads = product(threads).next_multiple_of(32).max(32);
+        let threads = product(threads).div_ceil(32).max(1).saturating_mul(32);
         let ctas = u64::from(self.kernel.min_ctas.unwrap_or(1).max(1));
         let bound = u64::from(self.limits.registers) / threads.saturating_mul(ctas);
         self.kernel.max_registers.unwrap_or(255).min(bound as u32 / 8 * 8)
