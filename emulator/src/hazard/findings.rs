@@ -22,7 +22,7 @@ pub(crate) struct Party {
 pub(crate) struct Findings<'a> {
     module: &'a Module,
     kernel: &'a Kernel,
-    found: HashMap<(Code, u32, Option<u32>), usize>,
+    found: HashMap<(Code, Level, u32, Option<u32>), usize>,
     pub(crate) list: Vec<Finding>,
 }
 
@@ -43,8 +43,8 @@ impl<'a> Findings<'a> {
     }
 
     /// Whether this was told already; counts it if so.
-    pub(crate) fn again(&mut self, code: Code, here: u32, there: Option<u32>) -> bool {
-        match self.found.get(&(code, here, there)) {
+    pub(crate) fn again(&mut self, code: Code, level: Level, here: u32, there: Option<u32>) -> bool {
+        match self.found.get(&(code, level, here, there)) {
             Some(&at) => {
                 if let Some(finding) = self.list.get_mut(at) {
                     finding.times += 1;
@@ -57,8 +57,9 @@ impl<'a> Findings<'a> {
 
     /// Adds a finding that was not told before.
     pub(crate) fn add(&mut self, code: Code, here: Party, there: Option<Party>, detail: Detail) {
-        let key = (code, here.pc, there.as_ref().map(|party| party.pc));
-        if self.again(code, key.1, key.2) {
+        let level = detail.level.unwrap_or(code.level());
+        let key = (code, level, here.pc, there.as_ref().map(|party| party.pc));
+        if self.again(code, level, key.2, key.3) {
             return;
         }
         self.found.insert(key, self.list.len());
@@ -67,7 +68,7 @@ impl<'a> Findings<'a> {
         }
         self.list.push(Finding {
             code,
-            level: detail.level.unwrap_or(code.level()),
+            level,
             message: detail.message,
             here: self.site(here.pc),
             there: there.as_ref().map(|party| self.site(party.pc)),

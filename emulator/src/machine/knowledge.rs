@@ -191,7 +191,9 @@ impl Engine<'_, '_> {
     /// Tells of a conflict. `base` is the address of the chunk.
     fn report(&mut self, cta: Option<usize>, base: u64, now: &Record, conflict: Conflict) {
         let Conflict { code, earlier } = conflict;
-        if self.grid.findings.again(code, now.pc, Some(earlier.pc)) {
+        // Only a write over a write that nobody has read between: the ISA does not settle whether that needs a fence.
+        let level = if code == Code::E04 && earlier.write { Level::Warn } else { code.level() };
+        if self.grid.findings.again(code, level, now.pc, Some(earlier.pc)) {
             return;
         }
         let space = match cta {
@@ -210,8 +212,6 @@ impl Engine<'_, '_> {
                 "{now_does} and {earlier_did} touch the same bytes of {space}, and nothing orders them"
             ),
         };
-        // Only a write over a write that nobody has read between: the ISA does not settle whether that needs a fence.
-        let level = (code == Code::E04 && earlier.write).then_some(Level::Warn);
         let first = base + u64::from(earlier.bytes.trailing_zeros());
         let last = base + 15 - u64::from(earlier.bytes.leading_zeros());
         let history = match cta {
@@ -230,7 +230,7 @@ impl Engine<'_, '_> {
             code,
             here,
             Some(there),
-            Detail { message, level, bytes: Some((first, last)), history },
+            Detail { message, level: Some(level), bytes: Some((first, last)), history },
         );
     }
 }
