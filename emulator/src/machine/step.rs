@@ -90,11 +90,11 @@ impl Engine<'_, '_> {
                 }
                 self.write(w, *dst, &whole, mask);
             }
-            Op::Load { space, ty, dst, address, order, scope } => {
-                self.load(w, pc, mask, (*space, *ty, *order, *scope), dst, address)?;
+            Op::Load { space, ty, dst, address, order, .. } => {
+                self.load(w, pc, mask, (*space, *ty, *order), dst, address)?;
             }
-            Op::Store { space, ty, src, address, order, scope } => {
-                self.store(w, pc, mask, (*space, *ty, *order, *scope), src, address)?;
+            Op::Store { space, ty, src, address, order, .. } => {
+                self.store(w, pc, mask, (*space, *ty, *order), src, address)?;
             }
             Op::Atomic { .. } => self.atomic(w, pc, mask, op)?,
             Op::LoadMatrix { dst, address, transposed } => {

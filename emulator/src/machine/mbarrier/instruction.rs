@@ -1,7 +1,7 @@
 //! The instructions that change mbarriers.
 
 use crate::hazard::{Agent, Detail, Party, Record};
-use crate::ir::{self, Address, Order, Scope, Space};
+use crate::ir::{self, Address, Order, Space};
 use crate::machine::knowledge::lanes;
 use crate::machine::step::Flow;
 use crate::machine::{Engine, Step};
@@ -51,7 +51,7 @@ impl Engine<'_, '_> {
                     self.cluster.ctas[cta].mbarriers.remove(&at);
                     self.note_storage(w, pc, lane, (cta, at));
                 }
-                ir::Mbarrier::Arrive { state, count, expect_tx, drop, no_complete, order, scope } => {
+                ir::Mbarrier::Arrive { state, count, expect_tx, drop, no_complete, order, .. } => {
                     let count = self.value(w, count)[lane as usize] as u32;
                     let bytes =
                         expect_tx.as_ref().map(|bytes| self.value(w, bytes)[lane as usize] as u32 as i64);
@@ -60,7 +60,7 @@ impl Engine<'_, '_> {
                         self.add_tx(w, pc, (cta, at), bytes)?;
                     }
                     let token = self.cluster.ctas[cta].mbarriers[&at].token();
-                    let release = (*order != Order::Relaxed).then_some(*scope);
+                    let release = *order != Order::Relaxed;
                     self.arrive(w, pc, lane, (cta, at), count, release, (*drop, *no_complete))?;
                     if let Some(state) = state {
                         self.cluster.warps[w].registers.write(*state, &[token; 32], 1 << lane);
@@ -133,14 +133,14 @@ impl Engine<'_, '_> {
         lane: u32,
         (cta, at): (usize, u32),
         count: u32,
-        release: Option<Scope>,
+        release: bool,
         (drop, no_complete): (bool, bool),
     ) -> Step {
         let checks = self.grid.options.checks;
         let warp = &self.cluster.warps[w];
         let id = warp.id;
         let remote = warp.cta != cta;
-        let view = (checks && release.is_some()).then(|| warp.release(1 << lane));
+        let view = (checks && release).then(|| warp.release(1 << lane));
         let time = warp.time;
         let barrier = self.cluster.ctas[cta].mbarriers.get_mut(&at).expect("looked up before");
         if count == 0

@@ -15,7 +15,7 @@ impl Engine<'_, '_> {
         w: usize,
         pc: u32,
         mask: u32,
-        (space, ty, order, _): Kind,
+        (space, ty, order): Kind,
         dst: &[Option<Reg>],
         address: &Address,
     ) -> Step {
@@ -111,7 +111,7 @@ impl Engine<'_, '_> {
         w: usize,
         pc: u32,
         mask: u32,
-        (space, ty, order, _): Kind,
+        (space, ty, order): Kind,
         src: &[Operand],
         address: &Address,
     ) -> Step {

@@ -5,7 +5,7 @@ mod banks;
 mod matrix;
 
 use crate::hazard::{Agent, Record, View};
-use crate::ir::{Order, Scope, Space, Type};
+use crate::ir::{Order, Space, Type};
 use crate::report::Code;
 
 use crate::machine::{CTA_BITS, Engine, PARAM_WINDOW, SHARED_BASE, SHARED_WINDOW, Step, WINDOW_BYTES};
@@ -18,8 +18,8 @@ enum Place {
     Param { at: usize },
 }
 
-/// Space, type, ordering and scope of an access.
-pub(crate) type Kind = (Space, Type, Order, Scope);
+/// Space, type and ordering of an access.
+pub(crate) type Kind = (Space, Type, Order);
 
 impl Engine<'_, '_> {
     /// CTA and address of a shared-memory address of the instruction at `pc`, in whatever window.
