@@ -73,7 +73,7 @@ pub(crate) fn run(device: flashcore::Result<Device>, options: &Options) -> Resul
     fs::write(&path, serde_json::to_string_pretty(&metrics)?)
         .with_context(|| format!("cannot write {}", path.display()))?;
     report::write(&metrics, &options.out)?;
-    Ok(metrics.cells.iter().all(|cell| matches!(cell.check, Check::Right { .. })))
+    Ok(metrics.cells.iter().all(|cell| cell.check.is_right()))
 }
 
 /// What is timed if no shapes were given.
@@ -134,7 +134,7 @@ impl<'a> Bench<'a> {
             version: env!("CARGO_PKG_VERSION").into(),
             commit: option_env!("FLASHCORE_COMMIT").map(str::to_owned),
             date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
-            machine: self.machine(),
+            machine: Machine::of(&self.device, self.sensors.as_ref()),
             peers: hello.map(|hello| hello.versions.clone()).unwrap_or_default(),
             missing,
             protocol: self.protocol,
@@ -142,18 +142,6 @@ impl<'a> Bench<'a> {
             matmul_tflops,
             cells: measured,
         })
-    }
-
-    fn machine(&self) -> Machine {
-        let properties = self.device.properties();
-        let cuda = properties.driver_version;
-        Machine {
-            gpu: properties.name.clone(),
-            sm_count: properties.sm_count,
-            driver: self.sensors.as_ref().and_then(Sensors::driver),
-            cuda: format!("{}.{}", cuda / 1000, cuda % 1000 / 10),
-            ptxas: flashcore::kernels::PTXAS_VERSION.map(str::to_owned),
-        }
     }
 
     /// TFLOPS of an 8192-cubed matrix product in each element type.
@@ -180,18 +168,13 @@ impl<'a> Bench<'a> {
         tensors.run(&stream)?;
         stream.synchronize()?;
         let rows = inputs.attention.rows(device::BUDGET, SEED);
-        let check = match tensors.outputs()?.judge(&inputs, &rows) {
-            Ok(verdict) => {
-                Check::Right { error: verdict.error, bound: verdict.bound, lse_error: verdict.lse_error }
-            }
-            Err(failure) => Check::Wrong(failure.to_string()),
-        };
+        let check = Check::from(tensors.outputs()?.judge(&inputs, &rows));
         drop(inputs);
         let mut cell = Cell::new(case, dtype, check);
-        if let Check::Wrong(_) = cell.check {
+        if !cell.check.is_right() {
             return Ok(cell);
         }
-        let recorded = Recorded::new(&self.device, tensors, self.protocol.launches)?;
+        let recorded = Recorded::new(&self.device, &tensors, self.protocol.launches)?;
         let mut contenders = vec![FLASHCORE.to_owned()];
         contenders.extend(self.peers.iter().flat_map(|peers| peers.hello().impls.clone()));
         let mut turns: BTreeMap<String, Vec<_>> = BTreeMap::new();

@@ -95,7 +95,7 @@ pub(crate) fn run(no_gpu: flashcore::Error, cells: &[(Case, Dtype)], out: &Path)
     fs::write(&path, serde_json::to_string_pretty(&counts)?)
         .with_context(|| format!("cannot write {}", path.display()))?;
     println!("counts: {}", path.display());
-    Ok(counts.rows.iter().all(Row::is_right))
+    Ok(counts.rows.iter().all(|row| row.cell.check.is_right()))
 }
 
 /// A row for each kernel that can compute `case`.
@@ -112,29 +112,17 @@ fn cell(device: &Device, case: &Case, dtype: Dtype) -> Result<Vec<Row>> {
             Ok(()) => tensors.outputs()?.judge_by(&expected),
             Err(error) => Err(error.into()),
         };
-        let check = match judged {
-            Ok(verdict) => {
-                Check::Right { error: verdict.error, bound: verdict.bound, lse_error: verdict.lse_error }
-            }
-            Err(failure) => Check::Wrong(failure.to_string()),
-        };
         let reports = device.emulator().context("the device is emulated")?.take_reports();
         let report = reports.into_iter().next().map(|kernel| kernel.report).unwrap_or_default();
         Ok(Row {
             kernel: plan.variant.symbol,
-            cell: Cell::new(case, dtype, check),
+            cell: Cell::new(case, dtype, judged.into()),
             ctas: plan.grid,
             counters: report.counters,
             findings: report.findings,
         })
     };
     tensors.plans()?.into_iter().map(row).collect()
-}
-
-impl Row {
-    fn is_right(&self) -> bool {
-        matches!(self.cell.check, Check::Right { .. })
-    }
 }
 
 fn table(rows: &[Row], style: TableStyle) -> Table {

@@ -13,6 +13,7 @@ mod report;
 mod sensors;
 mod shape;
 mod timing;
+mod tune;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -37,6 +38,8 @@ enum Verb {
     Check(check::Options),
     /// Check, then time, the grid of shapes, beside PyTorch and FlashAttention; without a GPU, emulate a small one
     Bench(bench::Options),
+    /// Time every kernel that can compute a shape, and see whether the right one is chosen
+    Tune(tune::Options),
     /// Run every kernel again and again and compare the bits
     Determinism(determinism::Options),
     /// Run shapes for seconds and measure clock, power and energy
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
     let done = match &cli.verb {
         Verb::Check(options) => check::run(device(), options),
         Verb::Bench(options) => bench::run(device(), options),
+        Verb::Tune(options) => tune::run(device(), options),
         Verb::Determinism(options) => determinism::run(device(), options),
         Verb::Power(options) => power::run(device(), options),
         Verb::One(options) => timing::one(device(), options),

@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use flashcore::Device;
 use flashcore_tests::cases::Case;
+use flashcore_tests::compare::Verdict;
+use flashcore_tests::device::Failure;
 use flashcore_tests::grid;
 use serde::{Deserialize, Serialize};
 
-use crate::sensors::Readings;
+use crate::sensors::{Readings, Sensors};
+use crate::shape::{self, Bhsd};
 use crate::timing::Protocol;
 
 /// A run of the benchmark.
@@ -49,13 +53,32 @@ pub(crate) struct Machine {
     pub(crate) ptxas: Option<String>,
 }
 
+impl Machine {
+    /// The machine of `device`.
+    pub(crate) fn of(device: &Device, sensors: Option<&Sensors>) -> Self {
+        let properties = device.properties();
+        let cuda = properties.driver_version;
+        Machine {
+            gpu: properties.name.clone(),
+            sm_count: properties.sm_count,
+            driver: sensors.and_then(Sensors::driver),
+            cuda: format!("{}.{}", cuda / 1000, cuda % 1000 / 10),
+            ptxas: flashcore::kernels::PTXAS_VERSION.map(str::to_owned),
+        }
+    }
+}
+
 /// A shape in an element type.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Cell {
     pub(crate) batch: usize,
     pub(crate) heads_q: usize,
     pub(crate) heads_kv: usize,
+    /// Queries.
     pub(crate) seqlen: usize,
+    /// Keys, where there are not as many as queries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) seqlen_kv: Option<usize>,
     pub(crate) head_dim: usize,
     pub(crate) causal: bool,
     pub(crate) dtype: String,
@@ -77,6 +100,22 @@ pub(crate) enum Check {
     Right { error: f64, bound: f64, lse_error: f64 },
     /// What is wrong.
     Wrong(String),
+}
+
+impl Check {
+    /// Whether nothing is wrong.
+    pub(crate) fn is_right(&self) -> bool {
+        matches!(self, Check::Right { .. })
+    }
+}
+
+impl From<Result<Verdict, Failure>> for Check {
+    fn from(judged: Result<Verdict, Failure>) -> Self {
+        match judged {
+            Ok(Verdict { error, bound, lse_error }) => Check::Right { error, bound, lse_error },
+            Err(failure) => Check::Wrong(failure.to_string()),
+        }
+    }
 }
 
 /// One implementation on one shape.
@@ -108,6 +147,7 @@ impl Cell {
             heads_q: case.heads_q,
             heads_kv: case.heads_kv,
             seqlen: case.seqlen_q,
+            seqlen_kv: (case.seqlen_kv != case.seqlen_q).then_some(case.seqlen_kv),
             head_dim: case.head_dim,
             causal: case.causal,
             dtype: dtype.name().into(),
@@ -145,17 +185,14 @@ impl Cell {
 
     /// `full` or `causal`.
     pub(crate) fn mask(&self) -> &'static str {
-        if self.causal { "causal" } else { "full" }
+        shape::mask(self.causal)
     }
 
-    /// `B,H,S,D`, or `B,H/Hkv,S,D` if heads share keys.
+    /// The shape, as it is given on the command line.
     pub(crate) fn shape(&self) -> String {
-        let heads = if self.heads_q == self.heads_kv {
-            self.heads_q.to_string()
-        } else {
-            format!("{}/{}", self.heads_q, self.heads_kv)
-        };
-        format!("{},{heads},{},{}", self.batch, self.seqlen, self.head_dim)
+        let &Cell { batch, heads_q, heads_kv, seqlen: seqlen_q, head_dim, .. } = self;
+        let seqlen_kv = self.seqlen_kv.unwrap_or(seqlen_q);
+        Bhsd { batch, heads_q, heads_kv, seqlen_q, seqlen_kv, head_dim }.to_string()
     }
 }
 

@@ -78,7 +78,7 @@ fn sustain(
     let short = Protocol { min_ms: 500.0, ..Protocol::STANDARD };
     let long = Protocol { min_ms: 1e3 * seconds, ..Protocol::STANDARD };
     let tensors = OnDevice::new(device, case, &case.inputs(dtype, 0))?;
-    let recorded = Recorded::new(device, tensors, Protocol::STANDARD.launches)?;
+    let recorded = Recorded::new(device, &tensors, Protocol::STANDARD.launches)?;
     let mut names = vec![FLASHCORE.to_owned()];
     names.extend(peers.iter().flat_map(|peers| peers.hello().impls.clone()));
     for name in names {

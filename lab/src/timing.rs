@@ -3,8 +3,8 @@
 use anyhow::Result;
 use clap::Args;
 use flashcore::driver::{Event, Graph};
-use flashcore::{Device, Stream};
-use flashcore_tests::cases::Case;
+use flashcore::{Device, Plan, Stream};
+use flashcore_tests::cases::{Case, KERNEL_HEAD_DIMS};
 use flashcore_tests::device::OnDevice;
 use serde::{Deserialize, Serialize};
 
@@ -39,22 +39,51 @@ pub(crate) struct Timing {
     pub(crate) launched: usize,
 }
 
-/// A case on a device, recorded and ready to be replayed.
-pub(crate) struct Recorded {
-    // Dropped before the tensors whose addresses it holds.
+/// About how long a kernel takes, in milliseconds, whichever it is: rather too much.
+pub(crate) fn guess_ms(case: &Case) -> f64 {
+    const TILE: usize = 128;
+    const FLOPS_A_MS: f64 = 300e9;
+    let columns = KERNEL_HEAD_DIMS.into_iter().find(|&wide| wide >= case.head_dim).unwrap_or(case.head_dim);
+    let heads = (case.batch * case.heads_q) as f64;
+    let pairs = case.seqlen_q.next_multiple_of(TILE) as f64 * case.seqlen_kv.next_multiple_of(TILE) as f64;
+    4.0 * heads * pairs * columns as f64 / FLOPS_A_MS
+}
+
+/// Calls on a case, recorded and ready to be replayed.
+pub(crate) struct Recorded<'a> {
     graph: Graph,
     stream: Stream,
     start: Event,
     end: Event,
     launches: usize,
-    _tensors: OnDevice,
+    /// The graph holds their addresses.
+    _tensors: &'a OnDevice,
 }
 
-impl Recorded {
+impl<'a> Recorded<'a> {
     /// Records `launches` calls on `tensors`.
-    pub(crate) fn new(device: &Device, tensors: OnDevice, launches: usize) -> Result<Self> {
+    pub(crate) fn new(device: &Device, tensors: &'a OnDevice, launches: usize) -> Result<Self> {
+        Self::record(device, tensors, launches, |stream| tensors.run(stream))
+    }
+
+    /// Records `launches` launches of `plan`, which must be one for `tensors`.
+    pub(crate) fn of_plan(
+        device: &Device,
+        tensors: &'a OnDevice,
+        plan: &Plan,
+        launches: usize,
+    ) -> Result<Self> {
+        Self::record(device, tensors, launches, |stream| tensors.run_plan(plan, stream))
+    }
+
+    fn record(
+        device: &Device,
+        tensors: &'a OnDevice,
+        launches: usize,
+        call: impl Fn(&Stream) -> flashcore::Result<()>,
+    ) -> Result<Self> {
         let stream = device.stream()?;
-        let graph = Graph::capture(&stream, |stream| (0..launches).try_for_each(|_| tensors.run(stream)))?;
+        let graph = Graph::capture(&stream, |stream| (0..launches).try_for_each(|_| call(stream)))?;
         let (start, end) = (Event::new(device)?, Event::new(device)?);
         Ok(Recorded { graph, stream, start, end, launches, _tensors: tensors })
     }

@@ -14,6 +14,7 @@ mod sass;
 mod setup;
 mod test;
 mod tools;
+mod tune;
 mod workspace;
 
 use std::process::ExitCode;
@@ -37,6 +38,7 @@ enum Verb {
     Mutate(mutate::Mutate),
     Test(test::Test),
     Bench(bench::Bench),
+    Tune(tune::Tune),
     Report(report::Report),
     Profile(profile::Profile),
     Sanitize(sanitize::Sanitize),
@@ -62,6 +64,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Mutate(verb) => verb.run(&workspace),
         Verb::Test(verb) => verb.run(&workspace),
         Verb::Bench(verb) => verb.run(&workspace),
+        Verb::Tune(verb) => verb.run(&workspace),
         Verb::Report(verb) => verb.run(&workspace),
         Verb::Profile(verb) => verb.run(&workspace),
         Verb::Sanitize(verb) => verb.run(&workspace),
