@@ -11,6 +11,8 @@ use crate::timing::guess_ms;
 const MAX_BATCH: usize = 32;
 const MAX_HEADS: usize = 64;
 const MAX_SEQLEN: usize = 16_384;
+/// Self-attention of less is nobody's business; a few queries to many keys are.
+const MIN_SELF: usize = 64;
 /// Query heads that share a K/V head.
 const GQA_RATIOS: [usize; 4] = [1, 2, 4, 8];
 /// Head dims are multiples of this, up to so many of them.
@@ -31,25 +33,27 @@ pub(super) fn shapes(seed: u64, masks: &[bool], dtypes: &[Dtype]) -> impl Iterat
 fn draw(rng: &mut StdRng, masks: &[bool]) -> Case {
     let causal = *masks.choose(rng).unwrap_or(&false);
     let ratio = *GQA_RATIOS.choose(rng).unwrap_or(&1);
-    let heads_kv = log_uniform(rng, MAX_HEADS / ratio);
-    let (mut seqlen_q, mut seqlen_kv) = (log_uniform(rng, MAX_SEQLEN), log_uniform(rng, MAX_SEQLEN));
-    if rng.random() {
-        seqlen_kv = seqlen_q;
-    }
+    let heads_kv = log_uniform(rng, 1, MAX_HEADS / ratio);
+    let (mut seqlen_q, mut seqlen_kv) = if rng.random() {
+        let seqlen = log_uniform(rng, MIN_SELF, MAX_SEQLEN);
+        (seqlen, seqlen)
+    } else {
+        (log_uniform(rng, 1, MAX_SEQLEN), log_uniform(rng, 1, MAX_SEQLEN))
+    };
     if causal && seqlen_q > seqlen_kv {
         // Queries that see no key are legal, but nobody asks for them.
         std::mem::swap(&mut seqlen_q, &mut seqlen_kv);
     }
     let common = KERNEL_HEAD_DIMS.choose(rng).copied().filter(|_| rng.random());
     let head_dim = common.unwrap_or_else(|| HEAD_DIM_STEP * rng.random_range(1..=MAX_STEPS));
-    let batch = log_uniform(rng, MAX_BATCH);
+    let batch = log_uniform(rng, 1, MAX_BATCH);
     Bhsd { batch, heads_q: heads_kv * ratio, heads_kv, seqlen_q, seqlen_kv, head_dim }.case(causal)
 }
 
-/// A number from 1 to `limit`; every factor of two is as likely as another.
-fn log_uniform(rng: &mut StdRng, limit: usize) -> usize {
-    let number = (limit as f64 + 1.0).powf(rng.random());
-    (number as usize).clamp(1, limit)
+/// A number from `low` to `high`; every factor of two is as likely as another.
+fn log_uniform(rng: &mut StdRng, low: usize, high: usize) -> usize {
+    let number = low as f64 * ((high + 1) as f64 / low as f64).powf(rng.random());
+    (number as usize).clamp(low, high)
 }
 
 /// Bytes of Q, K, V and O.

@@ -130,8 +130,10 @@ pub(super) fn table(shapes: &[Tuned]) -> Table {
 /// The summary in words, the shapes with most regret, and everything that is wrong.
 pub(super) fn text(shapes: &[Tuned]) -> String {
     let Summary { within, mean } = Summary::of(shapes);
+    let alone = shapes.iter().filter(|tuned| tuned.candidates.len() == 1).count();
     let mut text = format!(
-        "{:.1} % of {} shapes are within {:.0} % of the fastest kernel; regret {} (geometric mean)\n",
+        "{:.1} % of {} shapes are within {:.0} % of the fastest kernel ({alone} have only one); regret {} (geometric \
+         mean)\n",
         100.0 * within,
         shapes.len(),
         100.0 * TOLERANCE,
