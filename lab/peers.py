@@ -5,11 +5,11 @@ Reads one JSON object a line and answers each with one:
 
     {"hello": true}                            -> {"impls": [...], "versions": {...}, "missing": {...}}
     {"impl", "dtype", "B", "H", "Hkv", "S", "Sk", "D", "causal", "launches", "min_replays", "min_ms"}
-                                               -> {"us", "launched"} or {"error"}
+                                               -> {"us"} or {"error"}
 
 `us` is GPU time of one call: `launches` calls in one CUDA graph, the graph replayed at least `min_replays` times and
-for at least `min_ms`, the median over the replays. `launched` counts every call that the request made. The graphs of
-a shape are kept until another shape is asked for.
+for at least `min_ms`, the median over the replays. The graphs of a shape are kept until another shape
+is asked for.
 
 Implementations: PyTorch's flash (FlashAttention-2) and cuDNN back ends of scaled_dot_product_attention;
 FlashAttention-3 where `import flash_attn_interface` works; `matmul`, a square S x S product through cuBLAS.
@@ -95,7 +95,7 @@ def measure(graph, launches, min_replays, min_ms):
         times.append(replay_ms(graph, start, end))
         total += times[-1]
     times.sort()
-    return {"us": times[len(times) // 2] * 1e3 / launches, "launched": (len(times) + 3) * launches}
+    return {"us": times[len(times) // 2] * 1e3 / launches}
 
 
 def main():

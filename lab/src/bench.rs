@@ -2,11 +2,9 @@
 //! counts instead.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::PathBuf;
-use std::time::SystemTime;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use flashcore::{Device, Dtype};
 use flashcore_tests::cases::Case;
@@ -18,10 +16,10 @@ use crate::PeerOptions;
 use crate::emulated;
 use crate::metrics::{Cell, Check, FLASHCORE, Machine, Measured, Metrics};
 use crate::peers::{MATMUL, Peers};
-use crate::report;
 use crate::sensors::{Sensors, mean};
 use crate::shape::{Dtypes, Masks, Shapes};
 use crate::timing::{Protocol, Recorded, Timing};
+use crate::{output, report};
 
 /// Options of `bench`.
 #[derive(Args)]
@@ -68,10 +66,7 @@ pub(crate) fn run(device: flashcore::Result<Device>, options: &Options) -> Resul
         Err(error) => return emulated::run(error, &options.cells(emulated::grid), &options.out),
     };
     let metrics = Bench::new(device, options)?.run(&options.cells(timed))?;
-    fs::create_dir_all(&options.out).with_context(|| format!("cannot create {}", options.out.display()))?;
-    let path = options.out.join("metrics.json");
-    fs::write(&path, serde_json::to_string_pretty(&metrics)?)
-        .with_context(|| format!("cannot write {}", path.display()))?;
+    output::write(&metrics, &options.out.join("metrics.json"))?;
     report::write(&metrics, &options.out)?;
     Ok(metrics.cells.iter().all(|cell| cell.check.is_right()))
 }
@@ -133,7 +128,7 @@ impl<'a> Bench<'a> {
         Ok(Metrics {
             version: env!("CARGO_PKG_VERSION").into(),
             commit: option_env!("FLASHCORE_COMMIT").map(str::to_owned),
-            date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+            date: output::now(),
             machine: Machine::of(&self.device, self.sensors.as_ref()),
             peers: hello.map(|hello| hello.versions.clone()).unwrap_or_default(),
             missing,
@@ -194,7 +189,7 @@ impl<'a> Bench<'a> {
                     None => (work(), None),
                 };
                 match timing? {
-                    Ok(Timing { us, .. }) => turns.entry(name.clone()).or_default().push((us, readings)),
+                    Ok(Timing { us }) => turns.entry(name.clone()).or_default().push((us, readings)),
                     Err(reason) => {
                         cell.skipped.insert(name.clone(), reason);
                     }

@@ -1,8 +1,6 @@
 //! The benchmark where there is no GPU: the emulator runs a small grid, and counts what the kernels do.
 
-use std::fs;
 use std::path::Path;
-use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use comfy_table::{CellAlignment, Table, TableStyle, presets};
@@ -15,6 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::metrics::{Cell, Check};
+use crate::output;
 
 /// Sequence lengths of the grid.
 const LENGTHS: [usize; 2] = [128, 512];
@@ -74,7 +73,7 @@ pub(crate) fn run(no_gpu: flashcore::Error, cells: &[(Case, Dtype)], out: &Path)
     let counts = Counts {
         version: env!("CARGO_PKG_VERSION"),
         commit: option_env!("FLASHCORE_COMMIT"),
-        date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+        date: output::now(),
         device: device_name,
         no_gpu: no_gpu.to_string(),
         rows,
@@ -90,10 +89,8 @@ pub(crate) fn run(no_gpu: flashcore::Error, cells: &[(Case, Dtype)], out: &Path)
             Check::Right { .. } => row.findings.iter().for_each(|finding| println!("{place}: {finding}")),
         }
     }
-    fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
     let path = out.join("emulated.json");
-    fs::write(&path, serde_json::to_string_pretty(&counts)?)
-        .with_context(|| format!("cannot write {}", path.display()))?;
+    output::write(&counts, &path)?;
     println!("counts: {}", path.display());
     Ok(counts.rows.iter().all(|row| row.cell.check.is_right()))
 }

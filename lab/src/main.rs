@@ -6,6 +6,7 @@ mod determinism;
 mod emulated;
 mod metrics;
 mod mutate;
+mod output;
 mod peers;
 mod plot;
 mod power;

@@ -168,6 +168,12 @@ impl Cell {
         self.of(name).map(|measured| self.flops / measured.median_us() / 1e6)
     }
 
+    /// Energy of an operation of `name`, pJ, if the GPU counts energy and the measurements were long enough.
+    pub(crate) fn pj_per_flop(&self, name: &str) -> Option<f64> {
+        let measured = self.of(name)?;
+        Some(pj_per_flop(measured.readings?.counter_watts?, measured.median_us(), self.flops))
+    }
+
     /// How many times as fast as `peer` flashcore is: the median of the rounds' ratios.
     pub(crate) fn ratio(&self, peer: &str) -> Option<f64> {
         let (ours, theirs) = (self.of(FLASHCORE)?, self.of(peer)?);
@@ -207,6 +213,11 @@ impl Metrics {
         }
         names
     }
+}
+
+/// Energy of an operation, pJ: calls of `flops` operations and `us` microseconds, one after another, at `watts`.
+pub(crate) fn pj_per_flop(watts: f64, us: f64, flops: f64) -> f64 {
+    watts * us / flops * 1e6
 }
 
 /// The middle of `values`, which it sorts; the upper one of two.
@@ -259,6 +270,18 @@ mod tests {
         let cell = cell(&[(FLASHCORE, &[10.0])]);
         assert_eq!(cell.flops, 4.0 * 2.0 * 8.0 * 512.0 * 512.0 * 64.0);
         assert!((cell.tflops(FLASHCORE).unwrap() - cell.flops / 1e7).abs() < 1e-9);
+    }
+
+    #[test]
+    fn energy_is_power_by_time() {
+        // 700 W at 700 TFLOPS.
+        assert!((pj_per_flop(700.0, 1000.0, 700e9) - 1.0).abs() < 1e-12);
+        let mut cell = cell(&[(FLASHCORE, &[1000.0])]);
+        assert_eq!(cell.pj_per_flop(FLASHCORE), None);
+        let readings =
+            Readings { clock_mhz: 1.0, watts: 1.0, counter_watts: Some(cell.flops / 1e9), celsius: 1.0 };
+        cell.measured[0].readings = Some(readings);
+        assert!((cell.pj_per_flop(FLASHCORE).unwrap() - 1.0).abs() < 1e-12);
     }
 
     #[test]

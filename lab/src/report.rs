@@ -150,7 +150,7 @@ fn markdown(metrics: &Metrics, plots: &[String]) -> String {
     for line in summary(metrics).lines() {
         _ = writeln!(text, "- {line}");
     }
-    _ = writeln!(text, "\n## Clock and power\n\n{}\n", readings(metrics));
+    _ = writeln!(text, "\n## Clock and power\n\n{}{}\n", no_energies(metrics), readings(metrics));
     for plot in plots {
         _ = writeln!(text, "![{plot}]({plot})\n");
     }
@@ -165,7 +165,21 @@ fn markdown(metrics: &Metrics, plots: &[String]) -> String {
     text
 }
 
-/// Mean SM clock and board power of every implementation.
+/// Why the table below has no energies, if it has none.
+fn no_energies(metrics: &Metrics) -> String {
+    let counted =
+        |cell: &Cell| cell.measured.iter().any(|measured| cell.pj_per_flop(&measured.name).is_some());
+    match metrics.cells.iter().any(counted) {
+        true => String::new(),
+        false => format!(
+            "No energies: that takes a GPU that counts them, and measurements of a second (--seconds 1) rather than \
+             {:.2}.\n\n",
+            metrics.protocol.min_ms / 1e3
+        ),
+    }
+}
+
+/// Mean SM clock and board power of every implementation, and its energy where it was counted.
 fn readings(metrics: &Metrics) -> Table {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
@@ -176,7 +190,11 @@ fn readings(metrics: &Metrics) -> Table {
     for cell in metrics.cells.iter().filter(|cell| !cell.measured.is_empty()) {
         let mut row = vec![cell.shape(), cell.mask().into(), cell.dtype.clone()];
         row.extend(names.iter().map(|name| match cell.of(name).and_then(|measured| measured.readings) {
-            Some(readings) => format!("{:.0}, {:.0}", readings.clock_mhz, readings.watts),
+            Some(readings) => {
+                let energy = cell.pj_per_flop(name).map(|energy| format!(", {energy:.3} pJ/FLOP"));
+                let energy = energy.unwrap_or_default();
+                format!("{:.0}, {:.0}{energy}", readings.clock_mhz, readings.watts)
+            }
             None => "-".into(),
         }));
         table.add_row(row);

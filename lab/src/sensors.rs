@@ -1,7 +1,7 @@
 //! Clock, power and energy of the GPU, as its management library tells them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nvml_wrapper::Nvml;
 use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureSensor};
@@ -12,11 +12,19 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Readings {
     /// Clock of the SMs, MHz.
     pub(crate) clock_mhz: f64,
-    /// Power of the board, W.
+    /// Power of the board, W, as the gauge tells it: on Hopper the mean of the last second.
     pub(crate) watts: f64,
+    /// Power of the board, W, by its energy counter; None if it has none, or after less than [`COUNTER_SECONDS`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) counter_watts: Option<f64>,
     /// Temperature of the GPU, degrees Celsius.
     pub(crate) celsius: f64,
 }
+
+/// The energy counter moves in steps of up to 0.1 s. Over this time that, and when we happen to look, come to 2 %.
+pub(crate) const COUNTER_SECONDS: f64 = 0.5;
+/// Time between two looks at the sensors.
+const EVERY: Duration = Duration::from_millis(10);
 
 /// The sensors of the GPU that CUDA sees first.
 pub(crate) struct Sensors {
@@ -38,47 +46,60 @@ impl Sensors {
         self.nvml.sys_driver_version().ok()
     }
 
-    /// Energy since the driver was loaded, J.
-    pub(crate) fn joules(&self) -> Option<f64> {
-        let device = self.nvml.device_by_index(self.index).ok()?;
-        Some(device.total_energy_consumption().ok()? as f64 / 1e3)
-    }
-
     fn read(&self) -> Option<Readings> {
         let device = self.nvml.device_by_index(self.index).ok()?;
         Some(Readings {
             clock_mhz: f64::from(device.clock_info(Clock::SM).ok()?),
             watts: f64::from(device.power_usage().ok()?) / 1e3,
+            counter_watts: None,
             celsius: f64::from(device.temperature(TemperatureSensor::Gpu).ok()?),
         })
     }
 
+    /// Energy since the driver was loaded, J; None where the GPU does not count it.
+    fn joules(&self) -> Option<f64> {
+        let device = self.nvml.device_by_index(self.index).ok()?;
+        Some(device.total_energy_consumption().ok()? as f64 / 1e3)
+    }
+
     /// Does `work`; the mean of what the sensors read meanwhile.
     pub(crate) fn during<T>(&self, work: impl FnOnce() -> T) -> (T, Option<Readings>) {
-        const EVERY: Duration = Duration::from_millis(10);
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let watcher = scope.spawn(|| {
-                let mut readings = Vec::new();
+                let start = Instant::now();
+                let (mut readings, mut counter) = (Vec::new(), Vec::new());
                 while !done.load(Ordering::Relaxed) {
+                    counter.extend(self.joules().map(|joules| (start.elapsed().as_secs_f64(), joules)));
                     readings.extend(self.read());
                     std::thread::sleep(EVERY);
                 }
-                readings
+                Some(Readings { counter_watts: slope(&counter), ..mean(&readings)? })
             });
             let result = work();
             done.store(true, Ordering::Relaxed);
-            (result, watcher.join().ok().and_then(|readings| mean(&readings)))
+            (result, watcher.join().ok().flatten())
         })
     }
+}
+
+/// Watts of a counter, of which seconds and joules were noted: from its first step to its last, because in between it
+/// stands still. None if that is less than [`COUNTER_SECONDS`].
+fn slope(counter: &[(f64, f64)]) -> Option<f64> {
+    let mut steps = counter.windows(2).filter(|pair| pair[0].1 != pair[1].1).map(|pair| pair[1]);
+    let (start, before) = steps.next()?;
+    let (end, after) = steps.next_back()?;
+    (end - start >= COUNTER_SECONDS).then(|| (after - before) / (end - start))
 }
 
 /// The mean of readings, if there are any.
 pub(crate) fn mean(readings: &[Readings]) -> Option<Readings> {
     let of = |f: fn(&Readings) -> f64| readings.iter().map(f).sum::<f64>() / readings.len() as f64;
+    let counted: Option<f64> = readings.iter().map(|r| r.counter_watts).sum();
     (!readings.is_empty()).then(|| Readings {
         clock_mhz: of(|r| r.clock_mhz),
         watts: of(|r| r.watts),
+        counter_watts: counted.map(|sum| sum / readings.len() as f64),
         celsius: of(|r| r.celsius),
     })
 }
@@ -98,8 +119,30 @@ mod tests {
 
     #[test]
     fn the_mean_of_nothing_is_nothing() {
-        let reading = |x| Readings { clock_mhz: x, watts: 2.0 * x, celsius: 1.0 };
+        let reading =
+            |x| Readings { clock_mhz: x, watts: 2.0 * x, counter_watts: Some(3.0 * x), celsius: 1.0 };
         assert_eq!(mean(&[]), None);
         assert_eq!(mean(&[reading(1.0), reading(3.0)]), Some(reading(2.0)));
+    }
+
+    #[test]
+    fn a_counter_that_one_reading_lacks_has_no_mean() {
+        let reading = |counter_watts| Readings { clock_mhz: 1.0, watts: 2.0, counter_watts, celsius: 3.0 };
+        assert_eq!(mean(&[reading(Some(500.0)), reading(None)]), Some(reading(None)));
+    }
+
+    #[test]
+    fn the_counter_is_read_where_it_steps() {
+        // 600 W in steps of 0.1 s, of which the first is 0.05 s away; looked at every 0.01 s.
+        let counter = |seconds: f64| {
+            let looks = (0..(100.0 * seconds) as u32).map(|look| f64::from(look) / 100.0);
+            looks.map(|at| (at, 60.0 * (10.0 * at + 0.5).floor())).collect::<Vec<_>>()
+        };
+        let watts = slope(&counter(2.0)).unwrap();
+        assert!((watts - 600.0).abs() < 12.0, "{watts}");
+        assert_eq!(slope(&counter(0.5)), None);
+        assert_eq!(slope(&counter(0.1)), None);
+        assert_eq!(slope(&[]), None);
+        assert_eq!(slope(&[(0.0, 7.0), (5.0, 7.0)]), None);
     }
 }

@@ -35,8 +35,6 @@ const WARM_UP: usize = 3;
 pub(crate) struct Timing {
     /// Microseconds of one call.
     pub(crate) us: f64,
-    /// Calls made in all, warm-up included.
-    pub(crate) launched: usize,
 }
 
 /// About how long a kernel takes, in milliseconds, whichever it is: rather too much.
@@ -107,8 +105,7 @@ impl<'a> Recorded<'a> {
             times.push(self.replay()?);
             total += times[times.len() - 1];
         }
-        let launched = (times.len() + WARM_UP) * self.launches;
-        Ok(Timing { us: 1e3 * median(&mut times) / self.launches as f64, launched })
+        Ok(Timing { us: 1e3 * median(&mut times) / self.launches as f64 })
     }
 }
 

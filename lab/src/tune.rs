@@ -3,9 +3,7 @@
 mod random;
 mod regret;
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::{ArgGroup, Args};
@@ -17,6 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::metrics::{Check, Machine, median};
+use crate::output;
 use crate::sensors::Sensors;
 use crate::shape::{Bhsd, Dtypes, Masks, Shapes};
 use crate::timing::{Protocol, Recorded, guess_ms};
@@ -110,7 +109,7 @@ pub(crate) fn run(device: flashcore::Result<Device>, options: &Options) -> Resul
     let mut findings = Findings {
         version: env!("CARGO_PKG_VERSION"),
         commit: option_env!("FLASHCORE_COMMIT"),
-        date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+        date: output::now(),
         machine: Machine::of(&device, Sensors::new(device.properties().ordinal).as_ref()),
         seconds: options.seconds,
         rounds: options.rounds,
@@ -126,7 +125,7 @@ pub(crate) fn run(device: flashcore::Result<Device>, options: &Options) -> Resul
         findings.shapes.push(tune(&device, case, *dtype, options).context(name)?);
         findings.summary = Summary::of(&findings.shapes);
         // After every shape: a run that is cut short leaves what it has.
-        write(&findings, &options.out)?;
+        output::write(&findings, &options.out)?;
         bar.inc(1);
     }
     bar.finish_and_clear();
@@ -135,14 +134,6 @@ pub(crate) fn run(device: flashcore::Result<Device>, options: &Options) -> Resul
     println!("figures: {}", options.out.display());
     let right = findings.shapes.iter().all(Tuned::is_right);
     Ok(right && (!options.gate || findings.summary.within >= GOAL))
-}
-
-fn write(findings: &Findings, path: &Path) -> Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    }
-    fs::write(path, serde_json::to_string_pretty(findings)?)
-        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Checks every kernel on a shape, and times those that are right.

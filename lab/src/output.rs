@@ -1,0 +1,22 @@
+//! Files that runs leave behind.
+
+use std::fs;
+use std::path::Path;
+use std::time::SystemTime;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+/// The time, RFC 3339.
+pub(crate) fn now() -> String {
+    humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
+}
+
+/// Writes `figures` to a JSON file, and makes its folder if there is none.
+pub(crate) fn write(figures: &impl Serialize, path: &Path) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    }
+    fs::write(path, serde_json::to_string_pretty(figures)?)
+        .with_context(|| format!("cannot write {}", path.display()))
+}
