@@ -171,7 +171,7 @@ mod tests {
         let state = mock.state();
         let [launched] = &state.launches[..] else { panic!("one launch") };
         assert_eq!(launched.symbol, "fwd_hd64_m128n128_f16_causal");
-        assert_eq!(launched.grid, [plan.grid, 1, 1]);
+        assert_eq!((launched.grid, launched.overlaps_previous), ([plan.grid, 1, 1], true));
         assert_eq!(
             (launched.block, launched.smem_bytes),
             (plan.variant.threads(), plan.variant.smem().bytes)
@@ -182,14 +182,11 @@ mod tests {
         for (i, map) in maps.iter().enumerate() {
             assert_eq!(*map, bytemuck::bytes_of(&[i as u64; 16]));
         }
-        let fields: [u32; 8] = bytemuck::pod_read_unaligned(&params[8..]);
-        let FwdParams {
-            seqlen_q, seqlen_kv, heads_q, gqa_ratio, batch, m_blocks, section, scale_log2, ..
-        } = plan.params;
-        let scale_bits = scale_log2.to_bits();
-        assert_eq!(fields, [seqlen_q, seqlen_kv, heads_q, gqa_ratio, batch, m_blocks, section, scale_bits]);
-        assert_eq!(scale_log2, 0.5 * std::f32::consts::LOG2_E);
-        assert_eq!(params[..8], lse.ptr().to_le_bytes());
+        assert_eq!(params.len(), size_of::<FwdParams>());
+        // SAFETY: as many bytes as parameters have, and any bytes are parameters.
+        let params = unsafe { params.as_ptr().cast::<FwdParams>().read_unaligned() };
+        assert_eq!(params, FwdParams { lse: lse.ptr(), ..plan.params });
+        assert_eq!(params.scale_log2, 0.5 * std::f32::consts::LOG2_E);
     }
 
     #[test]

@@ -80,7 +80,7 @@ mod tests {
             seqlen_kv in 0..5000u32,
         ) {
             let Tile { block_m, block_n, .. } = variant.tile;
-            let end = |m| KeyBlocks::new(m, block_m, block_n, seqlen_q, seqlen_kv, true).end;
+            let end = |m| KeyBlocks::new(m * block_m, block_m, block_n, seqlen_q, seqlen_kv, true).end;
             let counted = (0..seqlen_q.div_ceil(block_m)).map(|m| u64::from(end(m))).sum::<u64>();
             let [m, n, q, kv] = [block_m, block_n, seqlen_q, seqlen_kv].map(u64::from);
             prop_assert_eq!(causal_n_blocks(m, n, q, kv), counted);

@@ -54,6 +54,8 @@ impl Stream {
             block: plan.variant.threads(),
             cluster: plan.variant.tile.cluster,
             smem_bytes: plan.variant.smem().bytes,
+            // Every forward kernel waits for what is before it in the stream, once it has set itself up.
+            overlaps_previous: true,
             params: &[q, k, v, out, params_bytes(&params)],
         };
         // SAFETY: parameters and launch shape are those of the plan's variant; the caller vouches for the memory.
@@ -66,7 +68,7 @@ fn map_bytes(map: &TensorMap) -> &[u8] {
 }
 
 fn params_bytes(params: &FwdParams) -> &[u8] {
-    // SAFETY: `repr(C)`, 8 + 7 * 4 + 4 = 40 bytes (asserted where it is declared), so no padding.
+    // SAFETY: `repr(C)`, one u64 and an even number of 32-bit words (as is asserted where it is declared): no padding.
     unsafe { std::slice::from_raw_parts((&raw const *params).cast(), size_of::<FwdParams>()) }
 }
 
@@ -81,7 +83,15 @@ mod tests {
     fn launch(smem_bytes: u32, params: usize) -> Result<()> {
         let params = &vec![&[0u8][..]; params];
         let (_mock, device) = Mock::device();
-        let launch = Launch { kernel: &KERNEL, grid: [1; 3], block: 128, cluster: 1, smem_bytes, params };
+        let launch = Launch {
+            kernel: &KERNEL,
+            grid: [1; 3],
+            block: 128,
+            cluster: 1,
+            smem_bytes,
+            overlaps_previous: false,
+            params,
+        };
         // SAFETY: the mock runs nothing.
         unsafe { device.stream()?.launch(&launch) }
     }

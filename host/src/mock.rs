@@ -40,6 +40,7 @@ pub(crate) struct Launched {
     pub(crate) grid: [u32; 3],
     pub(crate) block: u32,
     pub(crate) smem_bytes: u32,
+    pub(crate) overlaps_previous: bool,
     pub(crate) params: Vec<Vec<u8>>,
 }
 
@@ -152,6 +153,7 @@ impl Backend for Mock {
             grid: launch.grid,
             block: launch.block,
             smem_bytes: launch.smem_bytes,
+            overlaps_previous: launch.overlaps_previous,
             params: launch.params.iter().map(|bytes| bytes.to_vec()).collect(),
         });
         Ok(())

@@ -3,8 +3,9 @@
 use std::fmt;
 
 use flashcore_kernels::config::{Dtype, Variant};
+use flashcore_kernels::divisor::Divisor;
 use flashcore_kernels::layout::{SLAB_COLUMNS, Swizzle};
-use flashcore_kernels::params::FwdParams;
+use flashcore_kernels::params::{FwdParams, Work};
 
 use crate::choose::{choose, eligible};
 use crate::driver::Properties;
@@ -86,11 +87,9 @@ impl Plan {
             lse: 0,
             seqlen_q: q.seqlen as u32,
             seqlen_kv: kv.seqlen as u32,
-            heads_q: q.heads as u32,
-            gqa_ratio: problem.gqa_ratio() as u32,
-            batch: q.batch as u32,
-            m_blocks: m_blocks as u32,
-            section: section(problem, heads),
+            heads_q: Divisor::new(q.heads as u32),
+            gqa_ratio: Divisor::new(problem.gqa_ratio() as u32),
+            work: Work::new(heads as u32, m_blocks as u32 / cluster, section(problem, heads)),
             scale_log2: problem.scale * std::f32::consts::LOG2_E,
         };
         Ok(Plan {
@@ -184,7 +183,11 @@ impl fmt::Display for Plan {
             variant.threads(),
             variant.smem().bytes
         )?;
-        write!(f, "grid     {grid} CTAs for {work_tiles} work tiles, {} heads a section", params.section)
+        write!(
+            f,
+            "grid     {grid} CTAs for {work_tiles} work tiles, {} heads a section",
+            params.work.section.value
+        )
     }
 }
 
@@ -232,7 +235,17 @@ mod tests {
 
     #[test]
     fn the_narrowest_kernel_that_is_wide_enough_is_chosen() {
-        for (head_dim, expected) in [(8, 64), (64, 64), (72, 128), (128, 128), (136, 256), (256, 256)] {
+        for (head_dim, expected) in [
+            (8, 64),
+            (64, 64),
+            (72, 96),
+            (96, 96),
+            (104, 128),
+            (128, 128),
+            (136, 192),
+            (200, 256),
+            (256, 256),
+        ] {
             for dtype in [Dtype::F16, Dtype::Bf16] {
                 for causal in [false, true] {
                     let problem =
@@ -257,7 +270,7 @@ mod tests {
         let section = |seqlen, heads, heads_kv| {
             let problem =
                 problem(Dtype::F16, Shape::new(1, 64, heads, 128), (seqlen, heads_kv), Order::Bshd, true);
-            plan(&problem).params.section
+            plan(&problem).params.work.section.value
         };
         assert_eq!(section(16384, 32, 32), 4);
         assert_eq!(section(16384, 32, 8), 16);

@@ -1,7 +1,7 @@
 //! O = softmax(scale Q Kᵀ) V for one head at a time, after FlashAttention-3 (Shah et al. 2024).
 //!
 //! A CTA is responsible for `block_m` rows of Q of one head, and takes such work tiles from
-//! [`Schedule`](crate::schedule::Schedule) until none is left. It has one producer warpgroup, of which one thread
+//! [`Tiles`](crate::schedule::Tiles) until none is left. It has one producer warpgroup, of which one thread
 //! issues TMA loads, and two or three consumer warpgroups, each of which owns 64 of the rows:
 //!
 //! ```text
@@ -21,11 +21,12 @@
 //! Keys are visited from the last tile to the first, so that the tiles that need a mask come first and the steady
 //! loop has none.
 
-use crate::config::{Dtype, MMA_K, Spec, Variant, WARPGROUP_ROWS, WARPGROUP_THREADS};
+use crate::config::{Dtype, MMA_K, Spec, Tile, Variant, WARPGROUP_ROWS, WARPGROUP_THREADS};
 use crate::layout::{SLAB_COLUMNS, SLAB_ROW_BYTES, SWIZZLE_ATOM_BYTES, Swizzle};
 use crate::mask;
 use crate::params::FwdParams;
-use crate::pipeline::{Cursor, Ring};
+use crate::pipeline::{Cursor, Gate, Ring};
+use crate::ptx::grid;
 use crate::ptx::math;
 use crate::ptx::mbarrier;
 use crate::ptx::smem::SmemAddr;
@@ -33,7 +34,7 @@ use crate::ptx::tma::{self, CacheHint, TensorMapRef};
 use crate::ptx::warp;
 use crate::ptx::wgmma::{self, Acc, InFlight, Products, SmemDesc};
 use crate::ptx::{cluster, matrix, thread};
-use crate::schedule::{KeyBlocks, Schedule, WorkTile};
+use crate::schedule::{KeyBlocks, Tiles, WorkTile};
 use crate::softmax::{Finished, Softmax};
 
 /// The tensor maps of a launch, boxes (64, block_m), (64, block_n), (64, block_n) and (64, 16) of
@@ -55,8 +56,8 @@ enum NamedBarrier {
     Cta = 0,
     /// The turn of consumer 0; those of the others follow.
     Turn = 1,
-    /// The warps of consumer 0 among themselves; those of the others follow.
-    Warpgroup = 4,
+    /// All consumers.
+    Consumers = 4,
 }
 
 /// Rows of O that a warp stores on its own.
@@ -66,11 +67,12 @@ const WARP_ROWS: u32 = 16;
 struct Cta<'a> {
     maps: Maps,
     params: &'a FwdParams,
-    schedule: Schedule,
     q: Ring,
     k: Ring,
     v: Ring,
     o: SmemAddr,
+    /// Opens when O, staged over V, has been read.
+    o_read: Gate,
 }
 
 /// The kernel. `S_REGS`, `P_REGS` and `O_REGS` are the registers of the fragments S, P and O of a thread; they follow
@@ -79,22 +81,30 @@ struct Cta<'a> {
 /// # Safety
 /// See the entry points in [`entry`](crate::entry).
 #[inline(always)]
-pub unsafe fn attention_fwd<S: Spec, const S_REGS: usize, const P_REGS: usize, const O_REGS: usize>(
+pub unsafe fn attention_fwd<
+    S: Spec,
+    const S_REGS: usize,
+    const P_REGS: usize,
+    const O_REGS: usize,
+    const SHORT_S: usize,
+    const SHORT_P: usize,
+>(
     maps: Maps,
     params: &FwdParams,
 ) where
     InFlight<S_REGS>: Products<S_REGS>,
     InFlight<O_REGS>: Products<O_REGS>,
+    InFlight<SHORT_S>: Products<SHORT_S>,
 {
     let v = &S::VARIANT;
     let smem = v.smem();
     let base = SmemAddr::base();
     let cta = Cta {
-        schedule: Schedule::new(params, v.causal, thread::grid_dim_x()),
         q: Ring::q(base, &smem),
         k: Ring::k(base, &smem, v.tile.cluster),
         v: Ring::v(base, &smem, v.tile.cluster),
         o: base.offset(smem.o),
+        o_read: Gate::new(base, &smem, v.tile.cluster),
         maps,
         params,
     };
@@ -107,6 +117,9 @@ pub unsafe fn attention_fwd<S: Spec, const S_REGS: usize, const P_REGS: usize, c
             cta.q.init(v.consumers());
             cta.k.init(v.consumers());
             cta.v.init(v.consumers());
+            if smem.o_over_v {
+                cta.o_read.init(v.consumers());
+            }
             mbarrier::fence_init();
         }
         if v.tile.cluster == 1 {
@@ -122,7 +135,7 @@ pub unsafe fn attention_fwd<S: Spec, const S_REGS: usize, const P_REGS: usize, c
             }
         } else {
             warp::grow_registers(consumer_registers);
-            consume::<S, S_REGS, P_REGS, O_REGS>(&cta, warpgroup - 1, thread % WARPGROUP_THREADS);
+            consume::<S, S_REGS, P_REGS, O_REGS, SHORT_S, SHORT_P>(&cta, warpgroup - 1);
         }
         if v.tile.cluster > 1 {
             warp::sync_warp();
@@ -142,11 +155,19 @@ unsafe fn sync_cluster() {
 }
 
 impl Cta<'_> {
-    /// The key blocks of a work tile.
+    /// The work tiles of this CTA.
+    #[inline(always)]
+    fn tiles(&self, v: &Variant) -> Tiles<'_> {
+        Tiles::new(self.params, v.causal, v.tile.cluster, thread::block_idx_x(), thread::grid_dim_x())
+    }
+
+    /// The key tiles that are loaded for a work tile: those that any row of the cluster sees.
     #[inline(always)]
     fn key_blocks(&self, v: &Variant, tile: WorkTile) -> KeyBlocks {
         let p = self.params;
-        KeyBlocks::new(tile.m_block, v.tile.block_m, v.tile.block_n, p.seqlen_q, p.seqlen_kv, v.causal)
+        let Tile { block_m, block_n, cluster, .. } = v.tile;
+        let first_row = tile.m_block / cluster * cluster * block_m;
+        KeyBlocks::new(first_row, cluster * block_m, block_n, p.seqlen_q, p.seqlen_kv, v.causal)
     }
 }
 
@@ -157,18 +178,19 @@ unsafe fn produce<S: Spec>(cta: &Cta, leader: bool) {
     let v = &S::VARIANT;
     // SAFETY: the tensor maps are kernel parameters; every acquired slot is filled by exactly its bytes.
     unsafe {
+        grid::launch_dependents();
         if leader {
             tma::prefetch_map(cta.maps.q);
             tma::prefetch_map(cta.maps.k);
             tma::prefetch_map(cta.maps.v);
             tma::prefetch_map(cta.maps.o);
         }
-        let (mut q_at, mut k_at, mut v_at) = (Cursor::PRODUCER, Cursor::PRODUCER, Cursor::PRODUCER);
-        let mut round = 0;
-        while round < cta.schedule.rounds() {
-            let tile = cta.schedule.tile(round, thread::block_idx_x());
-            round += 1;
-            let Some(tile) = tile else { continue };
+        // The maps are parameters and may be fetched ahead of this; tensors may not. It holds for the consumers too: they
+        // touch memory only after their Q has arrived, which is loaded behind it.
+        grid::wait_for_previous_grid();
+        let (mut q_at, mut k_at, mut v_at) = (Cursor::START, Cursor::START, Cursor::START);
+        let mut o_read = Cursor::START;
+        for tile in cta.tiles(v) {
             let blocks = cta.key_blocks(v, tile);
             let load = |ring: &Ring, cursor: &mut Cursor, map, n_block: u32| {
                 let (slot, full) = ring.acquire(cursor, leader);
@@ -178,14 +200,16 @@ unsafe fn produce<S: Spec>(cta: &Cta, leader: bool) {
                 }
             };
             // K₀ Q  K₁ V₀  K₂ V₁ ... V: the order in which the consumers free the slots, so that no load waits behind one
-            // whose slot comes free later. Q is loaded also for rows that see no key: where O is staged over Q, the
-            // slot is what its store needs.
+            // whose slot comes free later.
             let mut n_block = blocks.end;
             loop {
                 if n_block > 0 {
                     load(&cta.k, &mut k_at, cta.maps.k, n_block - 1);
                 }
                 if n_block < blocks.end {
+                    if v.smem().o_over_v && n_block + 1 == blocks.end {
+                        cta.o_read.wait(&mut o_read);
+                    }
                     load(&cta.v, &mut v_at, cta.maps.v, n_block);
                 } else {
                     let (slot, full) = cta.q.acquire(&mut q_at, leader);
@@ -220,7 +244,7 @@ unsafe fn load_tile(
     let first = if ctas == 1 { 0 } else { cluster::rank() * (rows / ctas) };
     let all = (1 << ctas) - 1;
     let mut slab = 0;
-    while slab < v.head_dim / SLAB_COLUMNS {
+    while slab < v.slabs() {
         let dst = dst.offset((slab * rows + first) * SLAB_ROW_BYTES);
         let coordinates = [slab * SLAB_COLUMNS, at[0] + first, at[1], at[2]].map(|c| c as i32);
         // SAFETY: the caller acquired the slot, in all CTAs that share it, for all slabs of the tile.
@@ -263,112 +287,242 @@ impl Turn {
 }
 
 /// A consumer warpgroup: the rows `64 * consumer ..` of every work tile.
+struct Consumer<'a> {
+    cta: &'a Cta<'a>,
+    v: &'a Variant,
+    turn: Turn,
+    /// Where it stands in the rings.
+    q: Cursor,
+    k: Cursor,
+    values: Cursor,
+}
+
+/// What a consumer's 64 rows of a work tile have come to.
+struct Progress<const P: usize, const O: usize> {
+    /// Sum of the values under the key tiles before the last one that was scored.
+    o: Acc<O>,
+    /// Probabilities under that one.
+    p: [u32; P],
+}
+
 #[inline(always)]
-unsafe fn consume<S: Spec, const S_REGS: usize, const P_REGS: usize, const O_REGS: usize>(
+unsafe fn consume<
+    S: Spec,
+    const S_REGS: usize,
+    const P_REGS: usize,
+    const O_REGS: usize,
+    const SHORT_S: usize,
+    const SHORT_P: usize,
+>(
     cta: &Cta,
     consumer: u32,
-    thread: u32,
 ) where
     InFlight<S_REGS>: Products<S_REGS>,
     InFlight<O_REGS>: Products<O_REGS>,
+    InFlight<SHORT_S>: Products<SHORT_S>,
 {
     let v = &S::VARIANT;
     let turn = Turn {
         mine: NamedBarrier::Turn as u32 + consumer,
         next: NamedBarrier::Turn as u32 + if consumer + 1 == v.consumers() { 0 } else { consumer + 1 },
     };
+    let mut me = Consumer { cta, v, turn, q: Cursor::START, k: Cursor::START, values: Cursor::START };
     // SAFETY: the warpgroup goes through all of this together: what it branches on is the same in all its threads.
     // Consumers take the same number of turns, so the baton comes back to where it started.
     unsafe {
         if consumer + 1 == v.consumers() {
             turn.pass(v); // the first consumer begins
         }
-        let (mut q_at, mut k_at, mut v_at) = (Cursor::CONSUMER, Cursor::CONSUMER, Cursor::CONSUMER);
-        let mut round = 0;
-        while round < cta.schedule.rounds() {
-            let tile = cta.schedule.tile(round, thread::block_idx_x());
-            round += 1;
-            let Some(tile) = tile else { continue };
-            let rows = Rows::new(v, cta.params, tile, consumer, thread);
-            let blocks = cta.key_blocks(v, tile);
+        let mut o_over_v = false;
+        for tile in cta.tiles(v) {
+            if o_over_v {
+                tma::wait_read::<0>();
+                warp::sync_warp();
+                cta.o_read.arrive();
+            }
+            o_over_v = v.smem().o_over_v;
+            let rows = Rows(tile.m_block * v.tile.block_m + consumer * WARPGROUP_ROWS);
+            let blocks = rows.key_blocks(v, cta.params);
+            me.skip(cta.key_blocks(v, tile).end, blocks.end);
+            let q = cta.q.wait(me.q).offset(consumer * WARPGROUP_ROWS * SLAB_ROW_BYTES);
             let mut softmax = Softmax::new(cta.params.scale_log2);
             let mut o = Acc::<O_REGS>::zeros();
             let mut finished = Finished::NO_KEYS;
-            let o_over_q = v.smem().o_over_q;
             if blocks.end > 0 {
-                // The last key tile: scores only.
                 let mut n_block = blocks.end - 1;
-                let q = cta.q.wait(q_at).offset(consumer * WARPGROUP_ROWS * SLAB_ROW_BYTES);
-                let k = cta.k.wait(k_at);
-                wgmma::fence();
-                let s: InFlight<S_REGS> = scores(v, q, k);
-                wgmma::commit();
-                let mut s = s.wait::<0>();
-                cta.k.release(&mut k_at);
-                if n_block >= blocks.full {
-                    mask::apply(&mut s, rows.visible(v, n_block));
+                // The last key tile: scores only. Where a few of its keys are all that these rows see, only those.
+                let is_short = v.has_short_step()
+                    && n_block > 0
+                    && rows.last_keys(v, cta.params, n_block) <= v.short_n();
+                let mut at: Progress<P_REGS, O_REGS>;
+                if is_short {
+                    let p = me.begin::<SHORT_S, SHORT_P>(rows, &mut softmax, q, n_block, blocks.full);
+                    let first: Progress<SHORT_P, O_REGS> = Progress { o, p };
+                    n_block -= 1;
+                    cta.k.wait(me.k);
+                    let masked = v.causal && n_block >= blocks.full;
+                    at = me.step::<S_REGS, _, _, _>(rows, &mut softmax, q, first, n_block, masked);
+                } else {
+                    let p = me.begin::<S_REGS, P_REGS>(rows, &mut softmax, q, n_block, blocks.full);
+                    at = Progress { o, p };
                 }
-                softmax.update(&mut s);
-                let mut p: [u32; P_REGS] = pack(v, &s);
-
+                if n_block > 0 {
+                    cta.k.wait(me.k);
+                }
+                wgmma::hold(&mut at.p);
                 // Scores of a tile beside the product of the tile before: those with a mask, then those without.
+                if v.causal {
+                    while n_block > blocks.full {
+                        n_block -= 1;
+                        at = me.step::<S_REGS, _, _, _>(rows, &mut softmax, q, at, n_block, true);
+                    }
+                }
                 while n_block > 0 {
                     n_block -= 1;
-                    let mut o_next = o.launch();
-                    wgmma::hold(&mut p);
-                    let k = cta.k.wait(k_at);
-                    turn.wait(v);
-                    wgmma::fence();
-                    let s: InFlight<S_REGS> = scores(v, q, k);
-                    wgmma::commit();
-                    let v_tile = cta.v.wait(v_at);
-                    wgmma::fence(); // again: ptxas does not see the first one across the wait's loop
-                    weighted_values(v, &mut o_next, &p, v_tile);
-                    wgmma::commit();
-                    turn.pass(v);
-                    let mut s = s.wait::<1>();
-                    cta.k.release(&mut k_at);
-                    if v.causal && n_block >= blocks.full {
-                        mask::apply(&mut s, rows.visible(v, n_block));
-                    }
-                    let alpha = softmax.update(&mut s);
-                    o = o_next.wait::<0>();
-                    cta.v.release(&mut v_at);
-                    p = pack(v, &s);
-                    rescale(&mut o, alpha);
+                    at = me.step::<S_REGS, _, _, _>(rows, &mut softmax, q, at, n_block, false);
                 }
-                if !o_over_q {
-                    cta.q.release(&mut q_at);
-                }
-
+                cta.q.release(&mut me.q);
                 // The product of the first key tile; the sums of the rows meanwhile.
-                let mut o_last = o.launch();
+                let Progress { o: before, mut p } = at;
+                let mut o_last = before.launch();
                 wgmma::hold(&mut p);
-                let v_tile = cta.v.wait(v_at);
+                let v_tile = cta.v.wait(me.values);
                 wgmma::fence();
                 weighted_values(v, &mut o_last, &p, v_tile);
                 wgmma::commit();
                 finished = softmax.finish();
                 o = o_last.wait::<0>();
-                cta.v.release(&mut v_at);
+                cta.v.release(&mut me.values);
             } else {
-                cta.q.wait(q_at);
-                if !o_over_q {
-                    cta.q.release(&mut q_at);
-                }
+                cta.q.release(&mut me.q);
             }
-            store(cta, v, &rows, tile, o, finished);
-            if o_over_q {
-                tma::wait_read::<0>();
-                warp::sync_warp();
-                cta.q.release(&mut q_at);
-            }
+            store(cta, v, tile, o, finished);
         }
         if consumer == 0 {
             turn.wait(v); // the baton is back
         }
-        if !v.smem().o_over_q {
-            tma::wait_read::<0>(); // shared memory must outlive the last store
+        tma::wait_read::<0>(); // shared memory must outlive the last store
+    }
+}
+
+impl Consumer<'_> {
+    /// Lets the key tiles `to..from` pass, of which these rows see nothing.
+    #[inline(always)]
+    unsafe fn skip(&mut self, from: u32, to: u32) {
+        let mut n_block = from;
+        while n_block > to {
+            n_block -= 1;
+            // SAFETY: the warpgroup is together; a slot is given back after it was filled, as if it had been read.
+            unsafe {
+                self.cta.k.wait(self.k);
+                self.cta.k.release(&mut self.k);
+                if n_block > 0 {
+                    self.turn.wait(self.v);
+                    self.turn.pass(self.v);
+                }
+                self.cta.v.wait(self.values);
+                self.cta.v.release(&mut self.values);
+            }
+        }
+    }
+
+    /// The first key tile that these rows see, or its first `2 * S` keys: the probabilities.
+    #[inline(always)]
+    unsafe fn begin<const S: usize, const P: usize>(
+        &mut self,
+        rows: Rows,
+        softmax: &mut Softmax,
+        q: SmemAddr,
+        n_block: u32,
+        full: u32,
+    ) -> [u32; P]
+    where
+        InFlight<S>: Products<S>,
+    {
+        // SAFETY: the warpgroup is together, and Q has arrived.
+        unsafe {
+            let k = self.cta.k.wait(self.k);
+            wgmma::fence();
+            let s: InFlight<S> = scores(self.v, q, k);
+            wgmma::commit();
+            let mut s = s.wait::<0>();
+            self.cta.k.release(&mut self.k);
+            if n_block >= full {
+                mask::apply(&mut s, rows.visible(self.v, self.cta.params, n_block));
+            }
+            softmax.observe(&s);
+            softmax.exponentiate(&mut s, 0, S);
+            pack(self.v, &s)
+        }
+    }
+
+    /// Scores of key tile `n_block`, which has arrived, beside the product of the tile before.
+    #[inline(always)]
+    unsafe fn step<const S: usize, const P_IN: usize, const P: usize, const O: usize>(
+        &mut self,
+        rows: Rows,
+        softmax: &mut Softmax,
+        q: SmemAddr,
+        before: Progress<P_IN, O>,
+        n_block: u32,
+        masked: bool,
+    ) -> Progress<P, O>
+    where
+        InFlight<S>: Products<S>,
+        InFlight<O>: Products<O>,
+    {
+        let (cta, v) = (self.cta, self.v);
+        let Progress { o, mut p } = before;
+        // SAFETY: the warpgroup is together; Q and this tile of K have arrived.
+        unsafe {
+            let mut o = o.launch();
+            wgmma::hold(&mut p);
+            self.turn.wait(v);
+            wgmma::fence();
+            let s: InFlight<S> = scores(v, q, cta.k.slot(self.k));
+            wgmma::commit();
+            let v_tile = cta.v.wait(self.values);
+            wgmma::fence(); // again: ptxas does not see the first one across the wait's loop
+            weighted_values(v, &mut o, &p, v_tile);
+            wgmma::commit();
+            self.turn.pass(v);
+            let mut s = s.wait::<1>();
+            cta.k.release(&mut self.k);
+            let take_values = |o: InFlight<O>, values: &mut Cursor| {
+                let o = o.wait::<0>();
+                cta.v.release(values);
+                o
+            };
+            if masked {
+                mask::apply(&mut s, rows.visible(v, cta.params, n_block));
+            }
+            let (mut o_done, alpha);
+            match v.scores_beside_values() {
+                None => {
+                    o_done = take_values(o, &mut self.values);
+                    alpha = softmax.observe(&s);
+                    softmax.exponentiate(&mut s, 0, S);
+                    if n_block > 0 {
+                        cta.k.wait(self.k);
+                    }
+                }
+                Some(early) => {
+                    let early = early as usize;
+                    alpha = softmax.observe(&s);
+                    softmax.exponentiate(&mut s, 0, early);
+                    s.hold();
+                    // K of the next step, here of all places: its loop keeps ptxas from moving the wait for the
+                    // values up to where the scores came, which would leave nothing to do beside them.
+                    if n_block > 0 {
+                        cta.k.wait(self.k);
+                    }
+                    o_done = take_values(o, &mut self.values);
+                    softmax.exponentiate(&mut s, early, S);
+                }
+            }
+            let p = pack(v, &s);
+            rescale(&mut o_done, alpha);
+            Progress { o: o_done, p }
         }
     }
 }
@@ -396,7 +550,7 @@ where
     }
 }
 
-/// O += P V, P from registers, V MN-major: 16 keys a product.
+/// O += P V, P from registers, V MN-major: 16 keys a product, as many as P has.
 #[inline(always)]
 unsafe fn weighted_values<const R: usize, const P: usize>(
     v: &Variant,
@@ -408,7 +562,7 @@ unsafe fn weighted_values<const R: usize, const P: usize>(
 {
     let v_tile = SmemDesc::new(v_tile, Swizzle::B128, v.tile.block_n * SLAB_ROW_BYTES, SWIZZLE_ATOM_BYTES);
     let mut key = 0;
-    while key < v.tile.block_n {
+    while key < 4 * P as u32 {
         let i = key as usize / 4;
         let a = [p[i], p[i + 1], p[i + 2], p[i + 3]];
         // SAFETY: the caller's: V has arrived, and accumulator and P are fenced.
@@ -439,55 +593,65 @@ fn rescale<const R: usize>(o: &mut Acc<R>, factors: [f32; 2]) {
     }
 }
 
-/// Which rows and columns a thread of a consumer holds, in a work tile.
-struct Rows {
+/// The 64 rows of a consumer in a work tile, by the first one's number in the head.
+///
+/// Where a thread stands among them is asked for where it matters, which is seldom: registers are short.
+#[derive(Clone, Copy)]
+struct Rows(u32);
+
+/// Where a thread stands in its work tile.
+struct Place {
     /// First of the 16 rows of the thread's warp, in the tile.
-    in_tile: u32,
-    /// The same, in the head.
     warp_row: u32,
     lane: u32,
-    /// Keys that the thread's two rows see.
-    limits: [i32; 2],
+}
+
+impl Place {
+    #[inline(always)]
+    fn here() -> Self {
+        let thread = thread::thread_idx_x_anew() - WARPGROUP_THREADS;
+        Place { warp_row: thread / 32 * WARP_ROWS, lane: thread % 32 }
+    }
 }
 
 impl Rows {
+    /// The key tiles that they see.
     #[inline(always)]
-    fn new(v: &Variant, params: &FwdParams, tile: WorkTile, consumer: u32, thread: u32) -> Self {
-        let in_tile = consumer * WARPGROUP_ROWS + thread / 32 * WARP_ROWS;
-        let warp_row = tile.m_block * v.tile.block_m + in_tile;
-        let lane = thread % 32;
-        let seqlen_kv = params.seqlen_kv as i32;
-        let limit = |row: u32| {
-            let diagonal = seqlen_kv - params.seqlen_q as i32;
-            if v.causal { seqlen_kv.min(row as i32 + 1 + diagonal) } else { seqlen_kv }
-        };
-        let row = warp_row + lane / 4;
-        Rows { in_tile, warp_row, lane, limits: [limit(row), limit(row + 8)] }
+    fn key_blocks(self, v: &Variant, params: &FwdParams) -> KeyBlocks {
+        let (q, kv) = (params.seqlen_q, params.seqlen_kv);
+        KeyBlocks::new(self.0, WARPGROUP_ROWS, v.tile.block_n, q, kv, v.causal)
     }
 
-    /// Keys of key tile `n_block` that the two rows see, counted from the thread's first column.
+    /// Keys of their last key tile, `n_block`, that any of them sees.
     #[inline(always)]
-    fn visible(&self, v: &Variant, n_block: u32) -> [i32; 2] {
-        let first = (n_block * v.tile.block_n + 2 * (self.lane % 4)) as i32;
-        [self.limits[0] - first, self.limits[1] - first]
+    fn last_keys(self, v: &Variant, params: &FwdParams, n_block: u32) -> u32 {
+        let (q, kv) = (params.seqlen_q, params.seqlen_kv);
+        let all = if v.causal { kv.min(self.0 + WARPGROUP_ROWS + kv - q) } else { kv };
+        all - n_block * v.tile.block_n
+    }
+
+    /// Keys of key tile `n_block` that the two rows of this thread see, counted from the thread's first column.
+    #[inline(always)]
+    fn visible(self, v: &Variant, params: &FwdParams, n_block: u32) -> [i32; 2] {
+        let Place { warp_row, lane } = Place::here();
+        let row = self.0 + warp_row % WARPGROUP_ROWS + lane / 4;
+        let (q, kv) = (params.seqlen_q as i32, params.seqlen_kv as i32);
+        let column = (n_block * v.tile.block_n + 2 * (lane % 4)) as i32;
+        [row, row + 8]
+            .map(|row| if v.causal { kv.min(row as i32 + 1 + kv - q) - column } else { kv - column })
     }
 }
 
 /// The epilogue of a warp: O / l to shared memory, from there by TMA (which clips what lies outside of the tensor),
 /// and the log-sum-exp directly.
 #[inline(always)]
-unsafe fn store<const R: usize>(
-    cta: &Cta,
-    v: &Variant,
-    rows: &Rows,
-    tile: WorkTile,
-    mut o: Acc<R>,
-    finished: Finished,
-) {
+unsafe fn store<const R: usize>(cta: &Cta, v: &Variant, tile: WorkTile, mut o: Acc<R>, finished: Finished) {
     let p = cta.params;
+    let Place { warp_row, lane } = Place::here();
+    let row_in_head = tile.m_block * v.tile.block_m + warp_row;
     // SAFETY: the warp is together. Its 16 rows of the staging area are its own: nobody else touches them, and its
-    // last store from there has been read before it writes again. Where they are rows of Q, the consumers have the
-    // slot, and the warpgroup waited for its products with them.
+    // last store from there has been read before it writes again. Where they lie over V, all consumers have read its
+    // slots, and the producers load the next V only once the gate opens.
     unsafe {
         // A row without keys is zero whatever V holds: 0 times infinity would not be.
         let has_keys = finished.inverse_sum.map(math::mask_of_nonzero);
@@ -498,19 +662,18 @@ unsafe fn store<const R: usize>(
             o.0[i] = f32::from_bits(quotient.to_bits() & has_keys[row]);
             i += 1;
         }
-        if v.smem().o_over_q {
-            // Q is read no more once all warps of the warpgroup have waited for their last product.
-            let consumer = rows.in_tile / WARPGROUP_ROWS;
-            warp::barrier_sync(NamedBarrier::Warpgroup as u32 + consumer, WARPGROUP_THREADS);
+        if v.smem().o_over_v {
+            // V is read no more once all consumers have waited for their last product.
+            warp::barrier_sync(NamedBarrier::Consumers as u32, v.consumers() * WARPGROUP_THREADS);
         } else {
             tma::wait_read::<0>();
             warp::sync_warp();
         }
         // Lane l writes row l % 16, the chunk of 8 columns l / 16 of every 16; chunks are swizzled by the row.
         let slab_bytes = v.tile.block_m * SLAB_ROW_BYTES;
-        let staged = cta.o.offset(rows.in_tile * SLAB_ROW_BYTES);
-        let row = rows.lane % WARP_ROWS;
-        let chunk = (rows.lane / WARP_ROWS) ^ (row % 8);
+        let staged = cta.o.offset(warp_row * SLAB_ROW_BYTES);
+        let row = lane % WARP_ROWS;
+        let chunk = (lane / WARP_ROWS) ^ (row % 8);
         let mut i = 0;
         while i < R {
             let column = 2 * i as u32;
@@ -522,20 +685,20 @@ unsafe fn store<const R: usize>(
         }
         tma::fence_async_shared();
         warp::sync_warp();
-        if warp::elect_one() && rows.warp_row < p.seqlen_q {
+        if warp::elect_one() && row_in_head < p.seqlen_q {
             let mut slab = 0;
-            while slab < v.head_dim / SLAB_COLUMNS {
-                let at = [slab * SLAB_COLUMNS, rows.warp_row, tile.head, tile.batch].map(|c| c as i32);
+            while slab < v.slabs() {
+                let at = [slab * SLAB_COLUMNS, row_in_head, tile.head, tile.batch].map(|c| c as i32);
                 tma::store_4d(cta.maps.o, staged.offset(slab * slab_bytes), at);
                 slab += 1;
             }
             tma::commit();
         }
-        if p.lse != 0 && rows.lane % 4 == 0 {
-            let head = (tile.batch * p.heads_q + tile.head) as u64;
+        if p.lse != 0 && lane % 4 == 0 {
+            let head = (tile.batch * p.heads_q.value + tile.head) as u64;
             let mut r = 0;
             while r < 2 {
-                let row = rows.warp_row + rows.lane / 4 + 8 * r as u32;
+                let row = row_in_head + lane / 4 + 8 * r as u32;
                 if row < p.seqlen_q {
                     *(p.lse as *mut f32).add((head * p.seqlen_q as u64 + row as u64) as usize) =
                         finished.lse[r];
@@ -543,5 +706,6 @@ unsafe fn store<const R: usize>(
                 r += 1;
             }
         }
+        warp::sync_warp(); // lanes part above; they take the next tile together
     }
 }

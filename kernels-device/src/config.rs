@@ -1,6 +1,6 @@
 //! What makes one kernel variant different from another, and the budgets that every variant must meet.
 
-use crate::layout::FwdSmem;
+use crate::layout::{FwdSmem, SLAB_COLUMNS};
 
 /// Element type of Q, K, V and O. Accumulation is always f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -84,6 +84,11 @@ impl Variant {
         self.tile.block_n / self.tile.cluster
     }
 
+    /// Slabs of 64 columns that a tile takes in shared memory; TMA fills what lies beyond the tensor with zeros.
+    pub const fn slabs(&self) -> u32 {
+        self.head_dim.div_ceil(SLAB_COLUMNS)
+    }
+
     /// Threads of a CTA: the producer warpgroup, then the consumers.
     pub const fn threads(&self) -> u32 {
         (1 + self.consumers()) * WARPGROUP_THREADS
@@ -105,6 +110,27 @@ impl Variant {
         self.head_dim <= 128
     }
 
+    /// Keys of a short first step: a consumer whose 64 rows see no more of their last key tile computes only these.
+    pub const fn short_n(&self) -> u32 {
+        (self.tile.block_n / 2).next_multiple_of(MMA_K)
+    }
+
+    /// Whether the kernel has short first steps: under a causal mask half of all rows have one. It takes registers.
+    pub const fn has_short_step(&self) -> bool {
+        self.causal && self.head_dim <= 128
+    }
+
+    /// Registers of a thread's scores that become probabilities before the consumer waits for the product of the step
+    /// before; the others are computed beside the rescaling of that product. `None` if it waits as soon as it has the
+    /// scores. As measured on an H200 (docs/results/log.md).
+    pub const fn scores_beside_values(&self) -> Option<u32> {
+        match self.head_dim {
+            0..=64 => Some(0),
+            65..=128 => Some(self.tile.block_n / 32 * 4),
+            _ => None,
+        }
+    }
+
     /// What starting and ending a work tile costs, in keys that could be visited in that time, as measured on an H200
     /// (docs/results/log.md): more where Q of the next tile cannot load meanwhile.
     pub const fn overhead_keys(&self) -> u32 {
@@ -123,7 +149,6 @@ impl Variant {
         assert!(block_m.is_multiple_of(WARPGROUP_ROWS), "block_m is 64 rows for each consumer");
         assert!(block_m <= 256 && block_n <= 256, "a TMA box has at most 256 rows");
         assert!(block_n.is_multiple_of(MMA_K), "the keys of a tile are the depth of PV, in steps of 16");
-        assert!(cluster == 1 || !self.causal, "the CTAs of a cluster visit the same keys");
         assert!(
             cluster <= 8 && self.kv_box_rows() * cluster == block_n,
             "each CTA loads an equal part of a tile"
@@ -131,10 +156,12 @@ impl Variant {
         assert!(self.kv_box_rows().is_multiple_of(8), "parts of a tile are whole swizzle atoms");
         assert!(stages >= 2, "K of the next step loads while this step computes");
         assert!(
-            self.head_dim.is_multiple_of(64) && self.head_dim <= 256,
-            "whole 128-byte slabs; N of PV at most 256"
+            self.head_dim.is_multiple_of(32) && self.head_dim <= 256,
+            "head_dim is the N of PV, at most 256, and O is stored 16 columns at a time"
         );
-        assert!(self.smem().bytes <= SMEM_LIMIT, "shared memory");
+        let smem = self.smem();
+        assert!(smem.bytes <= SMEM_LIMIT, "shared memory");
+        assert!(!smem.o_over_v || smem.q_bytes <= smem.kv_stages * smem.kv_bytes, "O over V");
         let (producer, consumer) = self.role_registers();
         let registers = WARPGROUP_THREADS * (producer + self.consumers() * consumer);
         assert!(registers <= REGISTER_FILE, "registers after setmaxnreg");

@@ -2,7 +2,6 @@
 //! legality check (on the host build too) and its entry point in the PTX.
 
 use crate::config::{Dtype, MMA_K, Spec, Tile, Variant};
-use crate::layout::SLAB_COLUMNS;
 
 /// Columns of O that a warp stores at once: four matrices of 8x8 for its 16 rows.
 const STMATRIX_COLUMNS: u32 = 16;
@@ -65,28 +64,33 @@ impl Variant {
         }
     }
 
-    /// The instructions of `attention_fwd`, counted where it has them: scores and weighted values stand before (or
-    /// after) the main loop and in it, the loads of Q, K and V once each. A lane is elected to produce, to store O, and
+    /// The instructions of `attention_fwd`, counted where it has them: the first step, a short one if there is one, the
+    /// main loop, under a causal mask the masked loop, too, and the end. A lane is elected to produce, to store O, and
     /// for each release of a slot, unless the slot is the cluster's: then several lanes arrive.
     const fn opcodes(&self) -> Opcodes {
-        let slabs = self.head_dim / SLAB_COLUMNS;
-        let turns = if self.ping_pong() { 2 } else { 0 };
+        let slabs = self.slabs();
+        let (short, masked) = (self.has_short_step() as u32, self.causal as u32);
+        let begins = 1 + short;
+        let steps = 1 + short + masked;
+        let (columns, keys) = (self.head_dim / MMA_K, self.tile.block_n / MMA_K);
+        let turns = if self.ping_pong() { 1 } else { 0 };
         let alone = self.tile.cluster == 1;
-        let o_over_q = self.smem().o_over_q;
-        let (q_releases, kv_releases) = (if o_over_q { 1 } else { 2 }, 4);
+        let o_over_v = self.smem().o_over_v as u32;
+        // Skipped tiles, then those of K in every step, those of V in every step but the first ones.
+        let releases = 2 + begins + steps + steps + 1;
         let cluster_syncs = if alone { 0 } else { 2 };
         Opcodes {
-            wgmma: 2 * (self.head_dim / MMA_K + self.tile.block_n / MMA_K),
+            wgmma: (begins + steps) * columns + (steps - short + 1) * keys + short * self.short_n() / MMA_K,
             tma_load: 3 * slabs,
             tma_store: slabs,
-            bar_sync: turns + alone as u32 + o_over_q as u32,
-            bar_arrive: turns,
+            bar_sync: turns * (steps + 2) + alone as u32 + o_over_v,
+            bar_arrive: turns * (steps + 2),
             setmaxnreg_inc: 1,
             setmaxnreg_dec: 1,
             cluster_arrive: cluster_syncs,
             cluster_wait: cluster_syncs,
             stmatrix: self.head_dim / STMATRIX_COLUMNS,
-            elect: 2 + q_releases + if alone { kv_releases } else { 0 },
+            elect: 4 + if alone { releases + o_over_v } else { 0 },
         }
     }
 }
@@ -146,6 +150,8 @@ macro_rules! fwd_variants {
                             { V.tile.block_n as usize / 2 },
                             { V.tile.block_n as usize / 4 },
                             { V.head_dim as usize / 2 },
+                            { V.short_n() as usize / 2 },
+                            { V.short_n() as usize / 4 },
                         >(maps, &params)
                     }
                 }
@@ -155,29 +161,43 @@ macro_rules! fwd_variants {
 }
 
 fwd_variants! {
-    // symbol                          head_dim, dtype, causal, tile [block_m, block_n, stages, cluster], cost
-    fwd_hd64_m192n128_f16:              64, F16,  false, [192, 128, 2, 1], 100;
-    fwd_hd64_m128n128_f16:              64, F16,  false, [128, 128, 2, 1], 115;
-    fwd_hd64_m192n128_bf16:             64, Bf16, false, [192, 128, 2, 1], 100;
-    fwd_hd64_m128n128_bf16:             64, Bf16, false, [128, 128, 2, 1], 115;
-    fwd_hd64_m192n128_f16_causal:       64, F16,  true,  [192, 128, 2, 1], 100;
-    fwd_hd64_m128n128_f16_causal:       64, F16,  true,  [128, 128, 2, 1], 106;
-    fwd_hd64_m192n128_bf16_causal:      64, Bf16, true,  [192, 128, 2, 1], 100;
-    fwd_hd64_m128n128_bf16_causal:      64, Bf16, true,  [128, 128, 2, 1], 106;
-    fwd_hd128_m128n160_f16:            128, F16,  false, [128, 160, 2, 2], 94;
-    fwd_hd128_m128n128_f16:            128, F16,  false, [128, 128, 2, 1], 100;
-    fwd_hd128_m128n160_bf16:           128, Bf16, false, [128, 160, 2, 2], 94;
-    fwd_hd128_m128n128_bf16:           128, Bf16, false, [128, 128, 2, 1], 100;
-    fwd_hd128_m128n128_f16_causal:     128, F16,  true,  [128, 128, 2, 1], 100;
-    fwd_hd128_m128n128_bf16_causal:    128, Bf16, true,  [128, 128, 2, 1], 100;
-    fwd_hd256_m128n80_f16:             256, F16,  false, [128, 80, 2, 2], 100;
-    fwd_hd256_m128n64_f16:             256, F16,  false, [128, 64, 2, 1], 106;
-    fwd_hd256_m128n80_bf16:            256, Bf16, false, [128, 80, 2, 2], 100;
-    fwd_hd256_m128n64_bf16:            256, Bf16, false, [128, 64, 2, 1], 106;
-    fwd_hd256_m128n80_f16_causal:      256, F16,  true,  [128, 80, 2, 1], 100;
-    fwd_hd256_m128n64_f16_causal:      256, F16,  true,  [128, 64, 2, 1], 105;
-    fwd_hd256_m128n80_bf16_causal:     256, Bf16, true,  [128, 80, 2, 1], 100;
-    fwd_hd256_m128n64_bf16_causal:     256, Bf16, true,  [128, 64, 2, 1], 105;
+    // symbol                              head_dim, dtype, causal, tile [block_m, block_n, stages, cluster], cost
+    fwd_hd64_m192n128_f16:                 64, F16,  false, [192, 128, 2, 1], 100;
+    fwd_hd64_m128n128_f16:                 64, F16,  false, [128, 128, 2, 1], 115;
+    fwd_hd64_m192n128_bf16:                64, Bf16, false, [192, 128, 2, 1], 100;
+    fwd_hd64_m128n128_bf16:                64, Bf16, false, [128, 128, 2, 1], 115;
+    fwd_hd64_m192n128_f16_causal:          64, F16,  true,  [192, 128, 2, 1], 100;
+    fwd_hd64_m128n128_f16_causal:          64, F16,  true,  [128, 128, 2, 1], 106;
+    fwd_hd64_m192n128_bf16_causal:         64, Bf16, true,  [192, 128, 2, 1], 100;
+    fwd_hd64_m128n128_bf16_causal:         64, Bf16, true,  [128, 128, 2, 1], 106;
+    fwd_hd96_m192n96_f16:                  96, F16,  false, [192, 96, 2, 1], 97;
+    fwd_hd96_m128n128_f16:                 96, F16,  false, [128, 128, 2, 1], 100;
+    fwd_hd96_m192n96_bf16:                 96, Bf16, false, [192, 96, 2, 1], 97;
+    fwd_hd96_m128n128_bf16:                96, Bf16, false, [128, 128, 2, 1], 100;
+    fwd_hd96_m128n128_f16_causal:          96, F16,  true,  [128, 128, 2, 1], 100;
+    fwd_hd96_m128n128_bf16_causal:         96, Bf16, true,  [128, 128, 2, 1], 100;
+    fwd_hd128_m128n128_f16:               128, F16,  false, [128, 128, 2, 1], 100;
+    fwd_hd128_m128n128x2_f16:             128, F16,  false, [128, 128, 2, 2], 102;
+    fwd_hd128_m128n128_bf16:              128, Bf16, false, [128, 128, 2, 1], 100;
+    fwd_hd128_m128n128x2_bf16:            128, Bf16, false, [128, 128, 2, 2], 102;
+    fwd_hd128_m128n128_f16_causal:        128, F16,  true,  [128, 128, 2, 1], 100;
+    fwd_hd128_m128n128_bf16_causal:       128, Bf16, true,  [128, 128, 2, 1], 100;
+    fwd_hd192_m128n112_f16:               192, F16,  false, [128, 112, 2, 1], 98;
+    fwd_hd192_m128n96_f16:                192, F16,  false, [128, 96, 2, 1], 100;
+    fwd_hd192_m128n112_bf16:              192, Bf16, false, [128, 112, 2, 1], 98;
+    fwd_hd192_m128n96_bf16:               192, Bf16, false, [128, 96, 2, 1], 100;
+    fwd_hd192_m128n112_f16_causal:        192, F16,  true,  [128, 112, 2, 1], 98;
+    fwd_hd192_m128n96_f16_causal:         192, F16,  true,  [128, 96, 2, 1], 100;
+    fwd_hd192_m128n112_bf16_causal:       192, Bf16, true,  [128, 112, 2, 1], 98;
+    fwd_hd192_m128n96_bf16_causal:        192, Bf16, true,  [128, 96, 2, 1], 100;
+    fwd_hd256_m128n80_f16:                256, F16,  false, [128, 80, 2, 1], 100;
+    fwd_hd256_m128n64_f16:                256, F16,  false, [128, 64, 2, 1], 106;
+    fwd_hd256_m128n80_bf16:               256, Bf16, false, [128, 80, 2, 1], 100;
+    fwd_hd256_m128n64_bf16:               256, Bf16, false, [128, 64, 2, 1], 106;
+    fwd_hd256_m128n80_f16_causal:         256, F16,  true,  [128, 80, 2, 1], 100;
+    fwd_hd256_m128n64_f16_causal:         256, F16,  true,  [128, 64, 2, 1], 106;
+    fwd_hd256_m128n80_bf16_causal:        256, Bf16, true,  [128, 80, 2, 1], 100;
+    fwd_hd256_m128n64_bf16_causal:        256, Bf16, true,  [128, 64, 2, 1], 106;
 }
 
 /// Every entry point of the product, as the builder sees it.

@@ -65,10 +65,10 @@ pub struct FwdSmem {
     pub k: u32,
     /// The V ring: `stages` tiles of `block_n` rows.
     pub v: u32,
-    /// Where O is staged for its TMA store: a place of its own if there is room, else over Q.
+    /// Where O is staged for its TMA store: a place of its own if there is room, else over V.
     pub o: u32,
-    /// Whether O is staged over Q, so that Q of the next work tile must wait for the store.
-    pub o_over_q: bool,
+    /// Whether O is staged over V, so that V of the next work tile must wait for the store.
+    pub o_over_v: bool,
     /// The mbarriers, 8 bytes each: see [`Barrier`].
     pub barriers: u32,
     /// Slots of the Q ring: two if there is room, so that Q of the next work tile loads during this one.
@@ -98,25 +98,27 @@ pub enum Barrier {
     VFull,
     /// A stage of V may be overwritten.
     VEmpty,
+    /// O, staged over V, has been read.
+    ORead,
 }
 
 impl FwdSmem {
     /// The layout of `variant`.
     pub const fn new(variant: &Variant) -> Self {
-        let row_bytes = variant.head_dim * Dtype::SIZE;
+        let row_bytes = variant.slabs() * SLAB_ROW_BYTES;
         let q_bytes = variant.tile.block_m * row_bytes;
         let kv_stages = variant.tile.stages;
         let kv_bytes = variant.tile.block_n * row_bytes;
         let rings = 2 * kv_stages * kv_bytes;
-        // Room for tiles of the size of Q, beside K and V: two stages of Q and O, or one of each, or one for both.
-        let room = (SMEM_LIMIT - rings - barrier_bytes(2, kv_stages)) / q_bytes;
-        let (q_stages, o_over_q) = if room >= 3 { (2, false) } else { (1, room < 2) };
+        // Room for tiles of the size of Q, beside K and V: two stages of Q and O, or one of each, or Q alone.
+        let room = (SMEM_LIMIT - rings - barrier_bytes(2, kv_stages, true)) / q_bytes;
+        let (q_stages, o_over_v) = if room >= 3 { (2, false) } else { (1, room < 2) };
         let k = q_stages * q_bytes;
         let v = k + kv_stages * kv_bytes;
         let end = k + rings;
-        let (o, barriers) = if o_over_q { (0, end) } else { (end, end + q_bytes) };
-        let bytes = barriers + barrier_bytes(q_stages, kv_stages);
-        FwdSmem { q: 0, k, v, o, o_over_q, barriers, q_stages, kv_stages, q_bytes, kv_bytes, bytes }
+        let (o, barriers) = if o_over_v { (v, end) } else { (end, end + q_bytes) };
+        let bytes = barriers + barrier_bytes(q_stages, kv_stages, o_over_v);
+        FwdSmem { q: 0, k, v, o, o_over_v, barriers, q_stages, kv_stages, q_bytes, kv_bytes, bytes }
     }
 
     /// Offset of a barrier of stage `stage`.
@@ -129,14 +131,16 @@ impl FwdSmem {
             Barrier::KEmpty => 2 * q + kv,
             Barrier::VFull => 2 * q + 2 * kv,
             Barrier::VEmpty => 2 * q + 3 * kv,
+            Barrier::ORead => 2 * q + 4 * kv,
         };
         self.barriers + 8 * (first + stage)
     }
 }
 
-/// Bytes of the mbarriers: one for "full" and one for "empty" of each stage of each ring.
-const fn barrier_bytes(q_stages: u32, kv_stages: u32) -> u32 {
-    8 * (2 * q_stages + 4 * kv_stages)
+/// Bytes of the mbarriers: one for "full" and one for "empty" of each stage of each ring, and the gate of O
+/// where it lies over V.
+const fn barrier_bytes(q_stages: u32, kv_stages: u32, o_over_v: bool) -> u32 {
+    8 * (2 * q_stages + 4 * kv_stages + o_over_v as u32)
 }
 
 /// (row, column) of register `register` of thread `thread` in the f32 accumulator of a wgmma m64nN.

@@ -3,7 +3,7 @@
 //! In reading order:
 //! - [`config`]: what a kernel variant is, and the budgets it must meet;
 //! - [`entry`]: the table of variants;
-//! - [`params`], [`layout`], [`schedule`]: what the host passes, where bytes lie, who computes what;
+//! - [`params`], [`layout`], [`schedule`]: what the host passes, where bytes lie, who computes what ([`divisor`] helps);
 //! - `pipeline`, `softmax`, `mask`, `attention_fwd`: the kernel (device build only);
 //! - `ptx`: the only room with inline assembly (device build only).
 //!
@@ -14,6 +14,7 @@
 #![cfg_attr(target_arch = "nvptx64", allow(internal_features))]
 
 pub mod config;
+pub mod divisor;
 pub mod entry;
 pub mod layout;
 pub mod params;

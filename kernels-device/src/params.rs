@@ -1,5 +1,7 @@
 //! What the host passes to a kernel, by value: nothing to keep alive, nothing to copy first.
 
+use crate::divisor::Divisor;
+
 /// The 128-byte descriptor of a tensor for the TMA unit (`CUtensorMap`), opaque to everyone but the driver.
 ///
 /// The hardware wants it 64-byte aligned. rustc accepts at most 16 for a kernel parameter, so the builder raises
@@ -21,17 +23,54 @@ pub struct FwdParams {
     /// Keys of each head.
     pub seqlen_kv: u32,
     /// Query heads.
-    pub heads_q: u32,
+    pub heads_q: Divisor,
     /// Query heads that share one K/V head (1 is MHA, `heads_q` is MQA).
-    pub gqa_ratio: u32,
-    /// Sequences.
-    pub batch: u32,
-    /// Tiles of `block_m` query rows in a head, rounded up to whole clusters.
-    pub m_blocks: u32,
-    /// Heads (counted over batch and heads) that are worked on together, so that their K and V stay in L2.
-    pub section: u32,
+    pub gqa_ratio: Divisor,
+    /// What there is to compute.
+    pub work: Work,
     /// `scale * log2(e)`: exponents are taken with base 2.
     pub scale_log2: f32,
 }
 
-const _: () = assert!(size_of::<FwdParams>() == 40);
+const _: () = assert!(size_of::<FwdParams>() == 8 + 2 * 4 + 2 * 12 + 44 + 4);
+
+/// The work of a launch, in *units*: what a cluster of CTAs (often of one) takes at a time, as many neighbouring tiles of
+/// `block_m` query rows of one head as it has CTAs.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Work {
+    /// Query heads over all sequences.
+    pub heads: u32,
+    /// Units of a section.
+    pub section_units: u32,
+    /// Units of a head; its last one may lie partly beyond the head's end.
+    pub head_units: Divisor,
+    /// Heads of a *section*: those that are worked on together, so that their K and V stay in L2.
+    pub section: Divisor,
+    /// Heads of the last section: what is left.
+    pub last_section: Divisor,
+}
+
+const _: () = assert!(size_of::<Work>() == 2 * 4 + 3 * 12);
+
+impl Work {
+    /// `heads` heads of `head_units` units, of which at most `section` are worked on together. All units together are
+    /// counted in i32.
+    pub const fn new(heads: u32, head_units: u32, section: u32) -> Self {
+        let section = if section < heads { section } else { heads };
+        let last_section = if section == 0 { 0 } else { (heads - 1) % section + 1 };
+        Work {
+            heads,
+            section_units: section * head_units,
+            head_units: Divisor::new(head_units),
+            section: Divisor::new(section),
+            last_section: Divisor::new(last_section),
+        }
+    }
+
+    /// Units in all.
+    #[inline(always)]
+    pub const fn units(&self) -> u32 {
+        self.heads * self.head_units.value
+    }
+}

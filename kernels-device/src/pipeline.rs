@@ -24,18 +24,13 @@ pub struct Ring {
     empty: SmemAddr,
 }
 
-/// Where one side stands in a ring: the slot, and the parity of the phase that it waits for there.
+/// Where one side stands in a ring: how many slots it has passed.
 #[derive(Clone, Copy)]
-pub struct Cursor {
-    stage: u32,
-    parity: u32,
-}
+pub struct Cursor(u32);
 
 impl Cursor {
-    /// The producer finds every slot free: a fresh barrier passes for one whose odd phase has completed.
-    pub const PRODUCER: Cursor = Cursor { stage: 0, parity: 1 };
-    /// The consumer waits for the first arrival.
-    pub const CONSUMER: Cursor = Cursor { stage: 0, parity: 0 };
+    /// At the first slot.
+    pub const START: Cursor = Cursor(0);
 }
 
 impl Ring {
@@ -98,8 +93,9 @@ impl Ring {
         while stage < self.stages {
             // SAFETY: the caller's.
             unsafe {
-                self.barrier(self.full, stage).init(1);
-                self.barrier(self.empty, stage).init(self.ctas * consumers * (WARPGROUP_THREADS / 32));
+                self.barrier(self.full, Cursor(stage)).init(1);
+                self.barrier(self.empty, Cursor(stage))
+                    .init(self.ctas * consumers * (WARPGROUP_THREADS / 32));
             }
             stage += 1;
         }
@@ -113,16 +109,17 @@ impl Ring {
     /// exactly a stage.
     #[inline(always)]
     pub unsafe fn acquire(&self, at: &mut Cursor, leader: bool) -> (SmemAddr, MBarrier) {
-        let full = self.barrier(self.full, at.stage);
+        let full = self.barrier(self.full, *at);
         let data = self.slot(*at);
         // SAFETY: the caller's.
         unsafe {
-            self.barrier(self.empty, at.stage).wait(at.parity);
+            // The round before must have been read. A fresh barrier passes for one whose odd phase has completed.
+            self.barrier(self.empty, *at).wait(self.parity(*at) ^ 1);
             if leader {
                 full.arrive_expect_tx(self.stage_bytes);
             }
         }
-        self.advance(at);
+        at.0 += 1;
         (data, full)
     }
 
@@ -133,7 +130,7 @@ impl Ring {
     #[inline(always)]
     pub unsafe fn wait(&self, at: Cursor) -> SmemAddr {
         // SAFETY: the caller's.
-        unsafe { self.barrier(self.full, at.stage).wait(at.parity) };
+        unsafe { self.barrier(self.full, at).wait(self.parity(at)) };
         self.slot(at)
     }
 
@@ -145,34 +142,90 @@ impl Ring {
     pub unsafe fn release(&self, at: &mut Cursor) {
         // SAFETY: the caller's.
         unsafe {
-            let empty = self.barrier(self.empty, at.stage);
-            if self.ctas == 1 {
-                if warp::elect_one() {
-                    empty.arrive();
-                }
-            } else if warp::lane_index() < self.ctas {
-                empty.arrive_at(warp::lane_index());
-            }
+            arrive_at_all(self.barrier(self.empty, *at), self.ctas);
         }
-        self.advance(at);
+        at.0 += 1;
+    }
+
+    /// Where the slot lies.
+    #[inline(always)]
+    pub fn slot(&self, at: Cursor) -> SmemAddr {
+        self.data.offset(at.0 % self.stages * self.stage_bytes)
     }
 
     #[inline(always)]
-    fn slot(&self, at: Cursor) -> SmemAddr {
-        self.data.offset(at.stage * self.stage_bytes)
+    fn barrier(&self, first: SmemAddr, at: Cursor) -> MBarrier {
+        MBarrier(first.offset(8 * (at.0 % self.stages)))
     }
 
+    /// Parity of the phase in which the slot is filled.
     #[inline(always)]
-    fn barrier(&self, first: SmemAddr, stage: u32) -> MBarrier {
-        MBarrier(first.offset(8 * stage))
+    fn parity(&self, at: Cursor) -> u32 {
+        at.0 / self.stages & 1
+    }
+}
+
+/// A door that the consumers of a CTA, or of all CTAs of a cluster, open once for each work tile, and the producers
+/// pass in between.
+#[derive(Clone, Copy)]
+pub struct Gate {
+    barrier: MBarrier,
+    ctas: u32,
+}
+
+impl Gate {
+    /// The gate of a CTA that stages O over V, in a cluster of `ctas`.
+    #[inline(always)]
+    pub fn new(base: SmemAddr, smem: &FwdSmem, ctas: u32) -> Self {
+        Gate { barrier: MBarrier(base.offset(smem.barrier(Barrier::ORead, 0))), ctas }
     }
 
+    /// Initialises the barrier: it opens after one arrival of each consumer warp of each CTA.
+    ///
+    /// # Safety
+    /// As [`Ring::init`].
     #[inline(always)]
-    fn advance(&self, at: &mut Cursor) {
-        at.stage += 1;
-        if at.stage == self.stages {
-            at.stage = 0;
-            at.parity ^= 1;
+    pub unsafe fn init(&self, consumers: u32) {
+        // SAFETY: the caller's.
+        unsafe { self.barrier.init(self.ctas * consumers * (WARPGROUP_THREADS / 32)) };
+    }
+
+    /// Producer: waits until the gate has opened once more. It finds it open at first.
+    ///
+    /// # Safety
+    /// The gate is initialised; `at` is the producer's cursor for it.
+    #[inline(always)]
+    pub unsafe fn wait(&self, at: &mut Cursor) {
+        // SAFETY: the caller's.
+        unsafe { self.barrier.wait(at.0 & 1 ^ 1) };
+        at.0 += 1;
+    }
+
+    /// Consumer: as far as this warp goes, the gate may open.
+    ///
+    /// # Safety
+    /// All lanes of the warp call it together, once between two waits of the producers.
+    #[inline(always)]
+    pub unsafe fn arrive(&self) {
+        // SAFETY: the caller's.
+        unsafe { arrive_at_all(self.barrier, self.ctas) };
+    }
+}
+
+/// One arrival of this warp at `barrier` in each CTA that shares it.
+///
+/// # Safety
+/// All lanes of the warp call it together; the barriers are initialised, of CTAs that have not exited, and expect it.
+#[inline(always)]
+unsafe fn arrive_at_all(barrier: MBarrier, ctas: u32) {
+    // SAFETY: the caller's.
+    unsafe {
+        if ctas == 1 {
+            if warp::elect_one() {
+                barrier.arrive();
+            }
+        } else if warp::lane_index() < ctas {
+            barrier.arrive_at(warp::lane_index());
         }
     }
 }

@@ -1,8 +1,6 @@
 //! Which CTA computes what: the order of work tiles, and the keys that a tile of queries sees. Pure.
 
-use core::num::NonZeroU32;
-
-use crate::params::FwdParams;
+use crate::params::{FwdParams, Work};
 
 /// `block_m` query rows of one head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,135 +15,149 @@ pub struct WorkTile {
     pub batch: u32,
 }
 
-/// Which work tile each CTA of a persistent grid takes in each of its rounds. It is fixed in advance: no counter in
-/// memory, so launches need no workspace and are bitwise repeatable.
+/// The work tiles that one CTA of a persistent grid takes, in its order. It is fixed in advance: no counter in memory, so
+/// launches need no workspace and are bitwise repeatable.
 ///
-/// Full attention goes through the tiles head by head; neighbouring CTAs share K and V in L2. Where CTAs form
-/// clusters, the grid and the tiles of a head are whole clusters (the last tile of a head may lie beyond its end), so
-/// that in every round the CTAs of a cluster have tiles of the same head.
+/// Work is dealt out to clusters, in [units](Work): the CTA of rank r takes the r-th tile of each unit of its cluster, so
+/// that all of the cluster have tiles of the same head at the same time. In each *round* every cluster takes a unit.
+///
+/// Full attention goes through the units head by head; neighbours share K and V in L2.
 ///
 /// Causal tiles differ in cost: the last rows of a head see the most keys. Heads are taken in *sections*, few enough
-/// that their K and V stay in L2. In a section the costliest tiles of all its heads come first, and every second
-/// round runs backwards over the CTAs, so that who got more gets less. CTAs that went without in the last round of a
-/// section come first in the next one. That is within 1 to 3 % of handing each tile to the first free CTA.
-#[derive(Clone, Copy, Debug)]
-pub struct Schedule {
-    m_blocks: NonZeroU32,
-    heads_q: NonZeroU32,
-    gqa_ratio: NonZeroU32,
-    /// CTAs of the grid.
-    ctas: NonZeroU32,
-    /// Heads of a section.
-    section: NonZeroU32,
-    /// Heads over all sequences.
-    total_heads: u32,
+/// that their K and V stay in L2. In a section the costliest units of all its heads come first, and every second
+/// round runs backwards over the clusters, so that who got more gets less. Clusters that went without in the last round
+/// of a section come first in the next one. That is within 1 to 3 % of handing each unit to the first free cluster.
+#[derive(Clone, Debug)]
+pub struct Tiles<'a> {
+    params: &'a FwdParams,
     causal: bool,
+    /// CTAs of a cluster, and which of them this is.
+    cluster: u32,
+    rank: u32,
+    /// Clusters of the grid.
+    clusters: u32,
+    /// First head of the section.
+    first_head: u32,
+    /// First unit of the round, in the section.
+    first_unit: u32,
+    /// This cluster's place in the round; if negative, counted from the end: -1 is the last one.
+    place: i32,
 }
 
-/// A divisor: a launch has no zeros here, and the kernel has no code for them.
-const fn divisor(x: u32) -> NonZeroU32 {
-    match NonZeroU32::new(x) {
-        Some(x) => x,
-        None => NonZeroU32::MIN,
-    }
-}
-
-impl Schedule {
-    /// The schedule of a launch of `ctas` CTAs.
+impl<'a> Tiles<'a> {
+    /// The work tiles of CTA `cta` of `ctas`, which form clusters of `cluster`.
     #[inline(always)]
-    pub const fn new(params: &FwdParams, causal: bool, ctas: u32) -> Self {
-        let total_heads = params.heads_q * params.batch;
-        Schedule {
-            m_blocks: divisor(params.m_blocks),
-            heads_q: divisor(params.heads_q),
-            gqa_ratio: divisor(params.gqa_ratio),
-            ctas: divisor(ctas),
-            section: divisor(if causal { params.section } else { total_heads }),
-            total_heads,
+    pub const fn new(params: &'a FwdParams, causal: bool, cluster: u32, cta: u32, ctas: u32) -> Self {
+        Tiles {
+            params,
             causal,
+            cluster,
+            rank: cta % cluster,
+            clusters: ctas / cluster,
+            first_head: 0,
+            first_unit: 0,
+            place: (cta / cluster) as i32,
         }
     }
 
-    /// Work tiles in all.
+    /// The next unit, as (number in its head, head over all sequences).
     #[inline(always)]
-    pub const fn tiles(&self) -> u32 {
-        self.m_blocks.get() * self.total_heads
-    }
-
-    /// Rounds that every CTA goes through.
-    #[inline(always)]
-    pub const fn rounds(&self) -> u32 {
-        self.total_heads.div_ceil(self.section.get()) * self.section_rounds().get()
-    }
-
-    /// The work tile that CTA `cta` takes in round `round`, if it takes one.
-    #[inline(always)]
-    pub fn tile(&self, round: u32, cta: u32) -> Option<WorkTile> {
-        let ctas = self.ctas.get();
-        let (section, round) = (round / self.section_rounds(), round % self.section_rounds());
-        let first_head = section * self.section.get();
-        let heads = divisor(self.section.get().min(self.total_heads - first_head));
-        // This CTA's place in the order of the round.
-        let start = section * (self.section_tiles() % self.ctas) % self.ctas;
-        let place = if cta >= start { cta - start } else { cta + ctas - start };
-        let place = if self.causal && round % 2 == 1 { ctas - 1 - place } else { place };
-        let index = round * ctas + place;
-        if index >= heads.get() * self.m_blocks.get() {
+    fn next_full(&mut self) -> Option<(u32, u32)> {
+        let unit = self.first_unit + self.place as u32;
+        if unit >= self.params.work.units() {
             return None;
         }
-        let (m_block, head) = if self.causal {
-            (self.m_blocks.get() - 1 - index / heads, first_head + index % heads)
+        self.first_unit += self.clusters;
+        let (head, unit) = self.params.work.head_units.split(unit);
+        Some((unit, head))
+    }
+
+    /// As [`Self::next_full`], in the order for causal tiles.
+    #[inline(always)]
+    fn next_causal(&mut self) -> Option<(u32, u32)> {
+        let Work { heads, section_units, head_units, section, last_section } = &self.params.work;
+        while self.first_head < *heads {
+            let first_head = self.first_head;
+            let section_heads = if *heads - first_head <= section.value { last_section } else { section };
+            let from_end = if self.place < 0 { self.clusters } else { 0 };
+            let unit = self.first_unit + from_end.wrapping_add_signed(self.place);
+            self.next_round(*section_units, section.value);
+            if unit < section_heads.value * head_units.value {
+                let (longer, head) = section_heads.split(unit);
+                return Some((head_units.value - 1 - longer, first_head + head));
+            }
+        }
+        None
+    }
+
+    /// Goes on to the next round of the section, backwards if this one was not, or to the next section.
+    #[inline(always)]
+    fn next_round(&mut self, section_units: u32, section: u32) {
+        let left = section_units - self.first_unit;
+        if left > self.clusters {
+            self.first_unit += self.clusters;
+            self.place = !self.place; // 0 becomes -1, the last, and back again
         } else {
-            (index % self.m_blocks, index / self.m_blocks)
-        };
-        let (batch, head) = (head / self.heads_q, head % self.heads_q);
-        Some(WorkTile { m_block, head, head_kv: head / self.gqa_ratio, batch })
-    }
-
-    const fn section_tiles(&self) -> u32 {
-        self.section.get() * self.m_blocks.get()
-    }
-
-    const fn section_rounds(&self) -> NonZeroU32 {
-        divisor(self.section_tiles().div_ceil(self.ctas.get()))
+            self.first_head += section;
+            self.first_unit = 0;
+            // The section begins with whoever would be next if all rounds had run forwards.
+            let forwards = if self.place < 0 { !self.place } else { self.place };
+            let place = forwards - left as i32;
+            self.place = if place < 0 { place + self.clusters as i32 } else { place };
+        }
     }
 }
 
-/// The key blocks that a tile of queries visits, from `end - 1` down to 0.
+impl Iterator for Tiles<'_> {
+    type Item = WorkTile;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<WorkTile> {
+        let (unit, head) = if self.causal { self.next_causal()? } else { self.next_full()? };
+        let (batch, head) = self.params.heads_q.split(head);
+        let head_kv = self.params.gqa_ratio.quotient(head);
+        Some(WorkTile { m_block: unit * self.cluster + self.rank, head, head_kv, batch })
+    }
+}
+
+/// The key blocks that query rows visit, from `end - 1` down to 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyBlocks {
-    /// Number of key blocks with a visible key; 0 if no row of the tile sees any.
+    /// Number of key blocks with a visible key; 0 if no row sees any.
     pub end: u32,
-    /// Blocks `0..full` need no mask: every row of the tile sees all their keys.
+    /// Blocks `0..full` need no mask: every row sees all their keys.
     pub full: u32,
 }
 
 impl KeyBlocks {
-    /// The key blocks of the query rows `m_block * block_m ..` under a causal mask or none.
+    /// No key blocks.
+    const NONE: KeyBlocks = KeyBlocks { end: 0, full: 0 };
+
+    /// The blocks of `block_n` keys that the query rows `first_row..first_row + rows` visit, under a causal mask or none.
+    /// Rows beyond `seqlen_q` do not count.
     #[inline(always)]
     pub const fn new(
-        m_block: u32,
-        block_m: u32,
+        first_row: u32,
+        rows: u32,
         block_n: u32,
         seqlen_q: u32,
         seqlen_kv: u32,
         causal: bool,
     ) -> Self {
+        if first_row >= seqlen_q {
+            return KeyBlocks::NONE;
+        }
         if !causal {
             return KeyBlocks { end: seqlen_kv.div_ceil(block_n), full: seqlen_kv / block_n };
         }
-        // Row i sees keys 0..=i + diagonal. Nothing overflows: the host keeps lengths a tile below i32::MAX.
+        // Row i sees the keys before i + 1 + diagonal. Nothing overflows: the host keeps lengths a tile below i32::MAX.
         let diagonal = seqlen_kv as i32 - seqlen_q as i32;
-        let first_row = (m_block * block_m) as i32;
-        let last_row_sees = min(seqlen_kv as i32, first_row + block_m as i32 + diagonal);
-        let first_row_sees = min(seqlen_kv as i32, first_row + 1 + diagonal);
+        let end_row = if rows < seqlen_q - first_row { first_row + rows } else { seqlen_q };
+        let first_sees = first_row as i32 + 1 + diagonal;
+        let last_sees = end_row as i32 + diagonal;
         KeyBlocks {
-            end: if last_row_sees > 0 { (last_row_sees as u32).div_ceil(block_n) } else { 0 },
-            full: if first_row_sees > 0 { first_row_sees as u32 / block_n } else { 0 },
+            end: if last_sees > 0 { (last_sees as u32).div_ceil(block_n) } else { 0 },
+            full: if first_sees > 0 { first_sees as u32 / block_n } else { 0 },
         }
     }
-}
-
-const fn min(a: i32, b: i32) -> i32 {
-    if a < b { a } else { b }
 }

@@ -21,6 +21,8 @@ const LARGEST_SUM: f32 = 8.507_059e37;
 pub struct Softmax {
     row_max: [f32; 2],
     row_sum: [f32; 2],
+    /// What is subtracted from the scaled scores of the tile at hand.
+    offset: [f32; 2],
     scale_log2: f32,
 }
 
@@ -41,16 +43,16 @@ impl Softmax {
     /// No key seen yet.
     #[inline(always)]
     pub fn new(scale_log2: f32) -> Self {
-        Softmax { row_max: [f32::NEG_INFINITY; 2], row_sum: [0.0; 2], scale_log2 }
+        Softmax { row_max: [f32::NEG_INFINITY; 2], row_sum: [0.0; 2], offset: [0.0; 2], scale_log2 }
     }
 
-    /// Takes in a tile of scores, turns them into probabilities under the new maximum, and returns the factors
-    /// `alpha` for what was accumulated before.
+    /// Takes in the maxima of a tile of scores, and returns the factors `alpha` for what was accumulated before.
+    /// [`Self::exponentiate`] must follow for both rows.
     ///
     /// # Safety
     /// All lanes of the warp execute it together.
     #[inline(always)]
-    pub unsafe fn update<const R: usize>(&mut self, s: &mut Acc<R>) -> [f32; 2] {
+    pub unsafe fn observe<const R: usize>(&mut self, s: &Acc<R>) -> [f32; 2] {
         let mut alpha = [0.0; 2];
         let mut row = 0;
         while row < 2 {
@@ -60,21 +62,27 @@ impl Softmax {
             let offset = select_equal(row_max, f32::NEG_INFINITY, 0.0, mul(row_max, self.scale_log2));
             // The difference of the offsets as they were rounded: exactly 1 while the maximum stands.
             alpha[row] = exp2(add(mul(self.row_max[row], self.scale_log2), -offset));
+            self.row_sum[row] = mul(self.row_sum[row], alpha[row]);
             self.row_max[row] = row_max;
-
-            let mut sums = [0.0; 2];
-            let mut i = 2 * row;
-            while i < R {
-                s.0[i] = exp2(fma(s.0[i], self.scale_log2, -offset));
-                s.0[i + 1] = exp2(fma(s.0[i + 1], self.scale_log2, -offset));
-                sums[0] = add(sums[0], s.0[i]);
-                sums[1] = add(sums[1], s.0[i + 1]);
-                i += 4;
-            }
-            self.row_sum[row] = fma(self.row_sum[row], alpha[row], add(sums[0], sums[1]));
+            self.offset[row] = offset;
             row += 1;
         }
         alpha
+    }
+
+    /// Turns observed scores, the fragment's registers `from..to`, into probabilities.
+    #[inline(always)]
+    pub fn exponentiate<const R: usize>(&mut self, s: &mut Acc<R>, from: usize, to: usize) {
+        // Two chains a row, so that neither waits for its own latency.
+        let mut sums = [[self.row_sum[0], 0.0], [self.row_sum[1], 0.0]];
+        let mut i = from;
+        while i < to {
+            let row = i >> 1 & 1;
+            s.0[i] = exp2(fma(s.0[i], self.scale_log2, -self.offset[row]));
+            sums[row][i & 1] = add(sums[row][i & 1], s.0[i]);
+            i += 1;
+        }
+        self.row_sum = sums.map(|[a, b]| add(a, b));
     }
 
     /// Adds up the sums of the quad.

@@ -54,7 +54,7 @@ const ARITHMETIC: &[&str] = &[
 /// order would show in the result.
 const CONTROL_AND_MEMORY: &[&str] = &["bra", "cvta", "cvta.to", "ld", "mapa", "ret", "st"];
 
-/// Warps, named barriers, clusters and mbarriers. No votes and matches: what a warp decides together is the same in all
+/// Warps, named barriers, clusters, mbarriers and grids that overlap. No votes and matches: what a warp decides together is the same in all
 /// its lanes from the start.
 const COOPERATION: &[&str] = &[
     "bar.arrive",
@@ -65,6 +65,8 @@ const COOPERATION: &[&str] = &[
     "elect.sync",
     "fence.mbarrier_init",
     "fence.proxy.async",
+    "griddepcontrol.launch_dependents",
+    "griddepcontrol.wait",
     "mbarrier.arrive",
     "mbarrier.arrive.expect_tx",
     "mbarrier.init",

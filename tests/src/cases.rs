@@ -215,14 +215,13 @@ pub const FLASH3_LENGTHS: [(usize, usize); 17] = [
 ];
 
 /// The head dims that have kernels of their own.
-pub const KERNEL_HEAD_DIMS: [usize; 3] = [64, 128, 256];
+pub const KERNEL_HEAD_DIMS: [usize; 5] = [64, 96, 128, 192, 256];
 
 /// Head dims of models in the field, and the extremes.
 pub const HEAD_DIMS: [usize; 14] = [8, 16, 40, 64, 72, 80, 96, 104, 112, 128, 160, 192, 248, 256];
 
-/// Lengths around the tile edges: 64 rows of a warpgroup, `block_m` of 128 and 192, `block_n` of 80, 128 and 176.
-pub const EDGE_LENGTHS: [usize; 16] =
-    [15, 16, 17, 63, 65, 79, 80, 81, 127, 128, 129, 175, 176, 177, 191, 193];
+/// Lengths around the tile edges: 64 rows of a warpgroup, `block_m` of 128 and 192, `block_n` of 80, 96, 112 and 128.
+pub const EDGE_LENGTHS: [usize; 16] = [15, 16, 17, 63, 65, 79, 80, 81, 96, 97, 112, 113, 127, 129, 191, 193];
 
 /// Every case of `forward.rs`, each to be run in both element types.
 pub fn forward() -> Vec<Case> {

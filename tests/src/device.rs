@@ -193,14 +193,15 @@ pub fn work(case: &Case, dtype: Dtype) -> f64 {
 
 fn flops(plan: &Plan) -> f64 {
     let (variant, params) = (&plan.variant, &plan.params);
-    let Tile { block_m, block_n, .. } = variant.tile;
-    let visited = |m_block| {
+    let Tile { block_m, block_n, cluster, .. } = variant.tile;
+    // The CTAs of a cluster go through the same keys.
+    let rows = cluster * block_m;
+    let visited = |unit| {
         let (seqlen_q, seqlen_kv) = (params.seqlen_q, params.seqlen_kv);
-        KeyBlocks::new(m_block, block_m, block_n, seqlen_q, seqlen_kv, variant.causal).end + 1
+        KeyBlocks::new(unit * rows, rows, block_n, seqlen_q, seqlen_kv, variant.causal).end + 1
     };
-    let tiles = (0..params.m_blocks).map(|m_block| f64::from(visited(m_block))).sum::<f64>();
-    let heads = f64::from(params.heads_q) * f64::from(params.batch);
-    4.0 * heads * tiles * f64::from(block_m * block_n * variant.head_dim)
+    let units = (0..params.work.head_units.value).map(|unit| f64::from(visited(unit))).sum::<f64>();
+    4.0 * f64::from(params.work.heads) * units * f64::from(rows * block_n * variant.head_dim)
 }
 
 /// A case and its element type, as tests are named.

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use flashcore_kernels::config::{Dtype, REGISTER_FILE, SMEM_LIMIT, Variant, WARPGROUP_THREADS};
 use flashcore_kernels::entry::FWD;
 use flashcore_kernels::layout::{
-    Barrier, SWIZZLE_ATOM_BYTES, Swizzle, a_element, accumulator_element, slab_offset,
+    Barrier, SLAB_ROW_BYTES, SWIZZLE_ATOM_BYTES, Swizzle, a_element, accumulator_element, slab_offset,
 };
 
 const SWIZZLES: [(Swizzle, u32); 4] =
@@ -140,15 +140,19 @@ fn a_thread_owns_the_same_elements_of_s_and_of_p() {
 fn regions(variant: &Variant) -> Vec<(&'static str, u32, u32)> {
     let (smem, stages) = (variant.smem(), variant.tile.stages);
     let mut regions = vec![
-        ("Q", smem.q, smem.q_bytes),
+        ("Q", smem.q, smem.q_stages * smem.q_bytes),
         ("K", smem.k, stages * smem.kv_bytes),
         ("V", smem.v, stages * smem.kv_bytes),
     ];
-    if !smem.o_over_q {
+    if smem.o_over_v {
+        regions.push(("the gate of O", smem.barrier(Barrier::ORead, 0), 8));
+    } else {
         regions.push(("O", smem.o, smem.q_bytes));
     }
     for barrier in [Barrier::QFull, Barrier::QEmpty] {
-        regions.push(("barrier of Q", smem.barrier(barrier, 0), 8));
+        for stage in 0..smem.q_stages {
+            regions.push(("barrier of Q", smem.barrier(barrier, stage), 8));
+        }
     }
     for barrier in [Barrier::KFull, Barrier::KEmpty, Barrier::VFull, Barrier::VEmpty] {
         for stage in 0..stages {
@@ -201,13 +205,14 @@ fn tiles_start_on_swizzle_atoms() {
 }
 
 #[test]
-fn o_is_staged_over_q_only_for_want_of_room() {
+fn o_is_staged_over_v_only_for_want_of_room() {
     for variant in FWD {
         let smem = variant.smem();
-        assert_eq!(smem.q_bytes, variant.tile.block_m * variant.head_dim * 2);
-        assert_eq!(smem.kv_bytes, variant.tile.block_n * variant.head_dim * 2);
-        if smem.o_over_q {
-            assert_eq!(smem.o, smem.q);
+        assert_eq!(smem.q_bytes, variant.tile.block_m * variant.slabs() * SLAB_ROW_BYTES);
+        assert_eq!(smem.kv_bytes, variant.tile.block_n * variant.slabs() * SLAB_ROW_BYTES);
+        if smem.o_over_v {
+            assert_eq!(smem.o, smem.v);
+            assert!(smem.q_bytes <= smem.kv_stages * smem.kv_bytes, "{}: O fits over V", variant.symbol);
             assert!(smem.bytes + smem.q_bytes > SMEM_LIMIT, "{} has room for O", variant.symbol);
         }
         assert!(smem.bytes <= SMEM_LIMIT, "{}", variant.symbol);

@@ -80,6 +80,7 @@ fn run(symbol: &str, options: &EmulatorOptions) -> flashcore::Result<Outcome> {
         block: artifact.entry.threads,
         cluster: 1,
         smem_bytes: PROBE_SMEM,
+        overlaps_previous: false,
         params: &[bytemuck::bytes_of(&map.0), args],
     };
     let stream = device.stream()?;

@@ -51,13 +51,14 @@ fn check_plan(case: &Case, dtype: Dtype, plan: &Plan) {
     let expected = (kernel_head_dim(case.head_dim), dtype, case.causal);
     assert_eq!((variant.head_dim, variant.dtype, variant.causal), expected, "{case}");
     let (block_m, cluster) = (variant.tile.block_m as usize, variant.tile.cluster as usize);
-    let m_blocks = params.m_blocks as usize;
-    assert_eq!(m_blocks % cluster, 0, "{case}: whole clusters");
-    assert!(m_blocks * block_m >= case.seqlen_q && (m_blocks - cluster) * block_m < case.seqlen_q, "{case}");
-    assert_eq!(plan.work_tiles as usize, m_blocks * case.heads_q * case.batch, "{case}");
+    let (units, rows) = (params.work.head_units.value as usize, cluster * block_m);
+    assert!(units * rows >= case.seqlen_q && (units - 1) * rows < case.seqlen_q, "{case}");
+    assert_eq!(plan.work_tiles, params.work.units() * variant.tile.cluster, "{case}");
     assert_eq!(plan.grid, plan.work_tiles.min(132), "{case}: 132 SMs are whole clusters");
-    let given = [params.seqlen_q, params.seqlen_kv, params.heads_q, params.gqa_ratio, params.batch];
-    let asked = [case.seqlen_q, case.seqlen_kv, case.heads_q, case.heads_q / case.heads_kv, case.batch];
+    let (heads_q, gqa_ratio) = (params.heads_q.value, params.gqa_ratio.value);
+    let given = [params.seqlen_q, params.seqlen_kv, heads_q, gqa_ratio, params.work.heads];
+    let heads = case.batch * case.heads_q;
+    let asked = [case.seqlen_q, case.seqlen_kv, case.heads_q, case.heads_q / case.heads_kv, heads];
     assert_eq!(given.map(|x| x as usize), asked, "{case}");
     let scale = case.scale.map_or(1.0 / (case.head_dim as f64).sqrt(), f64::from);
     let scale_log2 = scale * std::f64::consts::LOG2_E;
@@ -69,7 +70,7 @@ fn check_plan(case: &Case, dtype: Dtype, plan: &Plan) {
 fn the_heads_of_a_section_fit_into_l2() {
     const LIMIT: usize = 32 << 20;
     for case in [forward(), grid::full(&[false, true])].concat() {
-        let section = plan(&case, Dtype::F16).params.section as usize;
+        let section = plan(&case, Dtype::F16).params.work.section.value as usize;
         let (ratio, heads) = (case.heads_q / case.heads_kv, case.batch * case.heads_q);
         let kv_bytes = 2 * case.seqlen_kv * case.head_dim * 2;
         assert!((1..=heads).contains(&section), "{case}: {section}");

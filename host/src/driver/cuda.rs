@@ -192,7 +192,7 @@ impl Backend for Cuda {
     unsafe fn launch(&self, launch: &Launch<'_>, stream: u64) -> Result<()> {
         let _entered = self.context.enter()?;
         let function = self.modules.function(launch.kernel, self.properties.smem_limit_bytes)?;
-        let mut cluster = cluster_attribute(launch.cluster);
+        let mut attributes = [overlap_attribute(launch.overlaps_previous), cluster_attribute(launch.cluster)];
         let config = sys::CUlaunchConfig {
             gridDimX: launch.grid[0],
             gridDimY: launch.grid[1],
@@ -202,8 +202,8 @@ impl Backend for Cuda {
             blockDimZ: 1,
             sharedMemBytes: launch.smem_bytes,
             hStream: stream_handle(stream),
-            attrs: &mut cluster,
-            numAttrs: (launch.cluster > 1).into(),
+            attrs: attributes.as_mut_ptr(),
+            numAttrs: if launch.cluster > 1 { 2 } else { 1 },
         };
         let mut params = [std::ptr::null_mut::<c_void>(); MAX_PARAMS];
         for (slot, bytes) in params.iter_mut().zip(launch.params) {
@@ -284,6 +284,16 @@ impl Backend for Cuda {
     unsafe fn destroy_graph(&self, graph: u64) {
         // SAFETY: the caller passes a graph that nothing will use.
         let _ = self.call("cuGraphExecDestroy", || unsafe { sys::cuGraphExecDestroy(graph_handle(graph)) });
+    }
+}
+
+fn overlap_attribute(overlaps_previous: bool) -> sys::CUlaunchAttribute {
+    sys::CUlaunchAttribute {
+        id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+        pad: [0; 4],
+        value: sys::CUlaunchAttributeValue {
+            programmaticStreamSerializationAllowed: overlaps_previous.into(),
+        },
     }
 }
 

@@ -86,6 +86,7 @@ pub(crate) fn run(device: &Device, call: &Call) -> flashcore::Result<Outcome> {
         block: probe.threads,
         cluster: probe.cluster,
         smem_bytes: PROBE_SMEM,
+        overlaps_previous: false,
         params: &[bytemuck::bytes_of(&map.0), args],
     };
     let stream = device.stream()?;

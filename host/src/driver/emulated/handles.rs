@@ -18,21 +18,22 @@ pub(super) struct Recorded {
     block: u32,
     cluster: u32,
     smem_bytes: u32,
+    overlaps_previous: bool,
     params: Vec<Vec<u8>>,
 }
 
 impl Recorded {
     pub(super) fn new(launch: &Launch<'_>) -> Self {
-        let Launch { kernel, grid, block, cluster, smem_bytes, params } = *launch;
+        let Launch { kernel, grid, block, cluster, smem_bytes, overlaps_previous, params } = *launch;
         let params = params.iter().map(|bytes| bytes.to_vec()).collect();
-        Recorded { kernel: *kernel, grid, block, cluster, smem_bytes, params }
+        Recorded { kernel: *kernel, grid, block, cluster, smem_bytes, overlaps_previous, params }
     }
 
     /// Hands the launch to `run`.
     pub(super) fn replay<T>(&self, run: impl FnOnce(&Launch<'_>) -> T) -> T {
         let params: Vec<&[u8]> = self.params.iter().map(Vec::as_slice).collect();
-        let Recorded { ref kernel, grid, block, cluster, smem_bytes, .. } = *self;
-        run(&Launch { kernel, grid, block, cluster, smem_bytes, params: &params })
+        let Recorded { ref kernel, grid, block, cluster, smem_bytes, overlaps_previous, .. } = *self;
+        run(&Launch { kernel, grid, block, cluster, smem_bytes, overlaps_previous, params: &params })
     }
 }
 

@@ -106,7 +106,8 @@ impl State {
             shared_bytes: launch.smem_bytes,
             params: launch.params,
         };
-        let report = self.device.launch(module, kernel, &arguments, options).map_err(refused)?;
+        let options = emulator::Options { programmatic: launch.overlaps_previous, ..options.clone() };
+        let report = self.device.launch(module, kernel, &arguments, &options).map_err(refused)?;
         let outcome = if report.is_clean() {
             Ok(())
         } else {

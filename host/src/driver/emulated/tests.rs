@@ -75,9 +75,26 @@ impl Word {
     }
 
     fn launch(&self, kernel: &KernelImage, threads: u32, stream: &Stream) -> Result<()> {
-        let params: &[&[u8]] = &[&self.1.to_le_bytes()];
-        let launch = Launch { kernel, grid: [1; 3], block: threads, cluster: 1, smem_bytes: 0, params };
-        // SAFETY: the word lives on, and both kernels take its address.
+        self.launch_overlapping(false, kernel, threads, stream)
+    }
+
+    fn launch_overlapping(
+        &self,
+        overlaps_previous: bool,
+        kernel: &KernelImage,
+        threads: u32,
+        stream: &Stream,
+    ) -> Result<()> {
+        let launch = Launch {
+            kernel,
+            grid: [1; 3],
+            block: threads,
+            cluster: 1,
+            smem_bytes: 0,
+            overlaps_previous,
+            params: &[&self.1.to_le_bytes()],
+        };
+        // SAFETY: the word lives on, and all kernels take its address.
         unsafe { stream.launch(&launch) }
     }
 }
@@ -111,6 +128,28 @@ fn graphs_replay_what_was_recorded() {
     // SAFETY: as above.
     unsafe { twice.unwrap().launch(&stream).unwrap() };
     assert_eq!(word.value(), 8);
+}
+
+#[test]
+fn kernels_that_overlap_must_wait_for_each_other() {
+    let device = Device::emulated();
+    let (stream, word) = (device.stream().unwrap(), Word::zero(&device));
+    let ptx = INCREMENT.ptx.replace("ld.global", "griddepcontrol.wait;\n\tld.global");
+    let waits = KernelImage { ptx: ptx.leak(), ..INCREMENT };
+    let twice = |kernel: &KernelImage, stream: &Stream| {
+        word.launch(&INCREMENT, 32, stream)?;
+        word.launch_overlapping(true, kernel, 32, stream)
+    };
+    twice(&waits, &stream).unwrap();
+    assert_eq!(word.value(), 2);
+    let too_early = |result: Result<()>| match result {
+        Err(Error::Hazards { report, .. }) => assert!(report.has(Code::E50), "{report}"),
+        other => panic!("{other:?}"),
+    };
+    too_early(twice(&INCREMENT, &stream));
+    let graph = Graph::capture(&stream, |stream| twice(&INCREMENT, stream)).unwrap();
+    // SAFETY: the word lives on.
+    too_early(unsafe { graph.launch(&stream) });
 }
 
 #[test]
