@@ -1,6 +1,6 @@
 //! Which kernel computes a problem: the one whose busiest SM should be done first.
 
-use flashcore_kernels::config::{Tile, Variant};
+use flashcore_kernels::config::{Tile, Variant, WARPGROUP_ROWS};
 use flashcore_kernels::entry::FWD;
 
 use crate::problem::Problem;
@@ -23,38 +23,48 @@ pub(crate) fn choose(problem: &Problem, sm_count: u32) -> &'static Variant {
         .expect("every dtype and mask has a kernel of head_dim 256, and `Problem` admits no more")
 }
 
-/// Relative time of a kernel: the keys that its busiest SM visits, masked and padded ones included, with what each work
-/// tile costs besides, times the rows of a tile and its cost of a score.
-fn estimate(variant: &Variant, problem: &Problem, sm_count: u32) -> u64 {
-    let Tile { block_m, block_n, .. } = variant.tile;
+/// Estimated time of a kernel on an H200, in picoseconds: what its busiest SM has to do.
+pub(crate) fn estimate(variant: &Variant, problem: &Problem, sm_count: u32) -> u64 {
+    let Tile { block_m, block_n, cluster, .. } = variant.tile;
+    let [rows, keys, cluster] = [block_m, block_n, cluster].map(u64::from);
     let (q, kv) = (problem.q_shape(), problem.kv_shape());
     let (seqlen_q, seqlen_kv) = (q.seqlen as u64, kv.seqlen as u64);
-    let (rows, keys) = (u64::from(block_m), u64::from(block_n));
-    let overhead = u64::from(variant.overhead_keys());
-    let m_blocks = seqlen_q.div_ceil(rows).next_multiple_of(u64::from(variant.tile.cluster));
     let heads = (q.batch * q.heads) as u64;
-    let sms = u64::from(sm_count.max(1));
+    let m_blocks = seqlen_q.div_ceil(rows).next_multiple_of(cluster);
+    if m_blocks == 0 || heads == 0 {
+        return 0;
+    }
+    let sms = (u64::from(sm_count) / cluster * cluster).max(1);
+    let consumers = u64::from(variant.consumers());
+    let overhead = u64::from(variant.cost.tile_keys);
     // The last tile of a head sees all keys, under a causal mask too.
-    let longest = if m_blocks == 0 { 0 } else { seqlen_kv.next_multiple_of(keys) + overhead };
+    let longest = consumers * (seqlen_kv.next_multiple_of(keys) + overhead);
     let busiest = if problem.causal {
         // Tiles of different lengths even out over the SMs.
-        let head = causal_n_blocks(rows, keys, seqlen_q, seqlen_kv) * keys + m_blocks * overhead;
+        let step = if variant.has_short_step() { u64::from(variant.short_n()) } else { keys };
+        let head = causal_steps(step, seqlen_q, seqlen_kv) * step + m_blocks * consumers * overhead;
         (head.saturating_mul(heads) / sms).max(longest)
     } else {
-        m_blocks.saturating_mul(heads).div_ceil(sms).saturating_mul(longest)
+        // Consumers beyond the last query have nothing to do; that, too, evens out.
+        let groups = seqlen_q.div_ceil(CONSUMER_ROWS) * seqlen_kv.next_multiple_of(keys);
+        let tile = groups / m_blocks + consumers * overhead;
+        m_blocks.saturating_mul(heads).div_ceil(sms).saturating_mul(tile)
     };
-    busiest.saturating_mul(u64::from(block_m * variant.cost))
+    busiest.saturating_mul(u64::from(variant.cost.key_ps))
 }
 
-/// Key tiles that all query tiles of a head visit under a causal mask: the sum of `KeyBlocks::end`, in a time that does
-/// not depend on the lengths.
-fn causal_n_blocks(block_m: u64, block_n: u64, seqlen_q: u64, seqlen_kv: u64) -> u64 {
-    let Some(last) = seqlen_q.div_ceil(block_m).checked_sub(1) else { return 0 };
-    // Tile m sees `(m + 1) * block_m + seqlen_kv - seqlen_q` keys, or none where that is negative; the last sees all.
+/// Queries of a consumer.
+const CONSUMER_ROWS: u64 = WARPGROUP_ROWS as u64;
+
+/// Steps of `step` keys that all consumers of a head visit under a causal mask: the sum of `KeyBlocks::end`, in a time
+/// that does not depend on the lengths.
+fn causal_steps(step: u64, seqlen_q: u64, seqlen_kv: u64) -> u64 {
+    let Some(last) = seqlen_q.div_ceil(CONSUMER_ROWS).checked_sub(1) else { return 0 };
+    // Group m sees `(m + 1) * 64 + seqlen_kv - seqlen_q` keys, or none where that is negative; the last sees all.
     let hidden = seqlen_q.saturating_sub(seqlen_kv);
-    let blind = (hidden / block_m).min(last);
-    let first_sees = ((blind + 1) * block_m + seqlen_kv).saturating_sub(seqlen_q);
-    floor_sum(last - blind, block_n, block_m, first_sees + block_n - 1) + seqlen_kv.div_ceil(block_n)
+    let blind = (hidden / CONSUMER_ROWS).min(last);
+    let first_sees = ((blind + 1) * CONSUMER_ROWS + seqlen_kv).saturating_sub(seqlen_q);
+    floor_sum(last - blind, step, CONSUMER_ROWS, first_sees + step - 1) + seqlen_kv.div_ceil(step)
 }
 
 /// The sum of `(a * i + b) / m`, rounded down, over i in 0..n: points below a line, counted as Euclid would.
@@ -74,16 +84,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn causal_key_tiles_are_those_of_the_schedule(
-            variant in prop::sample::select(FWD),
+        fn causal_steps_are_those_of_the_schedule(
+            step in prop::sample::select(&[48, 64, 80, 96, 112, 128][..]),
             seqlen_q in 0..5000u32,
             seqlen_kv in 0..5000u32,
         ) {
-            let Tile { block_m, block_n, .. } = variant.tile;
-            let end = |m| KeyBlocks::new(m * block_m, block_m, block_n, seqlen_q, seqlen_kv, true).end;
-            let counted = (0..seqlen_q.div_ceil(block_m)).map(|m| u64::from(end(m))).sum::<u64>();
-            let [m, n, q, kv] = [block_m, block_n, seqlen_q, seqlen_kv].map(u64::from);
-            prop_assert_eq!(causal_n_blocks(m, n, q, kv), counted);
+            let group = |first| KeyBlocks::new(first, WARPGROUP_ROWS, step, seqlen_q, seqlen_kv, true).end;
+            let counted = (0..seqlen_q).step_by(64).map(|first| u64::from(group(first))).sum::<u64>();
+            let [step, q, kv] = [step, seqlen_q, seqlen_kv].map(u64::from);
+            prop_assert_eq!(causal_steps(step, q, kv), counted);
         }
 
         #[test]
@@ -95,9 +104,9 @@ mod tests {
     #[test]
     fn the_longest_sequences_are_estimated() {
         let longest = crate::problem::MAX_DIM as u64;
-        let tiles = longest.div_ceil(128);
-        let about = (tiles as f64).powi(2) / 2.0;
-        let counted = causal_n_blocks(128, 128, longest, longest) as f64;
+        let groups = longest.div_ceil(64);
+        let about = (groups as f64).powi(2) / 4.0;
+        let counted = causal_steps(128, longest, longest) as f64;
         assert!((counted / about - 1.0).abs() < 1e-6, "{counted}");
     }
 }

@@ -7,7 +7,7 @@ use flashcore_kernels::divisor::Divisor;
 use flashcore_kernels::layout::{SLAB_COLUMNS, Swizzle};
 use flashcore_kernels::params::{FwdParams, Work};
 
-use crate::choose::{choose, eligible};
+use crate::choose::{choose, eligible, estimate};
 use crate::driver::Properties;
 use crate::error::{Error, Result};
 use crate::problem::Problem;
@@ -34,6 +34,8 @@ pub struct Plan {
     pub params: FwdParams,
     /// What is computed.
     pub problem: Problem,
+    /// SMs of the device that it is planned for.
+    pub sm_count: u32,
 }
 
 /// Device addresses of a launch. `lse` is 0 if not asked for; those of empty tensors are not used.
@@ -99,6 +101,7 @@ impl Plan {
             work_tiles,
             params,
             problem: *problem,
+            sm_count: device.sm_count,
         })
     }
 
@@ -144,7 +147,7 @@ fn one_row(layout: &TensorLayout) -> TensorLayout {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Plan { variant, grid, work_tiles, params, problem } = self;
+        let Plan { variant, grid, work_tiles, params, problem, sm_count } = self;
         let (q, kv, tile) = (problem.q_shape(), problem.kv_shape(), variant.tile);
         let mask = if problem.causal { "causal" } else { "full" };
         let order = |layout: &TensorLayout| {
@@ -183,11 +186,16 @@ impl fmt::Display for Plan {
             variant.threads(),
             variant.smem().bytes
         )?;
-        write!(
+        writeln!(
             f,
             "grid     {grid} CTAs for {work_tiles} work tiles, {} heads a section",
             params.work.section.value
-        )
+        )?;
+        let estimates = eligible(problem).map(|variant| {
+            let us = estimate(variant, problem, *sm_count) as f64 / 1e6;
+            format!("{} {us:.1}", variant.symbol)
+        });
+        write!(f, "chosen   by estimated µs: {}", estimates.collect::<Vec<_>>().join(", "))
     }
 }
 

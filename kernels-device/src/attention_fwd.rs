@@ -206,10 +206,10 @@ unsafe fn produce<S: Spec>(cta: &Cta, leader: bool) {
                 if n_block > 0 {
                     load(&cta.k, &mut k_at, cta.maps.k, n_block - 1);
                 }
+                if v.smem().o_over_v && n_block == blocks.end.saturating_sub(1) {
+                    cta.o_read.wait(&mut o_read); // once a tile, also without keys: ahead of its first V
+                }
                 if n_block < blocks.end {
-                    if v.smem().o_over_v && n_block + 1 == blocks.end {
-                        cta.o_read.wait(&mut o_read);
-                    }
                     load(&cta.v, &mut v_at, cta.maps.v, n_block);
                 } else {
                     let (slot, full) = cta.q.acquire(&mut q_at, leader);

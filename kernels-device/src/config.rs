@@ -49,6 +49,16 @@ pub struct Tile {
     pub cluster: u32,
 }
 
+/// What a kernel costs on an H200, fitted to measured times of long and short sequences (docs/results/log.md). By this
+/// the host chooses among kernels that can compute the same problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Cost {
+    /// Time that an SM takes for a key of 64 queries, in picoseconds.
+    pub key_ps: u32,
+    /// What starting and ending a work tile costs besides, in keys that could be visited in that time.
+    pub tile_keys: u32,
+}
+
 /// One compiled forward kernel. A row of the table in [`crate::entry`]; everything else is derived from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Variant {
@@ -62,9 +72,8 @@ pub struct Variant {
     pub causal: bool,
     /// The tile shape.
     pub tile: Tile,
-    /// Time for each score of a tile, relative to the other tiles for the same problem, as measured on an H200 at
-    /// long sequences (docs/results/log.md). The host weighs it against what a tile shape wastes.
-    pub cost: u32,
+    /// What it costs.
+    pub cost: Cost,
 }
 
 /// A kernel variant as a type, so that the kernel can be generic over it.
@@ -129,12 +138,6 @@ impl Variant {
             65..=128 => Some(self.tile.block_n / 32 * 4),
             _ => None,
         }
-    }
-
-    /// What starting and ending a work tile costs, in keys that could be visited in that time, as measured on an H200
-    /// (docs/results/log.md): more where Q of the next tile cannot load meanwhile.
-    pub const fn overhead_keys(&self) -> u32 {
-        if self.smem().q_stages > 1 { 72 } else { 180 }
     }
 
     /// Where everything lies in shared memory.
