@@ -1,0 +1,65 @@
+//! A kernel that starts while the one before it still runs (programmatic dependent launch) and reads what that one
+//! writes. The emulator knows which of its accesses come too early.
+
+use std::process::ExitCode;
+
+use flashcore::driver::{Code, EmulatorOptions};
+use flashcore::kernels::{self, FWD, Tile, Variant};
+use flashcore::{Device, Error, Pointers, Tensor};
+use flashcore_emulator::ir::Module;
+use flashcore_tests::cases::Case;
+use flashcore_tests::device::OnDevice;
+use flashcore_tests::suite::{Resource, Suite};
+
+const WAIT: &str = "griddepcontrol.wait;";
+
+/// Runs a kernel, then once more with the first output for Q, over the first log-sum-exp.
+fn twice(gpu: &Device, variant: &Variant) -> flashcore::Result<()> {
+    let Tile { block_m, cluster, .. } = variant.tile;
+    let case = Case {
+        batch: 1,
+        // The last rows of the last tile lie beyond the sequence.
+        seqlen_q: (cluster * block_m) as usize - 56,
+        seqlen_kv: 40,
+        heads_q: 1,
+        heads_kv: 1,
+        head_dim: variant.head_dim as usize,
+        causal: variant.causal,
+        ..Case::default()
+    };
+    let inputs = case.inputs(variant.dtype, 1);
+    let [first, second] = [OnDevice::new(gpu, &case, &inputs)?, OnDevice::new(gpu, &case, &inputs)?];
+    let plans = first.plans()?;
+    let plan = plans.iter().find(|plan| plan.variant == *variant).expect("the case is the variant's");
+    let stream = gpu.stream()?;
+    first.run_plan(plan, &stream)?;
+    let [q, k, v, out] = [&first.out, &first.k, &first.v, &second.out].map(Tensor::ptr);
+    let pointers = Pointers { q, k, v, out, lse: first.lse.view().ptr() };
+    // SAFETY: both outputs and Q have one layout, and all tensors live on after the work: freeing them waits for it.
+    unsafe { stream.launch_plan(plan, &pointers) }
+}
+
+fn check(variant: &Variant) -> Result<(), String> {
+    let gpu = Device::emulated_with(&EmulatorOptions { sm_count: 2, ..EmulatorOptions::default() });
+    let emulator = gpu.emulator().expect("it is emulated");
+    twice(&gpu, variant).map_err(|error| error.to_string())?;
+    for kernel in emulator.take_reports() {
+        assert!(kernel.report.findings.is_empty(), "{}", kernel.report);
+    }
+    // The test would notice: without the wait, Q is read too early.
+    let ptx = kernels::image(variant.symbol).map_err(|error| error.to_string())?.ptx;
+    assert_eq!(ptx.matches(WAIT).count(), 1, "one warp waits for all");
+    emulator.substitute(Module::parse(&ptx.replace(WAIT, "")).map_err(|error| error.to_string())?);
+    match twice(&gpu, variant) {
+        Err(Error::Hazards { report, .. }) if report.has(Code::E50) => Ok(()),
+        other => Err(format!("without its wait: {other:?}")),
+    }
+}
+
+fn main() -> ExitCode {
+    let mut suite = Suite::on(vec![Resource::new("emulated", Ok(()))]);
+    for variant in FWD {
+        suite.test(variant.symbol, |()| check(variant));
+    }
+    suite.run()
+}
