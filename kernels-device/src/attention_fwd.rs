@@ -88,6 +88,7 @@ pub unsafe fn attention_fwd<
     const O_REGS: usize,
     const SHORT_S: usize,
     const SHORT_P: usize,
+    const O_PAIRS: usize,
 >(
     maps: Maps,
     params: &FwdParams,
@@ -135,7 +136,7 @@ pub unsafe fn attention_fwd<
             }
         } else {
             warp::grow_registers(consumer_registers);
-            consume::<S, S_REGS, P_REGS, O_REGS, SHORT_S, SHORT_P>(&cta, warpgroup - 1);
+            consume::<S, S_REGS, P_REGS, O_REGS, SHORT_S, SHORT_P, O_PAIRS>(&cta, warpgroup - 1);
         }
         if v.tile.cluster > 1 {
             warp::sync_warp();
@@ -305,6 +306,71 @@ struct Progress<const P: usize, const O: usize> {
     p: [u32; P],
 }
 
+/// What a consumer has computed of a work tile, and not stored yet: that is done beside the first scores of the next one.
+struct Done<const H: usize> {
+    tile: WorkTile,
+    /// O / l, rounded to the element type: two columns a register.
+    o: [u32; H],
+    /// The log-sum-exp of the thread's two rows.
+    lse: [f32; 2],
+}
+
+impl<const H: usize> Done<H> {
+    /// O and LSE of rows without keys.
+    #[inline(always)]
+    fn without_keys(tile: WorkTile) -> Self {
+        Done { tile, o: [0; H], lse: [f32::NEG_INFINITY; 2] }
+    }
+
+    /// Nothing to store, before the first work tile. (Not an `Option`: LLVM would see that it is one only once, and copy
+    /// the whole loop for that.)
+    #[inline(always)]
+    fn nothing() -> Self {
+        Done::without_keys(WorkTile { m_block: u32::MAX, head: 0, head_kv: 0, batch: 0 })
+    }
+
+    #[inline(always)]
+    fn is_something(&self) -> bool {
+        self.tile.m_block != u32::MAX
+    }
+
+    #[inline(always)]
+    fn new<const R: usize>(v: &Variant, tile: WorkTile, mut o: Acc<R>, finished: &Finished) -> Self {
+        // A row without keys is zero whatever V holds: 0 times infinity would not be.
+        let has_keys = finished.inverse_sum.map(math::mask_of_nonzero);
+        let mut i = 0;
+        while i < R {
+            let row = i >> 1 & 1;
+            let quotient = math::mul(o.0[i], finished.inverse_sum[row]);
+            o.0[i] = f32::from_bits(quotient.to_bits() & has_keys[row]);
+            i += 1;
+        }
+        Done { tile, o: pack(v, &o), lse: finished.lse }
+    }
+
+    /// Starts to store it.
+    #[inline(always)]
+    unsafe fn store(&self, cta: &Cta, v: &Variant) {
+        if self.is_something() {
+            // SAFETY: the caller's: the warp is together, and nothing was stored since the last `give_back`.
+            unsafe { store(cta, v, self.tile, &self.o, self.lse) }
+        }
+    }
+
+    /// Where O lies over V, gives V back once what was stored has been read.
+    #[inline(always)]
+    unsafe fn give_back(&self, cta: &Cta, v: &Variant) {
+        if v.smem().o_over_v && self.is_something() {
+            // SAFETY: the caller's: the warp is together. It arrives once for each work tile that it stored.
+            unsafe {
+                tma::wait_read::<0>();
+                warp::sync_warp();
+                cta.o_read.arrive();
+            }
+        }
+    }
+}
+
 #[inline(always)]
 unsafe fn consume<
     S: Spec,
@@ -313,6 +379,7 @@ unsafe fn consume<
     const O_REGS: usize,
     const SHORT_S: usize,
     const SHORT_P: usize,
+    const O_PAIRS: usize,
 >(
     cta: &Cta,
     consumer: u32,
@@ -333,71 +400,77 @@ unsafe fn consume<
         if consumer + 1 == v.consumers() {
             turn.pass(v); // the first consumer begins
         }
-        let mut o_over_v = false;
-        for tile in cta.tiles(v) {
-            if o_over_v {
-                tma::wait_read::<0>();
-                warp::sync_warp();
-                cta.o_read.arrive();
-            }
-            o_over_v = v.smem().o_over_v;
+        let mut tiles = cta.tiles(v);
+        let mut next = tiles.next();
+        let mut done: Done<O_PAIRS> = Done::nothing();
+        while let Some(tile) = next {
             let rows = Rows(tile.m_block * v.tile.block_m + consumer * WARPGROUP_ROWS);
             let blocks = rows.key_blocks(v, cta.params);
-            me.skip(cta.key_blocks(v, tile).end, blocks.end);
-            let q = cta.q.wait(me.q).offset(consumer * WARPGROUP_ROWS * SLAB_ROW_BYTES);
+            let loaded = cta.key_blocks(v, tile).end;
             let mut softmax = Softmax::new(cta.params.scale_log2);
-            let mut o = Acc::<O_REGS>::zeros();
-            let mut finished = Finished::NO_KEYS;
-            if blocks.end > 0 {
-                let mut n_block = blocks.end - 1;
-                // The last key tile: scores only. Where a few of its keys are all that these rows see, only those.
-                let is_short = v.has_short_step()
-                    && n_block > 0
-                    && rows.last_keys(v, cta.params, n_block) <= v.short_n();
-                let mut at: Progress<P_REGS, O_REGS>;
-                if is_short {
-                    let p = me.begin::<SHORT_S, SHORT_P>(rows, &mut softmax, q, n_block, blocks.full);
-                    let first: Progress<SHORT_P, O_REGS> = Progress { o, p };
-                    n_block -= 1;
-                    cta.k.wait(me.k);
-                    let masked = v.causal && n_block >= blocks.full;
-                    at = me.step::<S_REGS, _, _, _>(rows, &mut softmax, q, first, n_block, masked);
-                } else {
-                    let p = me.begin::<S_REGS, P_REGS>(rows, &mut softmax, q, n_block, blocks.full);
-                    at = Progress { o, p };
-                }
-                if n_block > 0 {
-                    cta.k.wait(me.k);
-                }
-                wgmma::hold(&mut at.p);
-                // Scores of a tile beside the product of the tile before: those with a mask, then those without.
-                if v.causal {
-                    while n_block > blocks.full {
-                        n_block -= 1;
-                        at = me.step::<S_REGS, _, _, _>(rows, &mut softmax, q, at, n_block, true);
-                    }
-                }
-                while n_block > 0 {
-                    n_block -= 1;
-                    at = me.step::<S_REGS, _, _, _>(rows, &mut softmax, q, at, n_block, false);
-                }
+            if blocks.end == 0 {
+                done.store(cta, v);
+                done.give_back(cta, v);
+                me.skip_keys(loaded, 0);
+                me.skip_values(loaded, 0);
+                cta.q.wait(me.q);
                 cta.q.release(&mut me.q);
-                // The product of the first key tile; the sums of the rows meanwhile.
-                let Progress { o: before, mut p } = at;
-                let mut o_last = before.launch();
-                wgmma::hold(&mut p);
-                let v_tile = cta.v.wait(me.values);
-                wgmma::fence();
-                weighted_values(v, &mut o_last, &p, v_tile);
-                wgmma::commit();
-                finished = softmax.finish();
-                o = o_last.wait::<0>();
-                cta.v.release(&mut me.values);
-            } else {
-                cta.q.release(&mut me.q);
+                next = tiles.next();
+                done = Done::without_keys(tile);
+                continue;
             }
-            store(cta, v, tile, o, finished);
+            me.skip_keys(loaded, blocks.end);
+            let q = cta.q.wait(me.q).offset(consumer * WARPGROUP_ROWS * SLAB_ROW_BYTES);
+            let mut n_block = blocks.end - 1;
+            // The last key tile: scores only. Where a few of its keys are all that these rows see, only those.
+            let is_short =
+                v.has_short_step() && n_block > 0 && rows.last_keys(v, cta.params, n_block) <= v.short_n();
+            let o = Acc::<O_REGS>::zeros();
+            let mut at: Progress<P_REGS, O_REGS>;
+            if is_short {
+                let p = me.begin::<SHORT_S, SHORT_P, _>(rows, &mut softmax, q, n_block, blocks.full, done);
+                me.skip_values(loaded, blocks.end);
+                let first: Progress<SHORT_P, O_REGS> = Progress { o, p };
+                n_block -= 1;
+                cta.k.wait(me.k);
+                let masked = v.causal && n_block >= blocks.full;
+                at = me.step::<S_REGS, _, _, _>(rows, &mut softmax, q, first, n_block, masked);
+            } else {
+                let p = me.begin::<S_REGS, P_REGS, _>(rows, &mut softmax, q, n_block, blocks.full, done);
+                me.skip_values(loaded, blocks.end);
+                at = Progress { o, p };
+            }
+            if n_block > 0 {
+                cta.k.wait(me.k);
+            }
+            wgmma::hold(&mut at.p);
+            // Scores of a tile beside the product of the tile before: those with a mask, then those without.
+            if v.causal {
+                while n_block > blocks.full {
+                    n_block -= 1;
+                    at = me.step::<S_REGS, _, _, _>(rows, &mut softmax, q, at, n_block, true);
+                }
+            }
+            while n_block > 0 {
+                n_block -= 1;
+                at = me.step::<S_REGS, _, _, _>(rows, &mut softmax, q, at, n_block, false);
+            }
+            cta.q.release(&mut me.q);
+            // The product of the first key tile; meanwhile, the sums of the rows and the next work tile.
+            let Progress { o: before, mut p } = at;
+            let mut o_last = before.launch();
+            wgmma::hold(&mut p);
+            let v_tile = cta.v.wait(me.values);
+            wgmma::fence();
+            weighted_values(v, &mut o_last, &p, v_tile);
+            wgmma::commit();
+            let finished = softmax.finish();
+            next = tiles.next();
+            let o = o_last.wait::<0>();
+            cta.v.release(&mut me.values);
+            done = Done::new(v, tile, o, &finished);
         }
+        done.store(cta, v);
         if consumer == 0 {
             turn.wait(v); // the baton is back
         }
@@ -408,33 +481,45 @@ unsafe fn consume<
 impl Consumer<'_> {
     /// Lets the key tiles `to..from` pass, of which these rows see nothing.
     #[inline(always)]
-    unsafe fn skip(&mut self, from: u32, to: u32) {
+    unsafe fn skip_keys(&mut self, from: u32, to: u32) {
         let mut n_block = from;
         while n_block > to {
             n_block -= 1;
             // SAFETY: the warpgroup is together; a slot is given back after it was filled, as if it had been read.
             unsafe {
-                self.cta.k.wait(self.k);
-                self.cta.k.release(&mut self.k);
+                self.cta.k.let_pass(&mut self.k);
                 if n_block > 0 {
                     self.turn.wait(self.v);
                     self.turn.pass(self.v);
                 }
-                self.cta.v.wait(self.values);
-                self.cta.v.release(&mut self.values);
             }
         }
     }
 
-    /// The first key tile that these rows see, or its first `2 * S` keys: the probabilities.
+    /// The same for their values.
     #[inline(always)]
-    unsafe fn begin<const S: usize, const P: usize>(
+    unsafe fn skip_values(&mut self, from: u32, to: u32) {
+        let mut n_block = from;
+        while n_block > to {
+            n_block -= 1;
+            // SAFETY: as above.
+            unsafe {
+                self.cta.v.let_pass(&mut self.values);
+            }
+        }
+    }
+
+    /// The first key tile that these rows see, or its first `2 * S` keys: the probabilities. What was done before is
+    /// stored beside the product.
+    #[inline(always)]
+    unsafe fn begin<const S: usize, const P: usize, const H: usize>(
         &mut self,
         rows: Rows,
         softmax: &mut Softmax,
         q: SmemAddr,
         n_block: u32,
         full: u32,
+        done: Done<H>,
     ) -> [u32; P]
     where
         InFlight<S>: Products<S>,
@@ -445,6 +530,7 @@ impl Consumer<'_> {
             wgmma::fence();
             let s: InFlight<S> = scores(self.v, q, k);
             wgmma::commit();
+            done.store(self.cta, self.v);
             let mut s = s.wait::<0>();
             self.cta.k.release(&mut self.k);
             if n_block >= full {
@@ -452,7 +538,9 @@ impl Consumer<'_> {
             }
             softmax.observe(&s);
             softmax.exponentiate(&mut s, 0, S);
-            pack(self.v, &s)
+            let p = pack(self.v, &s);
+            done.give_back(self.cta, self.v);
+            p
         }
     }
 
@@ -645,7 +733,7 @@ impl Rows {
 /// The epilogue of a warp: O / l to shared memory, from there by TMA (which clips what lies outside of the tensor),
 /// and the log-sum-exp directly.
 #[inline(always)]
-unsafe fn store<const R: usize>(cta: &Cta, v: &Variant, tile: WorkTile, mut o: Acc<R>, finished: Finished) {
+unsafe fn store<const H: usize>(cta: &Cta, v: &Variant, tile: WorkTile, o: &[u32; H], lse: [f32; 2]) {
     let p = cta.params;
     let Place { warp_row, lane } = Place::here();
     let row_in_head = tile.m_block * v.tile.block_m + warp_row;
@@ -653,15 +741,6 @@ unsafe fn store<const R: usize>(cta: &Cta, v: &Variant, tile: WorkTile, mut o: A
     // last store from there has been read before it writes again. Where they lie over V, all consumers have read its
     // slots, and the producers load the next V only once the gate opens.
     unsafe {
-        // A row without keys is zero whatever V holds: 0 times infinity would not be.
-        let has_keys = finished.inverse_sum.map(math::mask_of_nonzero);
-        let mut i = 0;
-        while i < R {
-            let row = i >> 1 & 1;
-            let quotient = math::mul(o.0[i], finished.inverse_sum[row]);
-            o.0[i] = f32::from_bits(quotient.to_bits() & has_keys[row]);
-            i += 1;
-        }
         if v.smem().o_over_v {
             // V is read no more once all consumers have waited for their last product.
             warp::barrier_sync(NamedBarrier::Consumers as u32, v.consumers() * WARPGROUP_THREADS);
@@ -675,13 +754,12 @@ unsafe fn store<const R: usize>(cta: &Cta, v: &Variant, tile: WorkTile, mut o: A
         let row = lane % WARP_ROWS;
         let chunk = (lane / WARP_ROWS) ^ (row % 8);
         let mut i = 0;
-        while i < R {
-            let column = 2 * i as u32;
+        while i < H {
+            let column = 4 * i as u32;
             let (slab, pair) = (column / SLAB_COLUMNS, column % SLAB_COLUMNS / 8);
             let at = staged.offset(slab * slab_bytes + row * SLAB_ROW_BYTES + ((chunk ^ pair) << 4));
-            let m = |j: usize| math::pack(v.dtype, o.0[i + 2 * j], o.0[i + 2 * j + 1]);
-            matrix::store_x4(at, [m(0), m(1), m(2), m(3)]);
-            i += 8;
+            matrix::store_x4(at, [o[i], o[i + 1], o[i + 2], o[i + 3]]);
+            i += 4;
         }
         tma::fence_async_shared();
         warp::sync_warp();
@@ -701,7 +779,7 @@ unsafe fn store<const R: usize>(cta: &Cta, v: &Variant, tile: WorkTile, mut o: A
                 let row = row_in_head + lane / 4 + 8 * r as u32;
                 if row < p.seqlen_q {
                     *(p.lse as *mut f32).add((head * p.seqlen_q as u64 + row as u64) as usize) =
-                        finished.lse[r];
+                        lse[r];
                 }
                 r += 1;
             }

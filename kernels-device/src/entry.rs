@@ -76,21 +76,25 @@ impl Variant {
         let turns = if self.ping_pong() { 1 } else { 0 };
         let alone = self.tile.cluster == 1;
         let o_over_v = self.smem().o_over_v as u32;
-        // Skipped tiles, then those of K in every step, those of V in every step but the first ones.
-        let releases = 2 + begins + steps + steps + 1;
+        // A work tile is stored beside the first step of the next one, or beside none.
+        let stores = begins + 2;
+        // Key tiles are skipped by who sees none, and under a causal mask by who sees fewer.
+        let (k_skips, v_skips) = (1 + masked, 1 + masked * begins);
+        // Of K in every step, of V in every one after the first and at the end; and of those that are skipped.
+        let releases = (begins + steps + k_skips) + (steps + 1 + v_skips);
         let cluster_syncs = if alone { 0 } else { 2 };
         Opcodes {
             wgmma: (begins + steps) * columns + (steps - short + 1) * keys + short * self.short_n() / MMA_K,
             tma_load: 3 * slabs,
-            tma_store: slabs,
-            bar_sync: turns * (steps + 2) + alone as u32 + o_over_v,
-            bar_arrive: turns * (steps + 2),
+            tma_store: stores * slabs,
+            bar_sync: turns * (steps + k_skips + 1) + alone as u32 + stores * o_over_v,
+            bar_arrive: turns * (steps + k_skips + 1),
             setmaxnreg_inc: 1,
             setmaxnreg_dec: 1,
             cluster_arrive: cluster_syncs,
             cluster_wait: cluster_syncs,
-            stmatrix: self.head_dim / STMATRIX_COLUMNS,
-            elect: 4 + if alone { releases + o_over_v } else { 0 },
+            stmatrix: stores * self.head_dim / STMATRIX_COLUMNS,
+            elect: 1 + 2 + stores + if alone { releases + (begins + 1) * o_over_v } else { 0 },
         }
     }
 }
@@ -153,6 +157,7 @@ macro_rules! fwd_variants {
                             { V.head_dim as usize / 2 },
                             { V.short_n() as usize / 2 },
                             { V.short_n() as usize / 4 },
+                            { V.head_dim as usize / 4 },
                         >(maps, &params)
                     }
                 }

@@ -147,6 +147,20 @@ impl Ring {
         at.0 += 1;
     }
 
+    /// Consumer: gives a slot back unread, once it was filled.
+    ///
+    /// # Safety
+    /// As [`Self::wait`] and [`Self::release`].
+    #[inline(always)]
+    pub unsafe fn let_pass(&self, at: &mut Cursor) {
+        // SAFETY: the caller's.
+        unsafe {
+            self.wait(*at);
+            warp::sync_warp(); // convergent: LLVM must not unroll the loops around it
+            self.release(at);
+        }
+    }
+
     /// Where the slot lies.
     #[inline(always)]
     pub fn slot(&self, at: Cursor) -> SmemAddr {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use flashcore_kernels::config::{Dtype, REGISTER_FILE, SMEM_LIMIT, Variant, WARPGROUP_THREADS};
 use flashcore_kernels::entry::FWD;
 use flashcore_kernels::layout::{
-    Barrier, SLAB_ROW_BYTES, SWIZZLE_ATOM_BYTES, Swizzle, a_element, accumulator_element, slab_offset,
+    Barrier, SLAB_COLUMNS, SLAB_ROW_BYTES, SWIZZLE_ATOM_BYTES, Swizzle, a_element, accumulator_element, slab_offset,
 };
 
 const SWIZZLES: [(Swizzle, u32); 4] =
@@ -49,9 +49,10 @@ fn swizzles_are_those_of_cutlass() {
 fn slabs_hold_every_element_once() {
     for variant in FWD {
         for rows in [variant.tile.block_m, variant.tile.block_n] {
-            let mut seen = vec![false; (rows * variant.head_dim) as usize];
+            let columns = variant.slabs() * SLAB_COLUMNS;
+            let mut seen = vec![false; (rows * columns) as usize];
             for row in 0..rows {
-                for column in 0..variant.head_dim {
+                for column in 0..columns {
                     let offset = slab_offset(rows, row, column);
                     assert_eq!(offset % 2, 0);
                     let place = &mut seen[offset as usize / 2];
@@ -246,7 +247,9 @@ fn variants_differ_and_are_named_by_how() {
     assert_eq!(different.len(), FWD.len());
     for Variant { symbol, head_dim, tile, dtype, causal, .. } in FWD {
         let suffix = if *causal { "_causal" } else { "" };
-        let name = format!("fwd_hd{head_dim}_m{}n{}_{}{suffix}", tile.block_m, tile.block_n, dtype.name());
+        let cluster = if tile.cluster > 1 { format!("x{}", tile.cluster) } else { String::new() };
+        let (m, n, dtype) = (tile.block_m, tile.block_n, dtype.name());
+        let name = format!("fwd_hd{head_dim}_m{m}n{n}{cluster}_{dtype}{suffix}");
         assert_eq!(*symbol, name);
     }
 }
@@ -255,7 +258,7 @@ fn variants_differ_and_are_named_by_how() {
 fn every_head_dim_dtype_and_mask_has_a_kernel() {
     for dtype in [Dtype::F16, Dtype::Bf16] {
         for causal in [false, true] {
-            for head_dim in [64, 128, 256] {
+            for head_dim in [64, 96, 128, 192, 256] {
                 let fits = |v: &&Variant| (v.head_dim, v.dtype, v.causal) == (head_dim, dtype, causal);
                 assert!(FWD.iter().any(|v| fits(&v)), "{head_dim} {dtype:?} {causal}");
             }
