@@ -9,17 +9,18 @@
 //! consumer   S = Q K₀ᵀ;  P = softmax(S)
 //!            loop j:   start S' = Q Kⱼᵀ              tensor cores ┐ asynchronous
 //!                      start O += P Vⱼ₋₁             tensor cores ┘
-//!                      wait S';  P' = softmax(S')    while P Vⱼ₋₁ still multiplies
-//!                      wait O;   O *= alpha;  P = P'
+//!                      wait S';  P' = softmax(S')    first part: while P Vⱼ₋₁ still multiplies
+//!                      wait O;   O *= alpha;  P = P' beside the other part
 //!            O += P V;  O /= l;  store
 //! ```
 //!
-//! Two things hide the softmax behind the tensor cores: inside a warpgroup the softmax of step j runs beside the
-//! product of step j - 1, and between warpgroups a baton of named barriers (*ping-pong*) lets one issue its products
-//! while the other computes its softmax. docs/attention_fwd.md draws the timeline and gives the budgets.
+//! Two things hide the softmax behind the tensor cores: inside a warpgroup the softmax of step j begins beside the
+//! product of step j - 1, and between warpgroups one multiplies while the other computes its softmax. Where products are
+//! short, a baton of named barriers (*ping-pong*) sees to that. docs/attention_fwd.md draws the timeline and gives the
+//! budgets.
 //!
 //! Keys are visited from the last tile to the first, so that the tiles that need a mask come first and the steady
-//! loop has none.
+//! loop has none. A consumer skips those of which its own rows see nothing.
 
 use crate::config::{Dtype, MMA_K, Spec, Tile, Variant, WARPGROUP_ROWS, WARPGROUP_THREADS};
 use crate::layout::{SLAB_COLUMNS, SLAB_ROW_BYTES, SWIZZLE_ATOM_BYTES, Swizzle};
@@ -75,8 +76,8 @@ struct Cta<'a> {
     o_read: Gate,
 }
 
-/// The kernel. `S_REGS`, `P_REGS` and `O_REGS` are the registers of the fragments S, P and O of a thread; they follow
-/// from `S`, but Rust wants them as parameters.
+/// The kernel. `S_REGS`, `P_REGS` and `O_REGS` are the registers of the fragments S, P and O of a thread, `SHORT_S` and
+/// `SHORT_P` those of S and P in a short step; they follow from `S`, but Rust wants them as parameters.
 ///
 /// # Safety
 /// See the entry points in [`entry`](crate::entry).

@@ -26,7 +26,7 @@ pub struct WorkTile {
 /// Causal tiles differ in cost: the last rows of a head see the most keys. Heads are taken in *sections*, few enough
 /// that their K and V stay in L2. In a section the costliest units of all its heads come first, and every second
 /// round runs backwards over the clusters, so that who got more gets less. Clusters that went without in the last round
-/// of a section come first in the next one. That is within 1 to 3 % of handing each unit to the first free cluster.
+/// of a section come first in the next one. On average that is within 1 % of handing each unit to the first free cluster.
 #[derive(Clone, Debug)]
 pub struct Tiles<'a> {
     params: &'a FwdParams,
