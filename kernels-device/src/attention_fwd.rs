@@ -412,8 +412,7 @@ unsafe fn consume<
             if blocks.end == 0 {
                 done.store(cta, v);
                 done.give_back(cta, v);
-                me.skip_keys(loaded, 0);
-                me.skip_values(loaded, 0);
+                me.skip_all(loaded);
                 cta.q.wait(me.q);
                 cta.q.release(&mut me.q);
                 next = tiles.next();
@@ -480,6 +479,21 @@ unsafe fn consume<
 }
 
 impl Consumer<'_> {
+    /// Lets all `tiles` key tiles of a work tile pass, of which these rows see nothing.
+    #[inline(always)]
+    unsafe fn skip_all(&mut self, tiles: u32) {
+        let mut n_block = tiles;
+        while n_block > 0 {
+            // SAFETY: the warpgroup is together. Values pass in step with the keys: the producer has no slots to go far
+            // ahead with one of them.
+            unsafe {
+                self.skip_keys(n_block, n_block - 1);
+                self.skip_values(n_block, n_block - 1);
+            }
+            n_block -= 1;
+        }
+    }
+
     /// Lets the key tiles `to..from` pass, of which these rows see nothing.
     #[inline(always)]
     unsafe fn skip_keys(&mut self, from: u32, to: u32) {
@@ -779,8 +793,7 @@ unsafe fn store<const H: usize>(cta: &Cta, v: &Variant, tile: WorkTile, o: &[u32
             while r < 2 {
                 let row = row_in_head + lane / 4 + 8 * r as u32;
                 if row < p.seqlen_q {
-                    *(p.lse as *mut f32).add((head * p.seqlen_q as u64 + row as u64) as usize) =
-                        lse[r];
+                    *(p.lse as *mut f32).add((head * p.seqlen_q as u64 + row as u64) as usize) = lse[r];
                 }
                 r += 1;
             }

@@ -164,6 +164,10 @@ impl Variant {
         );
         let smem = self.smem();
         assert!(smem.bytes <= SMEM_LIMIT, "shared memory");
+        assert!(
+            !self.causal || block_m * cluster <= WARPGROUP_ROWS + block_n,
+            "a consumer skips at most one key tile before it stores what it has: the next would wait for that store"
+        );
         assert!(!smem.o_over_v || smem.q_bytes <= smem.kv_stages * smem.kv_bytes, "O over V");
         let (producer, consumer) = self.role_registers();
         let registers = WARPGROUP_THREADS * (producer + self.consumers() * consumer);

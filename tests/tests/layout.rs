@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use flashcore_kernels::config::{Dtype, REGISTER_FILE, SMEM_LIMIT, Variant, WARPGROUP_THREADS};
 use flashcore_kernels::entry::FWD;
 use flashcore_kernels::layout::{
-    Barrier, SLAB_COLUMNS, SLAB_ROW_BYTES, SWIZZLE_ATOM_BYTES, Swizzle, a_element, accumulator_element, slab_offset,
+    Barrier, SLAB_COLUMNS, SLAB_ROW_BYTES, SWIZZLE_ATOM_BYTES, Swizzle, a_element, accumulator_element,
+    slab_offset,
 };
 
 const SWIZZLES: [(Swizzle, u32); 4] =
