@@ -208,8 +208,9 @@ fn causal_work_is_balanced() {
         let loads: Vec<f64> = (0..plan.grid).map(|cta| tiles(cta).map(cost).sum()).collect();
         let mean = loads.iter().sum::<f64>() / f64::from(plan.grid);
         let longest = loads.iter().copied().fold(0.0, f64::max);
-        // With few tiles a head, one more or less of them already counts.
-        let allowed = if case.seqlen_q < 2048 { 1.05 } else { 1.02 };
+        // With few tiles a head, one more or less of them already counts. The worst is head_dim 64 at 4096, with 21 1/3
+        // tiles of 192 rows.
+        let allowed = if case.seqlen_q <= 4096 { 1.07 } else { 1.03 };
         assert!(longest <= allowed * mean, "{case}: longest {longest}, mean {mean:.1}\n{plan}");
     }
 }
