@@ -50,8 +50,12 @@ pub(crate) fn estimate(variant: &Variant, problem: &Problem, sm_count: u32) -> u
         let tile = groups / m_blocks + consumers * overhead;
         m_blocks.saturating_mul(heads).div_ceil(sms).saturating_mul(tile)
     };
-    busiest.saturating_mul(u64::from(variant.cost.key_ps))
+    let launch = if cluster > 1 { CLUSTER_LAUNCH_PS } else { 0 };
+    busiest.saturating_mul(u64::from(variant.cost.key_ps)).saturating_add(launch)
 }
+
+/// What it costs to start clusters rather than single CTAs, as measured.
+const CLUSTER_LAUNCH_PS: u64 = 3_000_000;
 
 /// Queries of a consumer.
 const CONSUMER_ROWS: u64 = WARPGROUP_ROWS as u64;

@@ -169,13 +169,13 @@ macro_rules! fwd_variants {
 fwd_variants! {
     // symbol                              head_dim, dtype, causal, tile [block_m, block_n, stages, cluster], cost [ps, keys]
     fwd_hd64_m192n128_f16:                 64, F16,  false, [192, 128, 2, 1],  3980, 196;
-    fwd_hd64_m128n128_f16:                 64, F16,  false, [128, 128, 2, 1],  4820,  84;
+    fwd_hd64_m128n128_f16:                 64, F16,  false, [128, 128, 2, 1],  5013, 160;
     fwd_hd64_m192n128_bf16:                64, Bf16, false, [192, 128, 2, 1],  3980, 196;
-    fwd_hd64_m128n128_bf16:                64, Bf16, false, [128, 128, 2, 1],  4820,  84;
-    fwd_hd64_m192n128_f16_causal:          64, F16,  true,  [192, 128, 2, 1],  4250, 230;
-    fwd_hd64_m128n128_f16_causal:          64, F16,  true,  [128, 128, 2, 1],  4780, 144;
-    fwd_hd64_m192n128_bf16_causal:         64, Bf16, true,  [192, 128, 2, 1],  4250, 230;
-    fwd_hd64_m128n128_bf16_causal:         64, Bf16, true,  [128, 128, 2, 1],  4780, 144;
+    fwd_hd64_m128n128_bf16:                64, Bf16, false, [128, 128, 2, 1],  5013, 160;
+    fwd_hd64_m192n128_f16_causal:          64, F16,  true,  [192, 128, 2, 1],  4250, 270;
+    fwd_hd64_m128n128_f16_causal:          64, F16,  true,  [128, 128, 2, 1],  4541, 244;
+    fwd_hd64_m192n128_bf16_causal:         64, Bf16, true,  [192, 128, 2, 1],  4250, 270;
+    fwd_hd64_m128n128_bf16_causal:         64, Bf16, true,  [128, 128, 2, 1],  4541, 244;
     fwd_hd96_m192n96_f16:                  96, F16,  false, [192, 96, 2, 1],  5520, 324;
     fwd_hd96_m128n128_f16:                 96, F16,  false, [128, 128, 2, 1],  5820, 120;
     fwd_hd96_m192n96_bf16:                 96, Bf16, false, [192, 96, 2, 1],  5520, 324;
@@ -188,22 +188,22 @@ fwd_variants! {
     fwd_hd128_m128n128x2_bf16:            128, Bf16, false, [128, 128, 2, 2],  6620, 124;
     fwd_hd128_m128n128_f16_causal:        128, F16,  true,  [128, 128, 2, 1],  6710, 204;
     fwd_hd128_m128n128_bf16_causal:       128, Bf16, true,  [128, 128, 2, 1],  6710, 204;
-    fwd_hd192_m128n112_f16:               192, F16,  false, [128, 112, 2, 1],  9050, 232;
-    fwd_hd192_m128n96_f16:                192, F16,  false, [128, 96, 2, 1],  9260, 208;
-    fwd_hd192_m128n112_bf16:              192, Bf16, false, [128, 112, 2, 1],  9050, 232;
-    fwd_hd192_m128n96_bf16:               192, Bf16, false, [128, 96, 2, 1],  9260, 208;
-    fwd_hd192_m128n112_f16_causal:        192, F16,  true,  [128, 112, 2, 1],  9930, 244;
+    fwd_hd192_m128n112_f16:               192, F16,  false, [128, 112, 2, 1],  9231, 232;
+    fwd_hd192_m128n96_f16:                192, F16,  false, [128, 96, 2, 1],  9260, 188;
+    fwd_hd192_m128n112_bf16:              192, Bf16, false, [128, 112, 2, 1],  9231, 232;
+    fwd_hd192_m128n96_bf16:               192, Bf16, false, [128, 96, 2, 1],  9260, 188;
+    fwd_hd192_m128n112_f16_causal:        192, F16,  true,  [128, 112, 2, 1],  9930, 304;
     fwd_hd192_m128n96_f16_causal:         192, F16,  true,  [128, 96, 2, 1], 10120, 244;
-    fwd_hd192_m128n112_bf16_causal:       192, Bf16, true,  [128, 112, 2, 1],  9930, 244;
+    fwd_hd192_m128n112_bf16_causal:       192, Bf16, true,  [128, 112, 2, 1],  9930, 304;
     fwd_hd192_m128n96_bf16_causal:        192, Bf16, true,  [128, 96, 2, 1], 10120, 244;
     fwd_hd256_m128n80_f16:                256, F16,  false, [128, 80, 2, 1], 11560, 228;
-    fwd_hd256_m128n64_f16:                256, F16,  false, [128, 64, 2, 1], 12790, 168;
+    fwd_hd256_m128n64_f16:                256, F16,  false, [128, 64, 2, 1], 12790, 188;
     fwd_hd256_m128n80_bf16:               256, Bf16, false, [128, 80, 2, 1], 11560, 228;
-    fwd_hd256_m128n64_bf16:               256, Bf16, false, [128, 64, 2, 1], 12790, 168;
-    fwd_hd256_m128n80_f16_causal:         256, F16,  true,  [128, 80, 2, 1], 11920, 256;
-    fwd_hd256_m128n64_f16_causal:         256, F16,  true,  [128, 64, 2, 1], 13160, 196;
-    fwd_hd256_m128n80_bf16_causal:        256, Bf16, true,  [128, 80, 2, 1], 11920, 256;
-    fwd_hd256_m128n64_bf16_causal:        256, Bf16, true,  [128, 64, 2, 1], 13160, 196;
+    fwd_hd256_m128n64_bf16:               256, Bf16, false, [128, 64, 2, 1], 12790, 188;
+    fwd_hd256_m128n80_f16_causal:         256, F16,  true,  [128, 80, 2, 1], 11920, 276;
+    fwd_hd256_m128n64_f16_causal:         256, F16,  true,  [128, 64, 2, 1], 13423, 196;
+    fwd_hd256_m128n80_bf16_causal:        256, Bf16, true,  [128, 80, 2, 1], 11920, 276;
+    fwd_hd256_m128n64_bf16_causal:        256, Bf16, true,  [128, 64, 2, 1], 13423, 196;
 }
 
 /// Every entry point of the product, as the builder sees it.
