@@ -7,6 +7,9 @@ use crate::error::{Error, Result};
 use crate::plan::{Plan, Pointers};
 use crate::{Stream, kernels};
 
+/// The CUDA version from which graphs can capture launches that overlap.
+const OVERLAP_DRIVER: u32 = 12_030;
+
 impl Stream {
     /// Launches a kernel and returns at once.
     ///
@@ -55,7 +58,7 @@ impl Stream {
             cluster: plan.variant.tile.cluster,
             smem_bytes: plan.variant.smem().bytes,
             // Every forward kernel waits for what is before it in the stream, once it has set itself up.
-            overlaps_previous: true,
+            overlaps_previous: self.device().properties().driver_version >= OVERLAP_DRIVER,
             params: &[q, k, v, out, params_bytes(&params)],
         };
         // SAFETY: parameters and launch shape are those of the plan's variant; the caller vouches for the memory.

@@ -209,7 +209,7 @@ unsafe fn produce<S: Spec>(cta: &Cta, leader: bool) {
                     load(&cta.k, &mut k_at, cta.maps.k, n_block - 1);
                 }
                 if v.smem().o_over_v && n_block == blocks.end.saturating_sub(1) {
-                    cta.o_read.wait(&mut o_read); // once a tile, also without keys: ahead of its first V
+                    cta.o_read.wait(&mut o_read); // once a tile, also without keys, and then ahead of Q
                 }
                 if n_block < blocks.end {
                     load(&cta.v, &mut v_at, cta.maps.v, n_block);
