@@ -11,7 +11,7 @@
 //!                      start O += P Vⱼ₋₁             tensor cores ┘
 //!                      wait S';  P' = softmax(S')    first part: while P Vⱼ₋₁ still multiplies
 //!                      wait O;   O *= alpha;  P = P' beside the other part
-//!            O += P V;  O /= l;  store
+//!            O += P V;  O /= l;            stored beside the first S of the next work tile
 //! ```
 //!
 //! Two things hide the softmax behind the tensor cores: inside a warpgroup the softmax of step j begins beside the
