@@ -18,5 +18,6 @@ pub mod inputs;
 pub mod mutation;
 pub mod oracle;
 pub mod probes;
+pub mod sections;
 pub mod suite;
 pub mod values;

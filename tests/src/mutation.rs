@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cases::Case;
 use crate::device::{OnDevice, Outputs};
+use crate::sections;
 
 /// Schedules that a mutant runs under until it is noticed: seed and completion.
 const SCHEDULES: [(u64, Completion); 4] =
@@ -80,7 +81,7 @@ fn fits(pattern: &str, text: &str) -> bool {
     }
 }
 
-/// A kernel with a case that its mutants are to be noticed on.
+/// A kernel with cases that its mutants are to be noticed on.
 #[derive(Debug)]
 pub struct Subject {
     variant: &'static Variant,
@@ -92,6 +93,7 @@ pub struct Subject {
 #[derive(Debug)]
 struct Trial {
     case: Case,
+    clusters: u32,
     expected: Outputs,
     instruction_limit: u64,
 }
@@ -104,15 +106,17 @@ impl Subject {
     pub fn new(variant: &'static Variant) -> Result<Self, Error> {
         let module = Module::parse(kernels::image(variant.symbol)?.ptx)
             .map_err(|error| Error::KernelRefused { symbol: variant.symbol, reason: error.to_string() })?;
-        let trials = cases(variant).into_iter().map(|case| {
-            let device = device(variant, SCHEDULES[0], u64::MAX);
+        let trials = cases(variant).into_iter().map(|(case, clusters)| {
+            let device = device(variant, clusters, SCHEDULES[0], u64::MAX);
             let expected = run(variant, &case, &device)?;
             let reports = device.emulator().map(|emulator| emulator.take_reports()).unwrap_or_default();
             let instructions: u64 =
                 reports.iter().map(|kernel| kernel.report.counters.warp_instructions).sum();
-            Ok(Trial { case, expected, instruction_limit: 4 * instructions })
+            Ok(Trial { case, clusters, expected, instruction_limit: 4 * instructions })
         });
-        Ok(Subject { variant, module, trials: trials.collect::<Result<_, Error>>()? })
+        let mut trials = trials.collect::<Result<Vec<_>, Error>>()?;
+        trials.sort_by_key(|trial| trial.instruction_limit); // the cheapest first: most mutants are noticed at once
+        Ok(Subject { variant, module, trials })
     }
 
     /// All mutants.
@@ -130,7 +134,7 @@ impl Subject {
         let attempts =
             SCHEDULES.iter().flat_map(|schedule| self.trials.iter().map(move |trial| (schedule, trial)));
         for (schedule, trial) in attempts {
-            let device = device(self.variant, *schedule, trial.instruction_limit);
+            let device = device(self.variant, trial.clusters, *schedule, trial.instruction_limit);
             let emulator = device.emulator().expect("it is emulated");
             emulator.substitute(module.clone());
             let outputs = match run(self.variant, &trial.case, &device) {
@@ -160,10 +164,14 @@ impl Subject {
     }
 }
 
-fn device(variant: &Variant, (seed, completion): (u64, Completion), instruction_limit: u64) -> Device {
-    let sm_count = variant.tile.cluster;
+fn device(
+    variant: &Variant,
+    clusters: u32,
+    (seed, completion): (u64, Completion),
+    instruction_limit: u64,
+) -> Device {
     Device::emulated_with(&EmulatorOptions {
-        sm_count,
+        sm_count: clusters * variant.tile.cluster,
         seed,
         completion,
         instruction_limit,
@@ -173,29 +181,28 @@ fn device(variant: &Variant, (seed, completion): (u64, Completion), instruction_
 
 fn run(variant: &Variant, case: &Case, device: &Device) -> Result<Outputs, Error> {
     let tensors = OnDevice::new(device, case, &case.inputs(variant.dtype, 1))?;
-    let plans = tensors.plans()?;
-    let plan = plans.iter().find(|plan| plan.variant == *variant).expect("the case is the variant's");
-    tensors.run_plan(plan, &device.stream()?)?;
+    let plan = sections::plan(variant, &tensors)?;
+    tensors.run_plan(&plan, &device.stream()?)?;
     tensors.outputs()
 }
 
-/// Several work tiles for each CTA, and more key tiles than stages, so that every barrier goes through several phases;
-/// and rows that see no key, alone or before others that do.
-fn cases(variant: &Variant) -> [Case; 2] {
+/// Cases, each with the number of clusters that share its tiles: work tiles of all kinds in turn, and several for each
+/// CTA of more key tiles than there are stages, so that every barrier goes through several phases.
+fn cases(variant: &Variant) -> Vec<(Case, u32)> {
     let Tile { block_m, block_n, cluster, .. } = variant.tile;
-    let (block_m, block_n) = ((cluster * block_m) as usize, block_n as usize);
     let usual = Case {
         batch: 1,
-        seqlen_q: 2 * block_m - 8,
-        seqlen_kv: 3 * block_n + 24,
+        seqlen_q: (2 * cluster * block_m - 8) as usize,
+        seqlen_kv: (3 * block_n + 24) as usize,
         heads_q: 2,
         heads_kv: 1,
         head_dim: variant.head_dim as usize,
         causal: variant.causal,
         ..Case::default()
     };
-    let seqlen_kv = if variant.causal { 16 } else { 0 };
-    [usual, Case { seqlen_kv, heads_q: 4, ..usual }]
+    let mut cases = sections::cases(variant);
+    cases.push((usual, 1));
+    cases
 }
 
 #[cfg(test)]
