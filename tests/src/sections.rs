@@ -20,11 +20,14 @@ pub fn cases(variant: &Variant) -> Vec<(Case, u32)> {
             (3 * rows - 70, rows + 30, 1), // of three tiles one sees none
             (2 * rows, rows, 3), // some clusters begin with a tile that sees none
             (rows + 9, 3 * block_n + 5, 1),
+            (rows, 4 * block_n + 30, 1), // key tiles without a mask, one after another
+            (rows, 2 * block_n + 30, 1), // the first rows skip key tiles, in each slot of the ring in turn
         ]
     } else {
         vec![
             (rows + 9, 3 * block_n + 5, 1), // the last rows of the second tile lie beyond the sequence
             (2 * rows - block_m, 20, 1),    // so does all of the last tile, if it is part of a cluster
+            (2 * rows + 9, 20, 1),          // the last rows skip a key tile, in each slot of the ring in turn
             (rows + 70, 0, 1),
         ]
     };
