@@ -6,6 +6,7 @@
 //! - [`cases`]: the shapes that the tests visit; [`grid`]: the shapes that are timed;
 //! - [`probes`]: the micro-kernels, one for each Hopper primitive;
 //! - [`agreement`]: what the emulator computes, against what a GPU did; [`bytes`]: how that is kept;
+//! - [`sections`]: launches whose CTAs take work tiles of all kinds in turn;
 //! - [`mutation`]: kernels with one mistake, which the emulator must notice;
 //! - [`device`]: one case, run on one device; [`suite`]: tests that say why they were skipped.
 pub mod agreement;
@@ -18,5 +19,6 @@ pub mod inputs;
 pub mod mutation;
 pub mod oracle;
 pub mod probes;
+pub mod sections;
 pub mod suite;
 pub mod values;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cases::Case;
 use crate::device::{OnDevice, Outputs};
+use crate::sections;
 
 /// Schedules that a mutant runs under until it is noticed: seed and completion.
 const SCHEDULES: [(u64, Completion); 4] =
@@ -43,14 +44,14 @@ pub struct Outcome {
     pub fate: Fate,
 }
 
-/// Why a mutant may survive.
+/// Why mutants may survive.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Explanation {
-    /// Kernels, `*` standing for anything.
-    pub kernels: String,
-    /// Mutants, `*` standing for anything.
-    pub mutants: String,
+    /// Kernels.
+    pub kernels: Vec<String>,
+    /// Mutants of each of them.
+    pub mutants: Vec<String>,
     /// The reason.
     pub why: String,
 }
@@ -66,21 +67,11 @@ pub fn explanations() -> Vec<Explanation> {
 impl Explanation {
     /// Whether it is about this survivor.
     pub fn covers(&self, outcome: &Outcome) -> bool {
-        fits(&self.kernels, outcome.kernel) && fits(&self.mutants, &outcome.mutant)
+        self.kernels.iter().any(|kernel| kernel == outcome.kernel) && self.mutants.contains(&outcome.mutant)
     }
 }
 
-/// Whether `text` fits `pattern`, in which `*` stands for anything.
-fn fits(pattern: &str, text: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == text,
-        Some((start, rest)) => text.strip_prefix(start).is_some_and(|text| {
-            text.char_indices().map(|(at, _)| at).chain([text.len()]).any(|at| fits(rest, &text[at..]))
-        }),
-    }
-}
-
-/// A kernel with a case that its mutants are to be noticed on.
+/// A kernel with cases that its mutants are to be noticed on.
 #[derive(Debug)]
 pub struct Subject {
     variant: &'static Variant,
@@ -92,6 +83,7 @@ pub struct Subject {
 #[derive(Debug)]
 struct Trial {
     case: Case,
+    clusters: u32,
     expected: Outputs,
     instruction_limit: u64,
 }
@@ -104,15 +96,17 @@ impl Subject {
     pub fn new(variant: &'static Variant) -> Result<Self, Error> {
         let module = Module::parse(kernels::image(variant.symbol)?.ptx)
             .map_err(|error| Error::KernelRefused { symbol: variant.symbol, reason: error.to_string() })?;
-        let trials = cases(variant).into_iter().map(|case| {
-            let device = device(variant, SCHEDULES[0], u64::MAX);
+        let trials = cases(variant).into_iter().map(|(case, clusters)| {
+            let device = device(variant, clusters, SCHEDULES[0], u64::MAX);
             let expected = run(variant, &case, &device)?;
             let reports = device.emulator().map(|emulator| emulator.take_reports()).unwrap_or_default();
             let instructions: u64 =
                 reports.iter().map(|kernel| kernel.report.counters.warp_instructions).sum();
-            Ok(Trial { case, expected, instruction_limit: 4 * instructions })
+            Ok(Trial { case, clusters, expected, instruction_limit: 4 * instructions })
         });
-        Ok(Subject { variant, module, trials: trials.collect::<Result<_, Error>>()? })
+        let mut trials = trials.collect::<Result<Vec<_>, Error>>()?;
+        trials.sort_by_key(|trial| trial.instruction_limit); // the cheapest first: most mutants are noticed at once
+        Ok(Subject { variant, module, trials })
     }
 
     /// All mutants.
@@ -130,7 +124,7 @@ impl Subject {
         let attempts =
             SCHEDULES.iter().flat_map(|schedule| self.trials.iter().map(move |trial| (schedule, trial)));
         for (schedule, trial) in attempts {
-            let device = device(self.variant, *schedule, trial.instruction_limit);
+            let device = device(self.variant, trial.clusters, *schedule, trial.instruction_limit);
             let emulator = device.emulator().expect("it is emulated");
             emulator.substitute(module.clone());
             let outputs = match run(self.variant, &trial.case, &device) {
@@ -160,10 +154,14 @@ impl Subject {
     }
 }
 
-fn device(variant: &Variant, (seed, completion): (u64, Completion), instruction_limit: u64) -> Device {
-    let sm_count = variant.tile.cluster;
+fn device(
+    variant: &Variant,
+    clusters: u32,
+    (seed, completion): (u64, Completion),
+    instruction_limit: u64,
+) -> Device {
     Device::emulated_with(&EmulatorOptions {
-        sm_count,
+        sm_count: clusters * variant.tile.cluster,
         seed,
         completion,
         instruction_limit,
@@ -173,38 +171,26 @@ fn device(variant: &Variant, (seed, completion): (u64, Completion), instruction_
 
 fn run(variant: &Variant, case: &Case, device: &Device) -> Result<Outputs, Error> {
     let tensors = OnDevice::new(device, case, &case.inputs(variant.dtype, 1))?;
-    let plans = tensors.plans()?;
-    let plan = plans.iter().find(|plan| plan.variant == *variant).expect("the case is the variant's");
-    tensors.run_plan(plan, &device.stream()?)?;
+    let plan = sections::plan(variant, &tensors)?;
+    tensors.run_plan(&plan, &device.stream()?)?;
     tensors.outputs()
 }
 
-/// Several work tiles for each CTA, and more key tiles than stages, so that every barrier goes through several phases;
-/// and rows that see no key, alone or before others that do.
-fn cases(variant: &Variant) -> [Case; 2] {
+/// Cases, each with the number of clusters that share its tiles: work tiles of all kinds in turn, and several for each
+/// CTA of more key tiles than there are stages, so that every barrier goes through several phases.
+fn cases(variant: &Variant) -> Vec<(Case, u32)> {
     let Tile { block_m, block_n, cluster, .. } = variant.tile;
-    let (block_m, block_n) = ((cluster * block_m) as usize, block_n as usize);
     let usual = Case {
         batch: 1,
-        seqlen_q: 2 * block_m - 8,
-        seqlen_kv: 3 * block_n + 24,
+        seqlen_q: (2 * cluster * block_m - 8) as usize,
+        seqlen_kv: (3 * block_n + 24) as usize,
         heads_q: 2,
         heads_kv: 1,
         head_dim: variant.head_dim as usize,
         causal: variant.causal,
         ..Case::default()
     };
-    let seqlen_kv = if variant.causal { 16 } else { 0 };
-    [usual, Case { seqlen_kv, heads_q: 4, ..usual }]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn stars_stand_for_anything() {
-        assert!(fits("a*c*", "abbcd") && fits("*", "") && fits("ab", "ab") && fits("*b", "abb"));
-        assert!(!fits("a*c", "abcd") && !fits("ab", "abc"));
-    }
+    let mut cases = sections::cases(variant);
+    cases.push((usual, 1));
+    cases
 }

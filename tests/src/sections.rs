@@ -1,0 +1,64 @@
+//! Launches whose sections are as short as they get, a head each, so that few CTAs take many work tiles of all kinds in
+//! turn: rows that see several key tiles, few keys or none, rows beyond the sequence; and tiles without keys before
+//! others, as they come on a GPU where K and V of all heads are more than its L2 holds.
+
+use flashcore::kernels::{Tile, Variant};
+use flashcore::{Plan, Result};
+use flashcore_kernels::params::Work;
+
+use crate::cases::Case;
+use crate::device::OnDevice;
+
+/// Cases, each with the number of clusters that share its tiles.
+pub fn cases(variant: &Variant) -> Vec<(Case, u32)> {
+    let Tile { block_m, block_n, cluster, .. } = variant.tile;
+    let [block_m, block_n, rows] = [block_m, block_n, cluster * block_m].map(|rows| rows as usize);
+    let lengths = if variant.causal {
+        vec![
+            (2 * rows, 40, 1), // of two tiles one sees no key, of the other the last rows see some
+            (3 * rows - 8, rows - 20, 1), // of three tiles two see none
+            (3 * rows - 70, rows + 30, 1), // of three tiles one sees none
+            (2 * rows, rows, 3), // some clusters begin with a tile that sees none
+            (rows + 9, 3 * block_n + 5, 1),
+            (rows, 4 * block_n + 30, 1), // key tiles without a mask, one after another
+            (rows, 2 * block_n + 30, 1), // the first rows skip key tiles, in each slot of the ring in turn
+        ]
+    } else {
+        vec![
+            (rows + 9, 3 * block_n + 5, 1), // the last rows of the second tile lie beyond the sequence
+            (2 * rows - block_m, 20, 1),    // so does all of the last tile, if it is part of a cluster
+            (2 * rows + 9, 20, 1),          // the last rows skip a key tile, in each slot of the ring in turn
+            (rows + 70, 0, 1),
+        ]
+    };
+    let case = |(seqlen_q, seqlen_kv, clusters)| {
+        let case = Case {
+            batch: 1,
+            seqlen_q,
+            seqlen_kv,
+            heads_q: 3,
+            heads_kv: 1,
+            head_dim: variant.head_dim as usize,
+            causal: variant.causal,
+            ..Case::default()
+        };
+        (case, clusters)
+    };
+    lengths.into_iter().map(case).collect()
+}
+
+/// The plan by which `variant` runs its case, with a section for each head.
+///
+/// # Errors
+/// What the library refuses.
+///
+/// # Panics
+/// If the case is another variant's.
+pub fn plan(variant: &Variant, tensors: &OnDevice) -> Result<Plan> {
+    let plans = tensors.plans()?;
+    let mut plan =
+        plans.into_iter().find(|plan| plan.variant == *variant).expect("the case is the variant's");
+    let Work { heads, head_units, .. } = plan.params.work;
+    plan.params.work = Work::new(heads, head_units.value, 1);
+    Ok(plan)
+}
