@@ -8,7 +8,7 @@ use flashcore_tests::mutation::{Fate, Subject, explanations};
 use flashcore_tests::suite::{Resource, Suite};
 
 /// One mutant of so many is run.
-const EVERY: usize = 40;
+const EVERY: usize = 100;
 
 /// Runs a sample of the mutants of a kernel, from the `first` on. None may survive that nobody has explained.
 fn report(variant: &'static Variant, first: usize) -> Result<(), String> {
