@@ -323,8 +323,7 @@ impl<const H: usize> Done<H> {
         Done { tile, o: [0; H], lse: [f32::NEG_INFINITY; 2] }
     }
 
-    /// Nothing to store, before the first work tile. (Not an `Option`: LLVM would see that it is one only once, and copy
-    /// the whole loop for that.)
+    /// Nothing to store, before the first work tile: no tile has this number.
     #[inline(always)]
     fn nothing() -> Self {
         Done::without_keys(WorkTile { m_block: u32::MAX, head: 0, head_kv: 0, batch: 0 })
@@ -335,6 +334,7 @@ impl<const H: usize> Done<H> {
         self.tile.m_block != u32::MAX
     }
 
+    /// Divides O by the sums and rounds it.
     #[inline(always)]
     fn new<const R: usize>(v: &Variant, tile: WorkTile, mut o: Acc<R>, finished: &Finished) -> Self {
         // A row without keys is zero whatever V holds: 0 times infinity would not be.
