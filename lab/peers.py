@@ -4,12 +4,12 @@
 Reads one JSON object a line and answers each with one:
 
     {"hello": true}                            -> {"impls": [...], "versions": {...}, "missing": {...}}
-    {"impl", "dtype", "B", "H", "Hkv", "S", "Sk", "D", "causal", "launches", "min_replays", "min_ms"}
+    {"impl", "dtype", "B", "H", "Hkv", "S", "Sk", "D", "causal", "launches", "settle_ms", "min_replays", "min_ms"}
                                                -> {"us"} or {"error"}
 
-`us` is GPU time of one call: `launches` calls in one CUDA graph, the graph replayed at least `min_replays` times and
-for at least `min_ms`, the median over the replays. The graphs of a shape are kept until another shape
-is asked for.
+`us` is GPU time of one call: `launches` calls in one CUDA graph, the graph replayed for `settle_ms`, then at least
+`min_replays` times and for at least `min_ms`, the median over the latter replays. The graphs of a shape are kept until
+another shape is asked for.
 
 Implementations: PyTorch's flash (FlashAttention-2) and cuDNN back ends of scaled_dot_product_attention;
 FlashAttention-3 where `import flash_attn_interface` works; `matmul`, a square S x S product through cuBLAS.
@@ -86,10 +86,12 @@ def replay_ms(graph, start, end):
     return start.elapsed_time(end)
 
 
-def measure(graph, launches, min_replays, min_ms):
+def measure(graph, launches, settle_ms, min_replays, min_ms):
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    for _ in range(3):
-        replay_ms(graph, start, end)
+    warm_ups, settled = 0, 0.0
+    while warm_ups < 3 or settled < settle_ms:
+        settled += replay_ms(graph, start, end)
+        warm_ups += 1
     times, total = [], 0.0
     while len(times) < min_replays or total < min_ms:
         times.append(replay_ms(graph, start, end))
@@ -115,7 +117,7 @@ def main():
             try:
                 if r["impl"] not in graphs:
                     graphs[r["impl"]] = capture(call(r), r["launches"])
-                answer = measure(graphs[r["impl"]][0], r["launches"], r["min_replays"], r["min_ms"])
+                answer = measure(graphs[r["impl"]][0], *(r[x] for x in ("launches", "settle_ms", "min_replays", "min_ms")))
             except Exception as reason:  # a peer that lacks this shape, or runs out of memory
                 answer = {"error": (str(reason).splitlines() or [repr(reason)])[0][:200]}
         print(json.dumps(answer), file=ANSWERS)

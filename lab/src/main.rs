@@ -62,6 +62,9 @@ struct PeerOptions {
     /// Do not time other implementations
     #[arg(long)]
     no_peers: bool,
+    /// Do not time this implementation, such as flash2; may be repeated
+    #[arg(long, value_name = "NAME")]
+    without: Vec<String>,
     /// Python that has PyTorch, and FlashAttention-3 if it should be timed
     #[arg(long, default_value = "python3")]
     python: PathBuf,

@@ -89,6 +89,11 @@ impl Peers {
         peers.hello = peers.ask(&serde_json::json!({ "hello": true })).with_context(|| {
             format!("{} cannot serve the peers (see above; does it have PyTorch?)", options.python.display())
         })?;
+        for name in &options.without {
+            let impls = &mut peers.hello.impls;
+            let at = impls.iter().position(|known| known == name);
+            impls.remove(at.with_context(|| format!("--without {name}: there are {}", impls.join(", ")))?);
+        }
         Ok(peers)
     }
 
@@ -158,17 +163,23 @@ for line in sys.stdin:
     elif r["impl"] == "absent":
         answer = {"error": "not here"}
     else:
-        wanted = ["impl", "dtype", "B", "H", "Hkv", "S", "Sk", "D", "causal", "launches", "min_replays", "min_ms"]
+        wanted = ["impl", "dtype", "B", "H", "Hkv", "S", "Sk", "D", "causal", "launches", "settle_ms",
+                  "min_replays", "min_ms"]
         assert list(r) == wanted, list(r)
         answer = {"us": float(r["S"])}
     print(json.dumps(answer), flush=True)
 "#;
 
-    fn start(name: &str, script: &str) -> Result<Peers> {
+    fn start(name: &str, script: &str, without: &[&str]) -> Result<Peers> {
         let path: PathBuf =
             std::env::temp_dir().join(format!("flashcore-lab-{}-{name}.py", std::process::id()));
         fs::write(&path, script)?;
-        let options = PeerOptions { no_peers: false, python: "python3".into(), peers: Some(path.clone()) };
+        let options = PeerOptions {
+            no_peers: false,
+            without: without.iter().map(|&name| name.to_owned()).collect(),
+            python: "python3".into(),
+            peers: Some(path.clone()),
+        };
         let peers = Peers::start(&options);
         fs::remove_file(path)?;
         peers
@@ -176,7 +187,7 @@ for line in sys.stdin:
 
     #[test]
     fn questions_are_answered_or_refused() {
-        let mut peers = start("stub", STUB).unwrap();
+        let mut peers = start("stub", STUB, &[]).unwrap();
         assert_eq!(peers.hello().impls, ["stub"]);
         assert_eq!(peers.hello().missing["absent"], "not here");
         let case = Case { seqlen_q: 77, ..Case::default() };
@@ -187,7 +198,14 @@ for line in sys.stdin:
     }
 
     #[test]
+    fn peers_are_left_out_by_name() {
+        assert!(start("without", STUB, &["stub"]).unwrap().hello().impls.is_empty());
+        let error = start("typo", STUB, &["stubs"]).err().expect("no such peer").to_string();
+        assert_eq!(error, "--without stubs: there are stub");
+    }
+
+    #[test]
     fn a_python_without_the_libraries_is_an_error() {
-        assert!(start("broken", "import no_such_library").is_err());
+        assert!(start("broken", "import no_such_library", &[]).is_err());
     }
 }

@@ -139,12 +139,13 @@ fn markdown(metrics: &Metrics, plots: &[String]) -> String {
     }
     _ = writeln!(
         text,
-        "\nRandom normal inputs, (batch, seqlen, heads, head_dim). {} launches in one CUDA graph; the graph is replayed \
-         at least {} times and for at least {} ms; a time is the median over the replays, divided by the launches. \
+        "\nRandom normal inputs, (batch, seqlen, heads, head_dim). {} launches in one CUDA graph. The graph is replayed \
+         for {} ms, until the power limit is felt, then at least {} times and for at least {} ms; a \
+         time is the median over the latter, divided by the launches. \
          The implementations take turns, {rounds} rounds; a ratio is the median of the rounds' ratios. FLOPs are \
          4 B H S² D, half of it under a causal mask. Every result was compared with an f64 oracle on sampled rows \
          before it was timed.\n",
-        protocol.launches, protocol.min_replays, protocol.min_ms
+        protocol.launches, protocol.settle_ms, protocol.min_replays, protocol.min_ms
     );
     _ = writeln!(text, "{}\n", table(metrics, presets::ASCII_MARKDOWN));
     for line in summary(metrics).lines() {

@@ -82,10 +82,15 @@ impl Options {
         cases
     }
 
-    /// How each kernel is timed: as in the benchmark, but shorter.
+    /// How each kernel is timed: as in the benchmark, but shorter. Kernels of one shape hardly differ in power.
     fn protocol(&self, case: &Case) -> Protocol {
         let launches = (GRAPH_MS / guess_ms(case)).clamp(1.0, Protocol::STANDARD.launches as f64);
-        Protocol { launches: launches as usize, min_replays: 5, min_ms: 1e3 * self.seconds }
+        Protocol {
+            launches: launches as usize,
+            settle_ms: 2e3 * self.seconds,
+            min_replays: 5,
+            min_ms: 1e3 * self.seconds,
+        }
     }
 }
 
