@@ -34,8 +34,9 @@ pub(crate) fn estimate(variant: &Variant, problem: &Problem, sm_count: u32) -> u
     if m_blocks == 0 || heads == 0 {
         return 0;
     }
-    let sms = (u64::from(sm_count) / cluster * cluster).max(1);
+    let sms = (u64::from(sm_count) / cluster * cluster).max(cluster);
     let consumers = u64::from(variant.consumers());
+    let groups = seqlen_q.div_ceil(CONSUMER_ROWS);
     let overhead = u64::from(variant.cost.tile_keys);
     // The last tile of a head sees all keys, under a causal mask too.
     let longest = consumers * (seqlen_kv.next_multiple_of(keys) + overhead);
@@ -45,10 +46,13 @@ pub(crate) fn estimate(variant: &Variant, problem: &Problem, sm_count: u32) -> u
         let head = causal_steps(step, seqlen_q, seqlen_kv) * step + m_blocks * consumers * overhead;
         (head.saturating_mul(heads) / sms).max(longest)
     } else {
-        // Consumers beyond the last query have nothing to do; that, too, evens out.
-        let groups = seqlen_q.div_ceil(CONSUMER_ROWS) * seqlen_kv.next_multiple_of(keys);
-        let tile = groups / m_blocks + consumers * overhead;
-        m_blocks.saturating_mul(heads).div_ceil(sms).saturating_mul(tile)
+        // Consumers beyond the last query have nothing to do. Over the units of a head that evens out, but within a
+        // cluster it does not: the first CTA of each has the first of its tiles, the busiest.
+        let units = m_blocks / cluster;
+        let (whole, rest) = (groups / (consumers * cluster), groups % (consumers * cluster));
+        let busy = whole * consumers + rest.min(consumers);
+        let tile = busy * seqlen_kv.next_multiple_of(keys) / units + consumers * overhead;
+        units.saturating_mul(heads).div_ceil(sms / cluster).saturating_mul(tile)
     };
     let launch = if cluster > 1 { CLUSTER_LAUNCH_PS } else { 0 };
     busiest.saturating_mul(u64::from(variant.cost.key_ps)).saturating_add(launch)
@@ -81,10 +85,12 @@ fn floor_sum(n: u64, m: u64, a: u64, b: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use flashcore_kernels::schedule::KeyBlocks;
+    use flashcore_kernels::schedule::{KeyBlocks, Tiles};
     use proptest::prelude::*;
 
     use super::*;
+    use crate::driver::Properties;
+    use crate::{Dtype, Order, Plan, Shape, TensorLayout};
 
     proptest! {
         #[test]
@@ -97,6 +103,38 @@ mod tests {
             let counted = (0..seqlen_q).step_by(64).map(|first| u64::from(group(first))).sum::<u64>();
             let [step, q, kv] = [step, seqlen_q, seqlen_kv].map(u64::from);
             prop_assert_eq!(causal_steps(step, q, kv), counted);
+        }
+
+        /// Without a mask, what the busiest CTA of the schedule has to do is what was estimated, but for one work tile.
+        #[test]
+        fn the_busiest_cta_was_foreseen(
+            seqlen_q in 1..3000usize,
+            seqlen_kv in 1..3000usize,
+            heads in 1..300usize,
+            head_dim in prop::sample::select(&[64, 96, 128, 192, 256][..]),
+        ) {
+            let layout = |seqlen| {
+                TensorLayout::packed(Dtype::F16, Shape { batch: 1, seqlen, heads, head_dim }, Order::Bhsd)
+            };
+            let (q, kv) = (layout(seqlen_q), layout(seqlen_kv));
+            let problem = Problem::new(q, kv, kv, q, false, None).unwrap();
+            let device = Properties::h200();
+            for plan in Plan::all(&problem, &device).unwrap() {
+                let Variant { tile: Tile { block_m, block_n, cluster, .. }, cost, .. } = plan.variant;
+                let consumers = u64::from(plan.variant.consumers());
+                let keys = (seqlen_kv as u64).next_multiple_of(u64::from(block_n));
+                let work = |m_block: u32| {
+                    let rows = (seqlen_q as u64).saturating_sub(u64::from(m_block * block_m));
+                    rows.div_ceil(CONSUMER_ROWS).min(consumers) * keys + consumers * u64::from(cost.tile_keys)
+                };
+                let tiles = |cta| Tiles::new(&plan.params, false, cluster, cta, plan.grid);
+                let busiest = (0..plan.grid).map(|cta| tiles(cta).map(|tile| work(tile.m_block)).sum::<u64>());
+                let busiest = busiest.max().unwrap() * u64::from(cost.key_ps);
+                let launch = if cluster > 1 { CLUSTER_LAUNCH_PS } else { 0 };
+                let estimated = estimate(&plan.variant, &problem, device.sm_count) - launch;
+                let one = work(0) * u64::from(cost.key_ps);
+                prop_assert!(estimated.abs_diff(busiest) <= one + busiest / 20, "{estimated} ps, {busiest} ps:\n{plan}");
+            }
         }
 
         #[test]

@@ -85,24 +85,18 @@ impl Plan {
         }
         // Both fit: tiles were counted, and `Problem` bounds each dimension by i32.
         let work_tiles = tiles as u32;
+        // Whole clusters, at least one.
+        let grid = work_tiles.min((device.sm_count / cluster * cluster).max(cluster));
         let params = FwdParams {
             lse: 0,
             seqlen_q: q.seqlen as u32,
             seqlen_kv: kv.seqlen as u32,
             heads_q: Divisor::new(q.heads as u32),
             gqa_ratio: Divisor::new(problem.gqa_ratio() as u32),
-            work: Work::new(heads as u32, m_blocks as u32 / cluster, section(problem, heads)),
+            work: Work::new(heads as u32, m_blocks as u32 / cluster, section(problem, heads), grid / cluster),
             scale_log2: problem.scale * std::f32::consts::LOG2_E,
         };
-        Ok(Plan {
-            variant: *variant,
-            // Whole clusters, at least one.
-            grid: work_tiles.min((device.sm_count / cluster * cluster).max(cluster)),
-            work_tiles,
-            params,
-            problem: *problem,
-            sm_count: device.sm_count,
-        })
+        Ok(Plan { variant: *variant, grid, work_tiles, params, problem: *problem, sm_count: device.sm_count })
     }
 
     /// The tensor maps of q, k, v and out, at these addresses.

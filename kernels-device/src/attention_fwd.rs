@@ -11,8 +11,11 @@
 //!                      start O += P Vⱼ₋₁             tensor cores ┘
 //!                      wait S';  P' = softmax(S')    first part: while P Vⱼ₋₁ still multiplies
 //!                      wait O;   O *= alpha;  P = P' beside the other part
-//!            O += P V;  O /= l;            stored beside the first S of the next work tile
+//!            next work tile:               its first S beside the last O += P V;  O /= l;  store
 //! ```
+//!
+//! Where the next Q has a place of its own, most kernels join work tiles like this; elsewhere the last product stands
+//! alone.
 //!
 //! Two things hide the softmax behind the tensor cores: inside a warpgroup the softmax of step j begins beside the
 //! product of step j - 1, and between warpgroups one multiplies while the other computes its softmax. Where products are
@@ -36,7 +39,7 @@ use crate::ptx::warp;
 use crate::ptx::wgmma::{self, Acc, InFlight, Products, SmemDesc};
 use crate::ptx::{cluster, matrix, thread};
 use crate::schedule::{KeyBlocks, Tiles, WorkTile};
-use crate::softmax::{Finished, Softmax};
+use crate::softmax::Softmax;
 
 /// The tensor maps of a launch, boxes (64, block_m), (64, block_n), (64, block_n) and (64, 16) of
 /// (head_dim, seqlen, heads, batch).
@@ -192,39 +195,50 @@ unsafe fn produce<S: Spec>(cta: &Cta, leader: bool) {
         grid::wait_for_previous_grid();
         let (mut q_at, mut k_at, mut v_at) = (Cursor::START, Cursor::START, Cursor::START);
         let mut o_read = Cursor::START;
+        let load = |ring: &Ring, cursor: &mut Cursor, map, tile: WorkTile, n_block: u32| {
+            let (slot, full) = ring.acquire(cursor, leader);
+            if leader {
+                let at = [n_block * v.tile.block_n, tile.head_kv, tile.batch];
+                load_tile(v, slot, map, full, v.tile.block_n, v.tile.cluster, at, CacheHint::Last);
+            }
+        };
+        // K₀ Q  K₁ V₀  K₂ V₁ ... V: the order in which the consumers want them and free the slots, so that no load waits
+        // behind one whose slot comes free later. Where work tiles are joined, the last V follows the next tile's Q.
+        let mut before: Option<WorkTile> = None;
         for tile in cta.tiles(v) {
             let blocks = cta.key_blocks(v, tile);
-            let load = |ring: &Ring, cursor: &mut Cursor, map, n_block: u32| {
-                let (slot, full) = ring.acquire(cursor, leader);
-                if leader {
-                    let at = [n_block * v.tile.block_n, tile.head_kv, tile.batch];
-                    load_tile(v, slot, map, full, v.tile.block_n, v.tile.cluster, at, CacheHint::Last);
-                }
-            };
-            // K₀ Q  K₁ V₀  K₂ V₁ ... V: the order in which the consumers free the slots, so that no load waits behind one
-            // whose slot comes free later.
             let mut n_block = blocks.end;
             loop {
                 if n_block > 0 {
-                    load(&cta.k, &mut k_at, cta.maps.k, n_block - 1);
-                }
-                if v.smem().o_over_v && n_block == blocks.end.saturating_sub(1) {
-                    cta.o_read.wait(&mut o_read); // once a tile, also without keys, and then ahead of Q
+                    load(&cta.k, &mut k_at, cta.maps.k, tile, n_block - 1);
                 }
                 if n_block < blocks.end {
-                    load(&cta.v, &mut v_at, cta.maps.v, n_block);
+                    if v.smem().o_over_v && n_block + 1 == blocks.end {
+                        cta.o_read.wait(&mut o_read);
+                    }
+                    load(&cta.v, &mut v_at, cta.maps.v, tile, n_block);
                 } else {
                     let (slot, full) = cta.q.acquire(&mut q_at, leader);
                     if leader {
                         let at = [tile.m_block * v.tile.block_m, tile.head, tile.batch];
                         load_tile(v, slot, cta.maps.q, full, v.tile.block_m, 1, at, CacheHint::First);
                     }
+                    if let Some(before) = before.take() {
+                        load(&cta.v, &mut v_at, cta.maps.v, before, 0);
+                    }
                 }
                 if n_block == 0 {
                     break;
                 }
                 n_block -= 1;
+                if v.joins_work_tiles() && n_block == 0 {
+                    before = Some(tile);
+                    break;
+                }
             }
+        }
+        if let Some(before) = before {
+            load(&cta.v, &mut v_at, cta.maps.v, before, 0);
         }
     }
 }
@@ -297,6 +311,19 @@ struct Consumer<'a> {
     q: Cursor,
     k: Cursor,
     values: Cursor,
+    /// Whether O is staged over V and may not have been read yet.
+    o_over_v: bool,
+}
+
+/// Scores to be computed: of a consumer's 64 rows, under one key tile.
+#[derive(Clone, Copy)]
+struct ScoreTile {
+    rows: Rows,
+    /// Where these rows of Q lie.
+    q: SmemAddr,
+    n_block: u32,
+    /// Whether some row does not see some key.
+    masked: bool,
 }
 
 /// What a consumer's 64 rows of a work tile have come to.
@@ -307,69 +334,11 @@ struct Progress<const P: usize, const O: usize> {
     p: [u32; P],
 }
 
-/// What a consumer has computed of a work tile, and not stored yet: that is done beside the first scores of the next one.
-struct Done<const H: usize> {
+/// A work tile of which all keys were scored: what remains is the product of the last key tile.
+struct Scored<const P: usize, const O: usize> {
     tile: WorkTile,
-    /// O / l, rounded to the element type: two columns a register.
-    o: [u32; H],
-    /// The log-sum-exp of the thread's two rows.
-    lse: [f32; 2],
-}
-
-impl<const H: usize> Done<H> {
-    /// O and LSE of rows without keys.
-    #[inline(always)]
-    fn without_keys(tile: WorkTile) -> Self {
-        Done { tile, o: [0; H], lse: [f32::NEG_INFINITY; 2] }
-    }
-
-    /// Nothing to store, before the first work tile: no tile has this number.
-    #[inline(always)]
-    fn nothing() -> Self {
-        Done::without_keys(WorkTile { m_block: u32::MAX, head: 0, head_kv: 0, batch: 0 })
-    }
-
-    #[inline(always)]
-    fn is_something(&self) -> bool {
-        self.tile.m_block != u32::MAX
-    }
-
-    /// Divides O by the sums and rounds it.
-    #[inline(always)]
-    fn new<const R: usize>(v: &Variant, tile: WorkTile, mut o: Acc<R>, finished: &Finished) -> Self {
-        // A row without keys is zero whatever V holds: 0 times infinity would not be.
-        let has_keys = finished.inverse_sum.map(math::mask_of_nonzero);
-        let mut i = 0;
-        while i < R {
-            let row = i >> 1 & 1;
-            let quotient = math::mul(o.0[i], finished.inverse_sum[row]);
-            o.0[i] = f32::from_bits(quotient.to_bits() & has_keys[row]);
-            i += 1;
-        }
-        Done { tile, o: pack(v, &o), lse: finished.lse }
-    }
-
-    /// Starts to store it.
-    #[inline(always)]
-    unsafe fn store(&self, cta: &Cta, v: &Variant) {
-        if self.is_something() {
-            // SAFETY: the caller's: the warp is together, and nothing was stored since the last `give_back`.
-            unsafe { store(cta, v, self.tile, &self.o, self.lse) }
-        }
-    }
-
-    /// Where O lies over V, gives V back once what was stored has been read.
-    #[inline(always)]
-    unsafe fn give_back(&self, cta: &Cta, v: &Variant) {
-        if v.smem().o_over_v && self.is_something() {
-            // SAFETY: the caller's: the warp is together. It arrives once for each work tile that it stored.
-            unsafe {
-                tma::wait_read::<0>();
-                warp::sync_warp();
-                cta.o_read.arrive();
-            }
-        }
-    }
+    softmax: Softmax,
+    at: Progress<P, O>,
 }
 
 #[inline(always)]
@@ -394,83 +363,82 @@ unsafe fn consume<
         mine: NamedBarrier::Turn as u32 + consumer,
         next: NamedBarrier::Turn as u32 + if consumer + 1 == v.consumers() { 0 } else { consumer + 1 },
     };
-    let mut me = Consumer { cta, v, turn, q: Cursor::START, k: Cursor::START, values: Cursor::START };
+    let mut me =
+        Consumer { cta, v, turn, q: Cursor::START, k: Cursor::START, values: Cursor::START, o_over_v: false };
     // SAFETY: the warpgroup goes through all of this together: what it branches on is the same in all its threads.
-    // Consumers take the same number of turns, so the baton comes back to where it started.
+    // Consumers take one turn for every key tile that is loaded, so the baton comes back to where it started.
     unsafe {
         if consumer + 1 == v.consumers() {
             turn.pass(v); // the first consumer begins
         }
-        let mut tiles = cta.tiles(v);
-        let mut next = tiles.next();
-        let mut done: Done<O_PAIRS> = Done::nothing();
-        while let Some(tile) = next {
+        let mut before: Option<Scored<P_REGS, O_REGS>> = None;
+        for tile in cta.tiles(v) {
             let rows = Rows(tile.m_block * v.tile.block_m + consumer * WARPGROUP_ROWS);
             let blocks = rows.key_blocks(v, cta.params);
             let loaded = cta.key_blocks(v, tile).end;
-            let mut softmax = Softmax::new(cta.params.scale_log2);
             if blocks.end == 0 {
-                done.store(cta, v);
-                done.give_back(cta, v);
-                me.skip_all(loaded);
-                cta.q.wait(me.q);
-                cta.q.release(&mut me.q);
-                next = tiles.next();
-                done = Done::without_keys(tile);
+                if let Some(before) = before.take() {
+                    me.end::<_, _, O_PAIRS>(before);
+                }
+                me.no_keys::<O_PAIRS>(tile, loaded);
                 continue;
             }
-            me.skip_keys(loaded, blocks.end);
+            if !me.o_over_v {
+                me.open_gate();
+            }
+            // Key tiles that only rows of other consumers see.
+            let above = if v.causal { loaded - blocks.end } else { 0 };
+            me.skip_keys(above);
             let q = cta.q.wait(me.q).offset(consumer * WARPGROUP_ROWS * SLAB_ROW_BYTES);
+            cta.k.wait(me.k);
+            let mut softmax = Softmax::new(cta.params.scale_log2);
+            // The last key tile: scores beside the last product of the work tile before. Where a few of its keys are all
+            // that these rows see, only those.
             let mut n_block = blocks.end - 1;
-            // The last key tile: scores only. Where a few of its keys are all that these rows see, only those.
+            let tile_at = |n_block: u32, masked: bool| ScoreTile { rows, q, n_block, masked };
+            let last = tile_at(n_block, n_block >= blocks.full);
             let is_short =
                 v.has_short_step() && n_block > 0 && rows.last_keys(v, cta.params, n_block) <= v.short_n();
             let o = Acc::<O_REGS>::zeros();
             let mut at: Progress<P_REGS, O_REGS>;
             if is_short {
-                let p = me.begin::<SHORT_S, SHORT_P, _>(rows, &mut softmax, q, n_block, blocks.full, done);
-                me.skip_values(loaded, blocks.end);
+                let p = me.first::<SHORT_S, _, SHORT_P, _, O_PAIRS>(last, &mut softmax, before);
+                if v.skips_before_short_step() {
+                    me.skip_values(above);
+                }
                 let first: Progress<SHORT_P, O_REGS> = Progress { o, p };
                 n_block -= 1;
-                cta.k.wait(me.k);
-                let masked = v.causal && n_block >= blocks.full;
-                at = me.step::<S_REGS, _, _, _>(rows, &mut softmax, q, first, n_block, masked);
+                let second = tile_at(n_block, n_block >= blocks.full);
+                at = me.step::<S_REGS, _, _, _>(second, &mut softmax, first);
             } else {
-                let p = me.begin::<S_REGS, P_REGS, _>(rows, &mut softmax, q, n_block, blocks.full, done);
-                me.skip_values(loaded, blocks.end);
+                let p = me.first::<S_REGS, _, P_REGS, _, O_PAIRS>(last, &mut softmax, before);
+                me.skip_values(above);
                 at = Progress { o, p };
-            }
-            if n_block > 0 {
-                cta.k.wait(me.k);
             }
             wgmma::hold(&mut at.p);
             // Scores of a tile beside the product of the tile before: those with a mask, then those without.
-            if v.causal {
+            if v.causal && !v.has_short_step() {
                 while n_block > blocks.full {
                     n_block -= 1;
-                    at = me.step::<S_REGS, _, _, _>(rows, &mut softmax, q, at, n_block, true);
+                    at = me.step::<S_REGS, _, _, _>(tile_at(n_block, true), &mut softmax, at);
                 }
             }
             while n_block > 0 {
                 n_block -= 1;
-                at = me.step::<S_REGS, _, _, _>(rows, &mut softmax, q, at, n_block, false);
+                at = me.step::<S_REGS, _, _, _>(tile_at(n_block, false), &mut softmax, at);
             }
             cta.q.release(&mut me.q);
-            // The product of the first key tile; meanwhile, the sums of the rows and the next work tile.
-            let Progress { o: before, mut p } = at;
-            let mut o_last = before.launch();
-            wgmma::hold(&mut p);
-            let v_tile = cta.v.wait(me.values);
-            wgmma::fence();
-            weighted_values(v, &mut o_last, &p, v_tile);
-            wgmma::commit();
-            let finished = softmax.finish();
-            next = tiles.next();
-            let o = o_last.wait::<0>();
-            cta.v.release(&mut me.values);
-            done = Done::new(v, tile, o, &finished);
+            let scored = Scored { tile, softmax, at };
+            if v.joins_work_tiles() {
+                before = Some(scored);
+            } else {
+                me.end::<_, _, O_PAIRS>(scored);
+                before = None;
+            }
         }
-        done.store(cta, v);
+        if let Some(before) = before {
+            me.end::<_, _, O_PAIRS>(before);
+        }
         if consumer == 0 {
             turn.wait(v); // the baton is back
         }
@@ -479,44 +447,48 @@ unsafe fn consume<
 }
 
 impl Consumer<'_> {
-    /// Lets all `tiles` key tiles of a work tile pass, of which these rows see nothing.
+    /// A work tile of which these rows see no key: lets its `loaded` key tiles pass.
     #[inline(always)]
-    unsafe fn skip_all(&mut self, tiles: u32) {
-        let mut n_block = tiles;
-        while n_block > 0 {
-            // SAFETY: the warpgroup is together. Values pass in step with the keys: the producer has no slots to go far
-            // ahead with one of them.
-            unsafe {
-                self.skip_keys(n_block, n_block - 1);
-                self.skip_values(n_block, n_block - 1);
+    unsafe fn no_keys<const H: usize>(&mut self, tile: WorkTile, loaded: u32) {
+        // SAFETY: the warpgroup is together. Values pass in step with the keys: the producer has no slots to go far
+        // ahead with one of them.
+        unsafe {
+            if loaded > 0 {
+                self.open_gate();
             }
-            n_block -= 1;
+            let mut n_blocks = loaded;
+            while n_blocks > 0 {
+                n_blocks -= 1;
+                self.skip_keys(1);
+                self.skip_values(1);
+            }
+            self.cta.q.wait(self.q);
+            self.cta.q.release(&mut self.q);
+            self.store(tile, &[0; H], [f32::NEG_INFINITY; 2]);
         }
     }
 
-    /// Lets the key tiles `to..from` pass, of which these rows see nothing.
+    /// Lets `n_blocks` key tiles pass, of which these rows see nothing.
     #[inline(always)]
-    unsafe fn skip_keys(&mut self, from: u32, to: u32) {
-        let mut n_block = from;
-        while n_block > to {
-            n_block -= 1;
+    unsafe fn skip_keys(&mut self, n_blocks: u32) {
+        let mut left = n_blocks;
+        while left > 0 {
+            left -= 1;
             // SAFETY: the warpgroup is together; a slot is given back after it was filled, as if it had been read.
             unsafe {
                 self.cta.k.let_pass(&mut self.k);
-                if n_block > 0 {
-                    self.turn.wait(self.v);
-                    self.turn.pass(self.v);
-                }
+                self.turn.wait(self.v);
+                self.turn.pass(self.v);
             }
         }
     }
 
     /// The same for their values.
     #[inline(always)]
-    unsafe fn skip_values(&mut self, from: u32, to: u32) {
-        let mut n_block = from;
-        while n_block > to {
-            n_block -= 1;
+    unsafe fn skip_values(&mut self, n_blocks: u32) {
+        let mut left = n_blocks;
+        while left > 0 {
+            left -= 1;
             // SAFETY: as above.
             unsafe {
                 self.cta.v.let_pass(&mut self.values);
@@ -524,52 +496,96 @@ impl Consumer<'_> {
         }
     }
 
-    /// The first key tile that these rows see, or its first `2 * S` keys: the probabilities. What was done before is
-    /// stored beside the product.
+    /// The first key tile that these rows see, or its first `2 * S` keys: the probabilities. The work tile before, if it
+    /// has not ended yet, does so beside them.
     #[inline(always)]
-    unsafe fn begin<const S: usize, const P: usize, const H: usize>(
+    unsafe fn first<const S: usize, const P_IN: usize, const P: usize, const O: usize, const H: usize>(
         &mut self,
-        rows: Rows,
+        tile: ScoreTile,
         softmax: &mut Softmax,
-        q: SmemAddr,
-        n_block: u32,
-        full: u32,
-        done: Done<H>,
+        before: Option<Scored<P_IN, O>>,
+    ) -> [u32; P]
+    where
+        InFlight<S>: Products<S>,
+        InFlight<O>: Products<O>,
+    {
+        // SAFETY: the warpgroup is together; Q and this tile of K have arrived.
+        unsafe {
+            match before {
+                None => self.begin::<S, P>(tile, softmax),
+                Some(before) => {
+                    let (o, _, p) = self.scores_and_values::<S, _, P, _>(tile, softmax, before.at);
+                    self.divide_and_store::<O, H>(before.tile, o, &before.softmax);
+                    p
+                }
+            }
+        }
+    }
+
+    /// The scores of a key tile, which has arrived, alone.
+    #[inline(always)]
+    unsafe fn begin<const S: usize, const P: usize>(
+        &mut self,
+        tile: ScoreTile,
+        softmax: &mut Softmax,
     ) -> [u32; P]
     where
         InFlight<S>: Products<S>,
     {
-        // SAFETY: the warpgroup is together, and Q has arrived.
+        let (cta, v) = (self.cta, self.v);
+        // SAFETY: the warpgroup is together; Q and this tile of K have arrived.
         unsafe {
-            let k = self.cta.k.wait(self.k);
+            self.turn.wait(v);
             wgmma::fence();
-            let s: InFlight<S> = scores(self.v, q, k);
+            let s: InFlight<S> = scores(v, tile.q, cta.k.slot(self.k));
             wgmma::commit();
-            done.store(self.cta, self.v);
+            self.turn.pass(v);
             let mut s = s.wait::<0>();
-            self.cta.k.release(&mut self.k);
-            if n_block >= full {
-                mask::apply(&mut s, rows.visible(self.v, self.cta.params, n_block));
+            cta.k.release(&mut self.k);
+            if tile.masked {
+                mask::apply(&mut s, tile.rows.visible(v, cta.params, tile.n_block));
             }
             softmax.observe(&s);
             softmax.exponentiate(&mut s, 0, S);
-            let p = pack(self.v, &s);
-            done.give_back(self.cta, self.v);
+            let p = pack(v, &s);
+            if self.o_over_v {
+                self.open_gate();
+            }
+            if tile.n_block > 0 {
+                cta.k.wait(self.k);
+            }
             p
         }
     }
 
-    /// Scores of key tile `n_block`, which has arrived, beside the product of the tile before.
+    /// The scores of a key tile, which has arrived, beside the product of the one before.
     #[inline(always)]
     unsafe fn step<const S: usize, const P_IN: usize, const P: usize, const O: usize>(
         &mut self,
-        rows: Rows,
+        tile: ScoreTile,
         softmax: &mut Softmax,
-        q: SmemAddr,
         before: Progress<P_IN, O>,
-        n_block: u32,
-        masked: bool,
     ) -> Progress<P, O>
+    where
+        InFlight<S>: Products<S>,
+        InFlight<O>: Products<O>,
+    {
+        // SAFETY: the caller's.
+        let (mut o, alpha, p) = unsafe { self.scores_and_values::<S, _, P, _>(tile, softmax, before) };
+        rescale(&mut o, alpha);
+        Progress { o, p }
+    }
+
+    /// Computes at once the scores of a key tile, which has arrived, and the product of the one before, which may be the last
+    /// of another work tile. Returns that one's O, the factors for what was accumulated under the maxima before these scores,
+    /// and the probabilities.
+    #[inline(always)]
+    unsafe fn scores_and_values<const S: usize, const P_IN: usize, const P: usize, const O: usize>(
+        &mut self,
+        tile: ScoreTile,
+        softmax: &mut Softmax,
+        before: Progress<P_IN, O>,
+    ) -> (Acc<O>, [f32; 2], [u32; P])
     where
         InFlight<S>: Products<S>,
         InFlight<O>: Products<O>,
@@ -582,7 +598,7 @@ impl Consumer<'_> {
             wgmma::hold(&mut p);
             self.turn.wait(v);
             wgmma::fence();
-            let s: InFlight<S> = scores(v, q, cta.k.slot(self.k));
+            let s: InFlight<S> = scores(v, tile.q, cta.k.slot(self.k));
             wgmma::commit();
             let v_tile = cta.v.wait(self.values);
             wgmma::fence(); // again: ptxas does not see the first one across the wait's loop
@@ -596,16 +612,16 @@ impl Consumer<'_> {
                 cta.v.release(values);
                 o
             };
-            if masked {
-                mask::apply(&mut s, rows.visible(v, cta.params, n_block));
+            if tile.masked {
+                mask::apply(&mut s, tile.rows.visible(v, cta.params, tile.n_block));
             }
-            let (mut o_done, alpha);
+            let (o_done, alpha);
             match v.scores_beside_values() {
                 None => {
                     o_done = take_values(o, &mut self.values);
                     alpha = softmax.observe(&s);
                     softmax.exponentiate(&mut s, 0, S);
-                    if n_block > 0 {
+                    if tile.n_block > 0 {
                         cta.k.wait(self.k);
                     }
                 }
@@ -616,16 +632,86 @@ impl Consumer<'_> {
                     s.hold();
                     // K of the next step, here of all places: its loop keeps ptxas from moving the wait for the
                     // values up to where the scores came, which would leave nothing to do beside them.
-                    if n_block > 0 {
+                    if tile.n_block > 0 {
                         cta.k.wait(self.k);
                     }
                     o_done = take_values(o, &mut self.values);
                     softmax.exponentiate(&mut s, early, S);
                 }
             }
-            let p = pack(v, &s);
-            rescale(&mut o_done, alpha);
-            Progress { o: o_done, p }
+            (o_done, alpha, pack(v, &s))
+        }
+    }
+
+    /// The last product of a work tile, alone, and its end.
+    #[inline(always)]
+    unsafe fn end<const P: usize, const O: usize, const H: usize>(&mut self, scored: Scored<P, O>)
+    where
+        InFlight<O>: Products<O>,
+    {
+        let Scored { tile, softmax, at: Progress { o, mut p } } = scored;
+        // SAFETY: the warpgroup is together.
+        unsafe {
+            let mut o = o.launch();
+            wgmma::hold(&mut p);
+            let v_tile = self.cta.v.wait(self.values);
+            wgmma::fence();
+            weighted_values(self.v, &mut o, &p, v_tile);
+            wgmma::commit();
+            let o = o.wait::<0>();
+            self.cta.v.release(&mut self.values);
+            self.divide_and_store::<O, H>(tile, o, &softmax);
+        }
+    }
+
+    /// Divides O by the sums of the rows, rounds it, and stores it with their log-sum-exp.
+    #[inline(always)]
+    unsafe fn divide_and_store<const O: usize, const H: usize>(
+        &mut self,
+        tile: WorkTile,
+        mut o: Acc<O>,
+        softmax: &Softmax,
+    ) {
+        // SAFETY: the warpgroup is together.
+        unsafe {
+            let finished = softmax.finish();
+            let mut i = 0;
+            while i < O {
+                o.0[i] = math::mul(o.0[i], finished.inverse_sum[i >> 1 & 1]);
+                i += 1;
+            }
+            // A row without keys is zero whatever V holds: 0 times infinity would not be.
+            let has_keys = finished.inverse_sum.map(math::mask_of_nonzero);
+            let mut packed: [u32; H] = pack(self.v, &o);
+            let mut i = 0;
+            while i < H {
+                packed[i] &= has_keys[i & 1];
+                i += 1;
+            }
+            self.store(tile, &packed, finished.lse);
+        }
+    }
+
+    /// Starts to store O, rounded to the element type, and the log-sum-exp of the thread's two rows.
+    #[inline(always)]
+    unsafe fn store<const H: usize>(&mut self, tile: WorkTile, o: &[u32; H], lse: [f32; 2]) {
+        // SAFETY: the warp is together.
+        unsafe { store(self.cta, self.v, tile, o, lse) };
+        self.o_over_v = self.v.smem().o_over_v;
+    }
+
+    /// Where O is staged over V: the producers may load the V of this work tile as far as this warp goes, since what it
+    /// staged before has been read. Once for each work tile of which keys are loaded.
+    #[inline(always)]
+    unsafe fn open_gate(&mut self) {
+        if self.v.smem().o_over_v {
+            // SAFETY: the warp is together.
+            unsafe {
+                tma::wait_read::<0>();
+                warp::sync_warp();
+                self.cta.o_read.arrive();
+            }
+            self.o_over_v = false;
         }
     }
 }
@@ -756,12 +842,11 @@ unsafe fn store<const H: usize>(cta: &Cta, v: &Variant, tile: WorkTile, o: &[u32
     // last store from there has been read before it writes again. Where they lie over V, all consumers have read its
     // slots, and the producers load the next V only once the gate opens.
     unsafe {
+        tma::wait_read::<0>();
+        warp::sync_warp();
         if v.smem().o_over_v {
             // V is read no more once all consumers have waited for their last product.
             warp::barrier_sync(NamedBarrier::Consumers as u32, v.consumers() * WARPGROUP_THREADS);
-        } else {
-            tma::wait_read::<0>();
-            warp::sync_warp();
         }
         // Lane l writes row l % 16, the chunk of 8 columns l / 16 of every 16; chunks are swizzled by the row.
         let slab_bytes = v.tile.block_m * SLAB_ROW_BYTES;

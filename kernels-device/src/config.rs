@@ -129,6 +129,18 @@ impl Variant {
         self.causal && self.head_dim <= 128
     }
 
+    /// Whether other consumers may see more key tiles than one that has a short first step: as many keys more as they
+    /// have rows behind it.
+    pub const fn skips_before_short_step(&self) -> bool {
+        self.short_n() + self.tile.block_m * self.tile.cluster - WARPGROUP_ROWS > self.tile.block_n
+    }
+
+    /// Whether the first scores of a work tile are computed beside the last product of the one before, for which its Q
+    /// must have arrived. At head_dim 64 without a mask it is a little slower than without (docs/results/log.md).
+    pub const fn joins_work_tiles(&self) -> bool {
+        self.smem().q_stages == 2 && (self.head_dim > 64 || self.causal)
+    }
+
     /// Registers of a thread's scores that become probabilities before the consumer waits for the product of the step
     /// before; the others are computed beside the rescaling of that product. `None` if it waits as soon as it has the
     /// scores. As measured on an H200 (docs/results/log.md).
@@ -166,9 +178,17 @@ impl Variant {
         assert!(smem.bytes <= SMEM_LIMIT, "shared memory");
         assert!(
             !self.causal || block_m * cluster <= WARPGROUP_ROWS + block_n,
-            "a consumer skips at most one key tile before it stores what it has: the next would wait for that store"
+            "a consumer skips at most one key tile before it ends the work tile before: the next would wait for that"
+        );
+        assert!(
+            !self.has_short_step() || self.short_n() >= WARPGROUP_ROWS,
+            "below a short step, one key tile needs a mask; below a whole one, none"
         );
         assert!(!smem.o_over_v || smem.q_bytes <= smem.kv_stages * smem.kv_bytes, "O over V");
+        assert!(
+            !smem.o_over_v || !self.ping_pong() && !self.joins_work_tiles(),
+            "a consumer that waits for its turn, or for the last V of the tile before, does not open the gate"
+        );
         let (producer, consumer) = self.role_registers();
         let registers = WARPGROUP_THREADS * (producer + self.consumers() * consumer);
         assert!(registers <= REGISTER_FILE, "registers after setmaxnreg");

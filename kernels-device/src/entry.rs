@@ -64,37 +64,41 @@ impl Variant {
         }
     }
 
-    /// The instructions of `attention_fwd`, counted where it has them: the first step, a short one if there is one, the
-    /// main loop, under a causal mask the masked loop, too, and the end. A lane is elected to produce, to store O, and
-    /// for each release of a slot, unless the slot is the cluster's: then several lanes arrive.
+    /// The instructions of `attention_fwd`, counted where it has them: the first step alone and, if work tiles are joined,
+    /// beside the end of the one before; both short, too, if there are short steps; the step after a short one; the masked
+    /// loop, the main loop, and the end. A lane is elected to produce, to store O, and for each release of a slot,
+    /// unless the slot is the cluster's: then several lanes arrive.
     const fn opcodes(&self) -> Opcodes {
         let slabs = self.slabs();
-        let (short, masked) = (self.has_short_step() as u32, self.causal as u32);
+        let (short, causal) = (self.has_short_step() as u32, self.causal as u32);
         let begins = 1 + short;
-        let steps = 1 + short + masked;
+        let joins = if self.joins_work_tiles() { begins } else { 0 };
+        let steps = 1 + causal; // the main loop, and the masked loop or the step after a short one
+        let scores = begins + joins + steps;
+        let ends = if joins == 0 { 1 } else { 2 }; // before a work tile without keys, and at last
         let (columns, keys) = (self.head_dim / MMA_K, self.tile.block_n / MMA_K);
         let turns = if self.ping_pong() { 1 } else { 0 };
         let alone = self.tile.cluster == 1;
         let o_over_v = self.smem().o_over_v as u32;
-        // A work tile is stored beside the first step of the next one, or beside none.
-        let stores = begins + 2;
+        let stores = joins + ends + 1; // and of a work tile without keys
         // Key tiles are skipped by who sees none, and under a causal mask by who sees fewer.
-        let (k_skips, v_skips) = (1 + masked, 1 + masked * begins);
-        // Of K in every step, of V in every one after the first and at the end; and of those that are skipped.
-        let releases = (begins + steps + k_skips) + (steps + 1 + v_skips);
+        let short_skips = if self.skips_before_short_step() { short } else { 0 };
+        let (k_skips, v_skips) = (1 + causal, 1 + causal + short_skips);
+        let releases = (scores + k_skips) + (steps + joins + ends + v_skips);
         let cluster_syncs = if alone { 0 } else { 2 };
         Opcodes {
-            wgmma: (begins + steps) * columns + (steps - short + 1) * keys + short * self.short_n() / MMA_K,
-            tma_load: 3 * slabs,
+            wgmma: scores * columns + (steps - short + joins + ends) * keys + short * self.short_n() / MMA_K,
+            // Of a tile of Q, K and V; the last V of a work tile apart where the next one is joined to it, or none follows.
+            tma_load: (3 + if joins == 0 { 0 } else { 2 }) * slabs,
             tma_store: stores * slabs,
-            bar_sync: turns * (steps + k_skips + 1) + alone as u32 + stores * o_over_v,
-            bar_arrive: turns * (steps + k_skips + 1),
+            bar_sync: turns * (scores + k_skips + 1) + alone as u32 + stores * o_over_v,
+            bar_arrive: turns * (scores + k_skips + 1),
             setmaxnreg_inc: 1,
             setmaxnreg_dec: 1,
             cluster_arrive: cluster_syncs,
             cluster_wait: cluster_syncs,
             stmatrix: stores * self.head_dim / STMATRIX_COLUMNS,
-            elect: 1 + 2 + stores + if alone { releases + (begins + 1) * o_over_v } else { 0 },
+            elect: 1 + 2 + stores + if alone { releases + (begins + 2) * o_over_v } else { 0 },
         }
     }
 }
@@ -183,9 +187,9 @@ fwd_variants! {
     fwd_hd96_m128n128_f16_causal:          96, F16,  true,  [128, 128, 2, 1],  6190, 148;
     fwd_hd96_m128n128_bf16_causal:         96, Bf16, true,  [128, 128, 2, 1],  6190, 148;
     fwd_hd128_m128n128_f16:               128, F16,  false, [128, 128, 2, 1],  6410, 160;
-    fwd_hd128_m128n128x2_f16:             128, F16,  false, [128, 128, 2, 2],  6620, 124;
+    fwd_hd128_m128n128x2_f16:             128, F16,  false, [128, 128, 2, 2],  6310, 178;
     fwd_hd128_m128n128_bf16:              128, Bf16, false, [128, 128, 2, 1],  6410, 160;
-    fwd_hd128_m128n128x2_bf16:            128, Bf16, false, [128, 128, 2, 2],  6620, 124;
+    fwd_hd128_m128n128x2_bf16:            128, Bf16, false, [128, 128, 2, 2],  6310, 178;
     fwd_hd128_m128n128_f16_causal:        128, F16,  true,  [128, 128, 2, 1],  6710, 204;
     fwd_hd128_m128n128_bf16_causal:       128, Bf16, true,  [128, 128, 2, 1],  6710, 204;
     fwd_hd192_m128n112_f16:               192, F16,  false, [128, 112, 2, 1],  9231, 232;
@@ -196,9 +200,9 @@ fwd_variants! {
     fwd_hd192_m128n96_f16_causal:         192, F16,  true,  [128, 96, 2, 1], 10120, 244;
     fwd_hd192_m128n112_bf16_causal:       192, Bf16, true,  [128, 112, 2, 1],  9930, 304;
     fwd_hd192_m128n96_bf16_causal:        192, Bf16, true,  [128, 96, 2, 1], 10120, 244;
-    fwd_hd256_m128n80_f16:                256, F16,  false, [128, 80, 2, 1], 11560, 228;
+    fwd_hd256_m128n80x2_f16:              256, F16,  false, [128, 80, 2, 2], 11300, 240;
     fwd_hd256_m128n64_f16:                256, F16,  false, [128, 64, 2, 1], 12790, 188;
-    fwd_hd256_m128n80_bf16:               256, Bf16, false, [128, 80, 2, 1], 11560, 228;
+    fwd_hd256_m128n80x2_bf16:             256, Bf16, false, [128, 80, 2, 2], 11300, 240;
     fwd_hd256_m128n64_bf16:               256, Bf16, false, [128, 64, 2, 1], 12790, 188;
     fwd_hd256_m128n80_f16_causal:         256, F16,  true,  [128, 80, 2, 1], 11920, 276;
     fwd_hd256_m128n64_f16_causal:         256, F16,  true,  [128, 64, 2, 1], 13423, 196;

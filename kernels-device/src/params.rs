@@ -41,8 +41,9 @@ const _: () = assert!(size_of::<FwdParams>() == 8 + 2 * 4 + 2 * 12 + 44 + 4);
 pub struct Work {
     /// Query heads over all sequences.
     pub heads: u32,
-    /// Units of a section.
-    pub section_units: u32,
+    /// Places that clusters move on from one round to the next, without a mask. If there are few units in a head, each
+    /// cluster then gets every one of them about as often: the last one is often smaller.
+    pub turn: u32,
     /// Units of a head; its last one may lie partly beyond the head's end.
     pub head_units: Divisor,
     /// Heads of a *section*: those that are worked on together, so that their K and V stay in L2.
@@ -54,14 +55,14 @@ pub struct Work {
 const _: () = assert!(size_of::<Work>() == 2 * 4 + 3 * 12);
 
 impl Work {
-    /// `heads` heads of `head_units` units, of which at most `section` are worked on together. All units together are
-    /// counted in i32.
-    pub const fn new(heads: u32, head_units: u32, section: u32) -> Self {
+    /// `heads` heads of `head_units` units, of which at most `section` are worked on together, for a grid of `clusters`.
+    /// All units together are counted in i32.
+    pub const fn new(heads: u32, head_units: u32, section: u32, clusters: u32) -> Self {
         let section = if section < heads { section } else { heads };
         let last_section = if section == 0 { 0 } else { (heads - 1) % section + 1 };
         Work {
             heads,
-            section_units: section * head_units,
+            turn: turn(head_units, clusters),
             head_units: Divisor::new(head_units),
             section: Divisor::new(section),
             last_section: Divisor::new(last_section),
@@ -73,4 +74,19 @@ impl Work {
     pub const fn units(&self) -> u32 {
         self.heads * self.head_units.value
     }
+}
+
+/// The fewest places to move on, so that from one round to the next a cluster's units go on in their heads by a number that
+/// shares no divisor with `head_units`, and so go through all of them (but for the rounds in which it comes round).
+const fn turn(head_units: u32, clusters: u32) -> u32 {
+    let mut turn = 0;
+    while turn + 1 < clusters && divisor_in_common(clusters + turn, head_units) > 1 {
+        turn += 1;
+    }
+    turn
+}
+
+/// The greatest one (Euclid).
+const fn divisor_in_common(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { divisor_in_common(b, a % b) }
 }

@@ -179,8 +179,8 @@ impl Ring {
     }
 }
 
-/// A door that the consumers of a CTA, or of all CTAs of a cluster, open once for each work tile, and the producers
-/// pass in between.
+/// A door that the consumers of a CTA, or of all CTAs of a cluster, open once for each work tile of which keys are loaded,
+/// and the producers then pass.
 #[derive(Clone, Copy)]
 pub struct Gate {
     barrier: MBarrier,
@@ -204,14 +204,14 @@ impl Gate {
         unsafe { self.barrier.init(self.ctas * consumers * (WARPGROUP_THREADS / 32)) };
     }
 
-    /// Producer: waits until the gate has opened once more. It finds it open at first.
+    /// Producer: waits until the gate has opened once more.
     ///
     /// # Safety
     /// The gate is initialised; `at` is the producer's cursor for it.
     #[inline(always)]
     pub unsafe fn wait(&self, at: &mut Cursor) {
         // SAFETY: the caller's.
-        unsafe { self.barrier.wait(at.0 & 1 ^ 1) };
+        unsafe { self.barrier.wait(at.0 & 1) };
         at.0 += 1;
     }
 

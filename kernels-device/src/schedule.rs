@@ -21,7 +21,9 @@ pub struct WorkTile {
 /// Work is dealt out to clusters, in [units](Work): the CTA of rank r takes the r-th tile of each unit of its cluster, so
 /// that all of the cluster have tiles of the same head at the same time. In each *round* every cluster takes a unit.
 ///
-/// Full attention goes through the units head by head; neighbours share K and V in L2.
+/// Full attention goes through the units head by head; neighbours share K and V in L2. From round to round clusters move
+/// on by some places ([`Work::turn`]): the last tile of a head is often smaller, and would else be the same cluster's for
+/// all heads wherever the units of a head divide the clusters.
 ///
 /// Causal tiles differ in cost: the last rows of a head see the most keys. Heads are taken in *sections*, few enough
 /// that their K and V stay in L2. In a section the costliest units of all its heads come first, and every second
@@ -68,6 +70,10 @@ impl<'a> Tiles<'a> {
             return None;
         }
         self.first_unit += self.clusters;
+        self.place += self.params.work.turn as i32;
+        if self.place >= self.clusters as i32 {
+            self.place -= self.clusters as i32;
+        }
         let (head, unit) = self.params.work.head_units.split(unit);
         Some((unit, head))
     }
@@ -75,13 +81,13 @@ impl<'a> Tiles<'a> {
     /// As [`Self::next_full`], in the order for causal tiles.
     #[inline(always)]
     fn next_causal(&mut self) -> Option<(u32, u32)> {
-        let Work { heads, section_units, head_units, section, last_section } = &self.params.work;
+        let Work { heads, head_units, section, last_section, .. } = &self.params.work;
         while self.first_head < *heads {
             let first_head = self.first_head;
             let section_heads = if *heads - first_head <= section.value { last_section } else { section };
             let from_end = if self.place < 0 { self.clusters } else { 0 };
             let unit = self.first_unit + from_end.wrapping_add_signed(self.place);
-            self.next_round(*section_units, section.value);
+            self.next_round(section.value * head_units.value, section.value);
             if unit < section_heads.value * head_units.value {
                 let (longer, head) = section_heads.split(unit);
                 return Some((head_units.value - 1 - longer, first_head + head));

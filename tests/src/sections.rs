@@ -59,6 +59,6 @@ pub fn plan(variant: &Variant, tensors: &OnDevice) -> Result<Plan> {
     let mut plan =
         plans.into_iter().find(|plan| plan.variant == *variant).expect("the case is the variant's");
     let Work { heads, head_units, .. } = plan.params.work;
-    plan.params.work = Work::new(heads, head_units.value, 1);
+    plan.params.work = Work::new(heads, head_units.value, 1, plan.grid / variant.tile.cluster);
     Ok(plan)
 }
