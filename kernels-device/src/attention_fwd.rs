@@ -341,6 +341,47 @@ struct Scored<const P: usize, const O: usize> {
     at: Progress<P, O>,
 }
 
+/// What a consumer's rows of a work tile have come to, ready to be stored.
+struct Done<const H: usize> {
+    tile: WorkTile,
+    /// O / l, rounded to the element type: two columns a register.
+    o: [u32; H],
+    /// The log-sum-exp of the thread's two rows.
+    lse: [f32; 2],
+}
+
+impl<const H: usize> Done<H> {
+    /// Rows that see no key.
+    #[inline(always)]
+    fn without_keys(tile: WorkTile) -> Self {
+        Done { tile, o: [0; H], lse: [f32::NEG_INFINITY; 2] }
+    }
+
+    /// Divides O by the sums of the rows and rounds it.
+    ///
+    /// # Safety
+    /// All lanes of the warp execute it together.
+    #[inline(always)]
+    unsafe fn new<const O: usize>(v: &Variant, tile: WorkTile, mut o: Acc<O>, softmax: &Softmax) -> Self {
+        // SAFETY: the caller's.
+        let finished = unsafe { softmax.finish() };
+        let mut i = 0;
+        while i < O {
+            o.0[i] = math::mul(o.0[i], finished.inverse_sum[i >> 1 & 1]);
+            i += 1;
+        }
+        // A row without keys is zero whatever V holds: 0 times infinity would not be.
+        let has_keys = finished.inverse_sum.map(math::mask_of_nonzero);
+        let mut packed: [u32; H] = pack(v, &o);
+        let mut i = 0;
+        while i < H {
+            packed[i] &= has_keys[i & 1];
+            i += 1;
+        }
+        Done { tile, o: packed, lse: finished.lse }
+    }
+}
+
 #[inline(always)]
 unsafe fn consume<
     S: Spec,
@@ -376,68 +417,79 @@ unsafe fn consume<
             let rows = Rows(tile.m_block * v.tile.block_m + consumer * WARPGROUP_ROWS);
             let blocks = rows.key_blocks(v, cta.params);
             let loaded = cta.key_blocks(v, tile).end;
-            if blocks.end == 0 {
-                if let Some(before) = before.take() {
-                    me.end::<_, _, O_PAIRS>(before);
+            // O is stored here at the end of a tile, or beside the next one. Where it goes over V, consumers meet for
+            // that, so there must be one place for all of them, whether they see keys or not.
+            let done: Option<Done<O_PAIRS>> = 'tile: {
+                if blocks.end == 0 {
+                    if let Some(before) = before.take() {
+                        let done: Done<O_PAIRS> = me.end(before);
+                        me.store(&done);
+                    }
+                    me.no_keys(loaded);
+                    break 'tile Some(Done::without_keys(tile));
                 }
-                me.no_keys::<O_PAIRS>(tile, loaded);
-                continue;
-            }
-            if !me.o_over_v {
-                me.open_gate();
-            }
-            // Key tiles that only rows of other consumers see.
-            let above = if v.causal { loaded - blocks.end } else { 0 };
-            me.skip_keys(above);
-            let q = cta.q.wait(me.q).offset(consumer * WARPGROUP_ROWS * SLAB_ROW_BYTES);
-            cta.k.wait(me.k);
-            let mut softmax = Softmax::new(cta.params.scale_log2);
-            // The last key tile: scores beside the last product of the work tile before. Where a few of its keys are all
-            // that these rows see, only those.
-            let mut n_block = blocks.end - 1;
-            let tile_at = |n_block: u32, masked: bool| ScoreTile { rows, q, n_block, masked };
-            let last = tile_at(n_block, n_block >= blocks.full);
-            let is_short =
-                v.has_short_step() && n_block > 0 && rows.last_keys(v, cta.params, n_block) <= v.short_n();
-            let o = Acc::<O_REGS>::zeros();
-            let mut at: Progress<P_REGS, O_REGS>;
-            if is_short {
-                let p = me.first::<SHORT_S, _, SHORT_P, _, O_PAIRS>(last, &mut softmax, before);
-                if v.skips_before_short_step() {
-                    me.skip_values(above);
+                if !me.o_over_v {
+                    me.open_gate();
                 }
-                let first: Progress<SHORT_P, O_REGS> = Progress { o, p };
-                n_block -= 1;
-                let second = tile_at(n_block, n_block >= blocks.full);
-                at = me.step::<S_REGS, _, _, _>(second, &mut softmax, first);
-            } else {
-                let p = me.first::<S_REGS, _, P_REGS, _, O_PAIRS>(last, &mut softmax, before);
-                me.skip_values(above);
-                at = Progress { o, p };
-            }
-            wgmma::hold(&mut at.p);
-            // Scores of a tile beside the product of the tile before: those with a mask, then those without.
-            if v.causal && !v.has_short_step() {
-                while n_block > blocks.full {
+                // Key tiles that only rows of other consumers see.
+                let above = if v.causal { loaded - blocks.end } else { 0 };
+                me.skip_keys(above);
+                let q = cta.q.wait(me.q).offset(consumer * WARPGROUP_ROWS * SLAB_ROW_BYTES);
+                cta.k.wait(me.k);
+                let mut softmax = Softmax::new(cta.params.scale_log2);
+                // The last key tile: scores beside the last product of the work tile before. Where a few of its keys are all
+                // that these rows see, only those.
+                let mut n_block = blocks.end - 1;
+                let tile_at = |n_block: u32, masked: bool| ScoreTile { rows, q, n_block, masked };
+                let last = tile_at(n_block, n_block >= blocks.full);
+                let is_short = v.has_short_step()
+                    && n_block > 0
+                    && rows.last_keys(v, cta.params, n_block) <= v.short_n();
+                let o = Acc::<O_REGS>::zeros();
+                let mut at: Progress<P_REGS, O_REGS>;
+                if is_short {
+                    let p = me.first::<SHORT_S, _, SHORT_P, _, O_PAIRS>(last, &mut softmax, before);
+                    if v.skips_before_short_step() {
+                        me.skip_values(above);
+                    }
+                    let first: Progress<SHORT_P, O_REGS> = Progress { o, p };
                     n_block -= 1;
-                    at = me.step::<S_REGS, _, _, _>(tile_at(n_block, true), &mut softmax, at);
+                    let second = tile_at(n_block, n_block >= blocks.full);
+                    at = me.step::<S_REGS, _, _, _>(second, &mut softmax, first);
+                } else {
+                    let p = me.first::<S_REGS, _, P_REGS, _, O_PAIRS>(last, &mut softmax, before);
+                    me.skip_values(above);
+                    at = Progress { o, p };
                 }
-            }
-            while n_block > 0 {
-                n_block -= 1;
-                at = me.step::<S_REGS, _, _, _>(tile_at(n_block, false), &mut softmax, at);
-            }
-            cta.q.release(&mut me.q);
-            let scored = Scored { tile, softmax, at };
-            if v.joins_work_tiles() {
-                before = Some(scored);
-            } else {
-                me.end::<_, _, O_PAIRS>(scored);
-                before = None;
+                wgmma::hold(&mut at.p);
+                // Scores of a tile beside the product of the tile before: those with a mask, then those without.
+                if v.causal && !v.has_short_step() {
+                    while n_block > blocks.full {
+                        n_block -= 1;
+                        at = me.step::<S_REGS, _, _, _>(tile_at(n_block, true), &mut softmax, at);
+                    }
+                }
+                while n_block > 0 {
+                    n_block -= 1;
+                    at = me.step::<S_REGS, _, _, _>(tile_at(n_block, false), &mut softmax, at);
+                }
+                cta.q.release(&mut me.q);
+                let scored = Scored { tile, softmax, at };
+                if v.joins_work_tiles() {
+                    before = Some(scored);
+                    None
+                } else {
+                    before = None;
+                    Some(me.end(scored))
+                }
+            };
+            if let Some(done) = done {
+                me.store(&done);
             }
         }
         if let Some(before) = before {
-            me.end::<_, _, O_PAIRS>(before);
+            let done: Done<O_PAIRS> = me.end(before);
+            me.store(&done);
         }
         if consumer == 0 {
             turn.wait(v); // the baton is back
@@ -449,7 +501,7 @@ unsafe fn consume<
 impl Consumer<'_> {
     /// A work tile of which these rows see no key: lets its `loaded` key tiles pass.
     #[inline(always)]
-    unsafe fn no_keys<const H: usize>(&mut self, tile: WorkTile, loaded: u32) {
+    unsafe fn no_keys(&mut self, loaded: u32) {
         // SAFETY: the warpgroup is together. Values pass in step with the keys: the producer has no slots to go far
         // ahead with one of them.
         unsafe {
@@ -464,7 +516,6 @@ impl Consumer<'_> {
             }
             self.cta.q.wait(self.q);
             self.cta.q.release(&mut self.q);
-            self.store(tile, &[0; H], [f32::NEG_INFINITY; 2]);
         }
     }
 
@@ -515,7 +566,8 @@ impl Consumer<'_> {
                 None => self.begin::<S, P>(tile, softmax),
                 Some(before) => {
                     let (o, _, p) = self.scores_and_values::<S, _, P, _>(tile, softmax, before.at);
-                    self.divide_and_store::<O, H>(before.tile, o, &before.softmax);
+                    let done: Done<H> = Done::new(self.v, before.tile, o, &before.softmax);
+                    self.store(&done);
                     p
                 }
             }
@@ -643,9 +695,9 @@ impl Consumer<'_> {
         }
     }
 
-    /// The last product of a work tile, alone, and its end.
+    /// The last product of a work tile, alone.
     #[inline(always)]
-    unsafe fn end<const P: usize, const O: usize, const H: usize>(&mut self, scored: Scored<P, O>)
+    unsafe fn end<const P: usize, const O: usize, const H: usize>(&mut self, scored: Scored<P, O>) -> Done<H>
     where
         InFlight<O>: Products<O>,
     {
@@ -660,43 +712,15 @@ impl Consumer<'_> {
             wgmma::commit();
             let o = o.wait::<0>();
             self.cta.v.release(&mut self.values);
-            self.divide_and_store::<O, H>(tile, o, &softmax);
+            Done::new(self.v, tile, o, &softmax)
         }
     }
 
-    /// Divides O by the sums of the rows, rounds it, and stores it with their log-sum-exp.
+    /// Starts to store it.
     #[inline(always)]
-    unsafe fn divide_and_store<const O: usize, const H: usize>(
-        &mut self,
-        tile: WorkTile,
-        mut o: Acc<O>,
-        softmax: &Softmax,
-    ) {
-        // SAFETY: the warpgroup is together.
-        unsafe {
-            let finished = softmax.finish();
-            let mut i = 0;
-            while i < O {
-                o.0[i] = math::mul(o.0[i], finished.inverse_sum[i >> 1 & 1]);
-                i += 1;
-            }
-            // A row without keys is zero whatever V holds: 0 times infinity would not be.
-            let has_keys = finished.inverse_sum.map(math::mask_of_nonzero);
-            let mut packed: [u32; H] = pack(self.v, &o);
-            let mut i = 0;
-            while i < H {
-                packed[i] &= has_keys[i & 1];
-                i += 1;
-            }
-            self.store(tile, &packed, finished.lse);
-        }
-    }
-
-    /// Starts to store O, rounded to the element type, and the log-sum-exp of the thread's two rows.
-    #[inline(always)]
-    unsafe fn store<const H: usize>(&mut self, tile: WorkTile, o: &[u32; H], lse: [f32; 2]) {
+    unsafe fn store<const H: usize>(&mut self, done: &Done<H>) {
         // SAFETY: the warp is together.
-        unsafe { store(self.cta, self.v, tile, o, lse) };
+        unsafe { store(self.cta, self.v, done.tile, &done.o, done.lse) };
         self.o_over_v = self.v.smem().o_over_v;
     }
 

@@ -80,7 +80,8 @@ impl Variant {
         let turns = if self.ping_pong() { 1 } else { 0 };
         let alone = self.tile.cluster == 1;
         let o_over_v = self.smem().o_over_v as u32;
-        let stores = joins + ends + 1; // and of a work tile without keys
+        // Where tiles are not joined, those without keys are stored in the same place.
+        let stores = if joins == 0 { 1 } else { joins + ends + 1 };
         // Key tiles are skipped by who sees none, and under a causal mask by who sees fewer.
         let short_skips = if self.skips_before_short_step() { short } else { 0 };
         let (k_skips, v_skips) = (1 + causal, 1 + causal + short_skips);
