@@ -54,6 +54,9 @@ pub struct Explanation {
     pub mutants: Vec<String>,
     /// The reason.
     pub why: String,
+    /// Whether they are no mistakes: by the rules of the ISA the kernel is right with them, too.
+    #[serde(default)]
+    pub harmless: bool,
 }
 
 /// The survivors that are known, with the reason of each.
