@@ -73,7 +73,7 @@ codes! {
     E31 "out-of-bounds" Deny "An access outside of any allocation."
     E32 "misaligned" Deny "An address that is not a multiple of what the access needs."
     E33 "wrong-space" Deny "An address of another state space than the instruction's."
-    E34 "aligned-divergent" Deny "A .aligned or .sync instruction that not all of its threads execute together."
+    E34 "aligned-divergent" Deny "A .aligned or .sync instruction that not all of its threads execute together, or in different places."
     E35 "illegal-operand" Deny "An operand outside of what the instruction allows."
     E36 "trap" Deny "The kernel trapped."
     E40 "register-pool" Deny "setmaxnreg against its rules, or for registers that the CTA does not have."

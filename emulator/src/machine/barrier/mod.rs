@@ -3,7 +3,7 @@
 mod end;
 mod pool;
 
-use crate::hazard::View;
+use crate::hazard::{Party, View};
 use crate::ir::{Operand, Order};
 use crate::report::Code;
 
@@ -24,6 +24,8 @@ pub(crate) struct NamedBarrier {
     participants: Vec<(u32, u32)>,
     /// Instruction of the last that came.
     last: u32,
+    /// Instruction and warp of the first that came to wait with an aligned instruction.
+    waiting: Option<(u32, usize)>,
     generation: u64,
     /// What those knew who have arrived.
     gathered: View,
@@ -39,6 +41,7 @@ impl NamedBarrier {
             arrived: 0,
             participants: Vec::new(),
             last: 0,
+            waiting: None,
             generation: 0,
             gathered: nothing.clone(),
             completed: nothing.clone(),
@@ -140,6 +143,10 @@ impl Engine<'_, '_> {
                 format!("the warp comes to barrier {id} twice before the others come once"),
             );
         }
+        let first_wait = match waits && aligned {
+            true => *barrier.waiting.get_or_insert((pc, w)),
+            false => (pc, w),
+        };
         (barrier.threads, barrier.for_all) = (Some(threads), for_all);
         barrier.last = pc;
         // A whole warp counts as 32 threads, however many it has.
@@ -156,6 +163,13 @@ impl Engine<'_, '_> {
                 Code::E41,
                 format!("{arrived} threads come to barrier {id}, which is for {threads}"),
             );
+        }
+        if first_wait.0 != pc {
+            let party = |(pc, w): (u32, usize)| Party { pc, who: self.who(self.cluster.warps[w].id, None) };
+            let (here, there) = (party((pc, w)), party(first_wait));
+            let message =
+                format!("an aligned wait at barrier {id}, where others wait by another instruction");
+            self.grid.findings.add(Code::E34, here, Some(there), message.into());
         }
         if self.settle_barrier(cta, id) {
             if waits {
@@ -187,6 +201,7 @@ impl Engine<'_, '_> {
         barrier.threads = None;
         barrier.arrived = 0;
         barrier.participants.clear();
+        barrier.waiting = None;
         let generation = barrier.generation;
         barrier.generation += 1;
         self.finish_barrier(cta, id, generation);
