@@ -731,8 +731,10 @@ impl Consumer<'_> {
         if self.v.smem().o_over_v {
             // SAFETY: the warp is together.
             unsafe {
-                tma::wait_read::<0>();
-                warp::sync_warp();
+                if self.o_over_v {
+                    tma::wait_read::<0>();
+                    warp::sync_warp();
+                }
                 self.cta.o_read.arrive();
             }
             self.o_over_v = false;
@@ -867,10 +869,11 @@ unsafe fn store<const H: usize>(cta: &Cta, v: &Variant, tile: WorkTile, o: &[u32
     // slots, and the producers load the next V only once the gate opens.
     unsafe {
         tma::wait_read::<0>();
-        warp::sync_warp();
         if v.smem().o_over_v {
             // V is read no more once all consumers have waited for their last product.
             warp::barrier_sync(NamedBarrier::Consumers as u32, v.consumers() * WARPGROUP_THREADS);
+        } else {
+            warp::sync_warp();
         }
         // Lane l writes row l % 16, the chunk of 8 columns l / 16 of every 16; chunks are swizzled by the row.
         let slab_bytes = v.tile.block_m * SLAB_ROW_BYTES;

@@ -12,8 +12,16 @@ use crate::device::{OnDevice, Outputs};
 use crate::sections;
 
 /// Schedules that a mutant runs under until it is noticed: seed and completion.
-const SCHEDULES: [(u64, Completion); 4] =
-    [(0, Completion::Lazy), (0, Completion::Eager), (1, Completion::Random), (2, Completion::Lazy)];
+const SCHEDULES: [(u64, Completion); 8] = [
+    (0, Completion::Lazy),
+    (0, Completion::Eager),
+    (1, Completion::Random),
+    (2, Completion::Lazy),
+    (11, Completion::Random),
+    (12, Completion::Random),
+    (13, Completion::Random),
+    (14, Completion::Random),
+];
 
 /// What became of a mutant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

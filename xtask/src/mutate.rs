@@ -15,7 +15,7 @@ use crate::{cargo, setup};
 /// of 100 are reported. All of them take a quarter of an hour on two cores; --every takes a sample.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask mutate --every 40\n  cargo xtask mutate --kernel hd128_m128n160_f16"
+    after_help = "Examples:\n  cargo xtask mutate --every 40\n  cargo xtask mutate --kernel hd128_m128n128_f16"
 )]
 pub(crate) struct Mutate {
     /// Only kernels whose name contains this
