@@ -1,0 +1,331 @@
+// flashcore: fused attention for NVIDIA Hopper (H100, H200, GH200). Made by cbindgen from the crate flashcore-c.
+//
+// Threads: every function may be called from any thread, at the same time and on the same device.
+//
+// Lifetimes: structs are read during a call and may go afterwards. Device memory must stay until the work that uses it
+// has completed: fc_attention_forward returns before that.
+//
+// Units: sizes and strides of tensors count elements; all other sizes count bytes.
+//
+// Sections named Safety say what a library cannot check: there, and only there, a mistake is undefined behaviour.
+
+
+#ifndef FLASHCORE_H
+#define FLASHCORE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+// Version of the interface that this header describes. It changes when something that compiled or ran before no longer
+// does; additions do not change it.
+#define FC_ABI_VERSION 1
+
+// Bytes of a device's name, its final zero included.
+#define FC_NAME_BYTES 256
+
+// What a call returns: 0, or what went wrong. `fc_last_error` has the message, with the offending value and what is
+// allowed. These numbers never change; new ones may come.
+enum fc_status
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // Done, or, for `fc_attention_forward`, submitted.
+    FC_OK = 0,
+    // A pointer that must not be null is null.
+    FC_ERROR_NULL_ARGUMENT = 1,
+    // `struct_size` is not the size of the struct that this library knows: header and library differ.
+    FC_ERROR_STRUCT_SIZE = 2,
+    // The device handle is null, or was closed, or was never opened.
+    FC_ERROR_DEVICE_HANDLE = 3,
+    // The element type is no `fc_dtype`.
+    FC_ERROR_UNKNOWN_DTYPE = 4,
+    // The text does not fit into the buffer; its length was written.
+    FC_ERROR_BUFFER_TOO_SMALL = 5,
+    // `fc_free` got an address that `fc_alloc` did not give, or that was freed before.
+    FC_ERROR_NOT_ALLOCATED = 6,
+    // A mistake in flashcore itself. The message says which; please report it.
+    FC_ERROR_INTERNAL = 7,
+    // The CUDA driver library cannot be loaded.
+    FC_ERROR_NO_DRIVER = 20,
+    // The CUDA driver must be updated.
+    FC_ERROR_DRIVER_TOO_OLD = 21,
+    // There is no CUDA device of this number.
+    FC_ERROR_NO_DEVICE = 22,
+    // The device is not of compute capability 9.0 (H100, H200, GH200).
+    FC_ERROR_NOT_HOPPER = 23,
+    // Device memory is exhausted.
+    FC_ERROR_OUT_OF_MEMORY = 24,
+    // The CUDA driver refused a call.
+    FC_ERROR_DRIVER = 25,
+    // An earlier kernel crashed, of this library or another: every call fails until the process ends.
+    FC_ERROR_CONTEXT_LOST = 26,
+    // The stream does not belong to the device.
+    FC_ERROR_WRONG_STREAM = 27,
+    // The device gives a kernel less shared memory than it needs.
+    FC_ERROR_SHARED_MEMORY = 28,
+    // The library was built without the kernel that is needed.
+    FC_ERROR_KERNEL_MISSING = 29,
+    // The driver or the emulator cannot load a kernel.
+    FC_ERROR_KERNEL_REFUSED = 30,
+    // The emulator found that a kernel's result is undefined: tensors larger than their memory, or a mistake in the
+    // kernel.
+    FC_ERROR_HAZARDS = 31,
+    // The emulator refused a call that a GPU would fail at, too.
+    FC_ERROR_EMULATOR_REFUSED = 32,
+    // A tensor has more bytes than an address can count.
+    FC_ERROR_SHAPE_OVERFLOW = 40,
+    // A dimension is larger than the kernels can index.
+    FC_ERROR_DIMENSION_TOO_LARGE = 41,
+    // There are more tiles of queries than a launch can count: split the batch.
+    FC_ERROR_TOO_MANY_TILES = 42,
+    // head_dim is not a multiple of 8 from 8 to 256.
+    FC_ERROR_HEAD_DIM = 43,
+    // A dimension disagrees with that of another tensor.
+    FC_ERROR_SHAPE_MISMATCH = 44,
+    // The heads of q are not a multiple of those of k and v.
+    FC_ERROR_HEAD_RATIO = 45,
+    // The element types of the tensors differ.
+    FC_ERROR_DTYPE_MISMATCH = 46,
+    // The scale is not positive, finite and of ordinary size.
+    FC_ERROR_SCALE = 47,
+    // A tensor with elements has a null address.
+    FC_ERROR_NULL_POINTER = 60,
+    // An address is not memory of the device.
+    FC_ERROR_NOT_DEVICE_POINTER = 61,
+    // An address is memory of another CUDA device.
+    FC_ERROR_WRONG_DEVICE = 62,
+    // An address is not aligned: 16 bytes for tensors, 4 for the log-sum-exp.
+    FC_ERROR_MISALIGNED = 63,
+    // A stride is not a multiple of 8 elements (16 bytes).
+    FC_ERROR_STRIDE_MISALIGNED = 64,
+    // A stride is too large.
+    FC_ERROR_STRIDE_TOO_LARGE = 65,
+    // Two elements of the output share an address.
+    FC_ERROR_OVERLAPPING_OUTPUT = 66,
+    // The memory of an output overlaps that of another tensor.
+    FC_ERROR_ALIASING = 67,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum fc_status fc_status;
+#else
+typedef int32_t fc_status;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// Element types.
+enum fc_dtype
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // IEEE half precision.
+    FC_F16 = 1,
+    // bfloat16.
+    FC_BF16 = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum fc_dtype fc_dtype;
+#else
+typedef int32_t fc_dtype;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// An open device. Handles are not memory: they are never dereferenced, and no number is given twice, so that using one
+// after `fc_device_close` is an error and not a crash.
+typedef struct fc_device fc_device;
+
+// A tensor in device memory: (batch, seqlen, heads, head_dim), wherever its elements lie. All numbers count elements,
+// of 2 bytes each. The elements of a head are neighbours; the strides say how far apart the rest is. Contiguous
+// (batch, seqlen, heads, head_dim) has strides seqlen * heads * head_dim, heads * head_dim, head_dim; contiguous
+// (batch, heads, seqlen, head_dim) has heads * seqlen * head_dim, head_dim, seqlen * head_dim.
+typedef struct {
+    // Device address of the first element, a multiple of 16 bytes. Not used if there are no elements.
+    void *data;
+    // Sequences.
+    size_t batch;
+    // Positions in a sequence.
+    size_t seqlen;
+    // Attention heads.
+    size_t heads;
+    // Elements of a head: a multiple of 8 up to 256.
+    size_t head_dim;
+    // From one sequence to the next, a multiple of 8.
+    size_t stride_batch;
+    // From one position to the next, a multiple of 8.
+    size_t stride_seqlen;
+    // From one head to the next, a multiple of 8.
+    size_t stride_heads;
+    // An `fc_dtype`, the same for all tensors of a call.
+    int32_t dtype;
+} fc_tensor;
+
+// How attention is computed. All zeros but `struct_size` is the default.
+typedef struct {
+    // `sizeof(fc_attention_options)`, set by the caller.
+    size_t struct_size;
+    // Not 0: query i sees only the keys up to i + seqlen_kv - seqlen_q (aligned bottom-right). 0: it sees every key.
+    int32_t causal;
+    // Not 0: `scale` counts. 0: the scale is 1 / sqrt(head_dim), and `scale` is ignored.
+    int32_t has_scale;
+    // What scores are multiplied with before the softmax.
+    float scale;
+} fc_attention_options;
+
+// Facts of a device.
+typedef struct {
+    // `sizeof(fc_device_properties)`, set by the caller.
+    size_t struct_size;
+    // Device memory, in bytes.
+    uint64_t total_memory_bytes;
+    // L2 cache, in bytes.
+    uint64_t l2_bytes;
+    // Number of the device, as CUDA counts; 0 for an emulated one.
+    uint32_t ordinal;
+    // 1 for an emulated device, 0 for a GPU.
+    uint32_t is_emulated;
+    // Compute capability, the number before the point.
+    uint32_t compute_capability_major;
+    // Compute capability, the number behind the point.
+    uint32_t compute_capability_minor;
+    // Streaming multiprocessors.
+    uint32_t sm_count;
+    // Shared memory that a thread block may ask for, in bytes.
+    uint32_t smem_limit_bytes;
+    // CUDA version of the driver, as 1000 * major + 10 * minor.
+    uint32_t driver_version;
+    // Name, such as "NVIDIA H200", ended by a zero byte.
+    char name[FC_NAME_BYTES];
+} fc_device_properties;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+// The `FC_ABI_VERSION` of the library that is loaded: it must be that of the header.
+uint32_t fc_abi_version(void);
+
+// Version of the library, such as "0.1.0". Static: do not free it.
+const char *fc_version_string(void);
+
+// Submits `out = softmax(scale * q k^T) v` to `stream` and returns, most often before it is computed. Allocates no
+// device memory, waits for nothing, and may be recorded in a CUDA graph.
+//
+// q and out are (batch, seqlen_q, heads_q, head_dim), k and v (batch, seqlen_kv, heads_kv, head_dim); heads_q is a
+// multiple of heads_kv, and query head h reads K/V head h / (heads_q / heads_kv). Sums are in f32. A row that sees no key
+// becomes zeros.
+//
+// `lse`, unless null, gets the natural logarithm of the sum of the exponentials of each row's scaled scores: f32,
+// contiguous (batch, heads_q, seqlen_q), -infinity for a row that sees no key.
+//
+// After an error nothing was submitted, with two exceptions: FC_ERROR_HAZARDS and FC_ERROR_EMULATOR_REFUSED may leave
+// anything in the outputs. The structs are read during the call only; `options` may be null.
+//
+// # Safety
+// `stream` must be a live stream (`CUstream` or `cudaStream_t`), or null, the default stream. The structs must be null,
+// which is an error, or readable. Everything that a tensor's shape and strides reach over, and the whole of `lse`, must
+// stay allocated until the work has completed; until then, nothing else may write inputs, or use outputs.
+fc_status fc_attention_forward(const fc_device *device,
+                               void *stream,
+                               const fc_tensor *q,
+                               const fc_tensor *k,
+                               const fc_tensor *v,
+                               const fc_tensor *out,
+                               float *lse,
+                               const fc_attention_options *options);
+
+// Writes how the device would compute this: kernel, tiles, grid, estimated time. For people; the text changes between
+// versions. Shapes, strides and options are checked as by `fc_attention_forward`, addresses are not looked at.
+//
+// `length` gets the length of the text without its final zero byte. If `buffer` is null that is all; otherwise the text
+// is written to it, and a zero byte, or nothing if `capacity` bytes are not enough.
+//
+// # Safety
+// `buffer` must be null, or point to `capacity` bytes; all else must be null, which is an error but for `options`, or
+// point to what its type says.
+fc_status fc_attention_plan_text(const fc_device *device,
+                                 const fc_tensor *q,
+                                 const fc_tensor *k,
+                                 const fc_tensor *v,
+                                 const fc_tensor *out,
+                                 const fc_attention_options *options,
+                                 char *buffer,
+                                 size_t capacity,
+                                 size_t *length);
+
+// The message of this thread's last call that failed, or "" if none has. It is valid until the thread's next call of
+// this library: copy it if you keep it, and do not free it.
+const char *fc_last_error(void);
+
+// Opens CUDA device `ordinal`, through its primary context: memory and streams of the CUDA runtime, of PyTorch and of
+// everything else in that context can be used as they are. Each call gives a new handle.
+//
+// # Safety
+// `device` must be null, which is an error, or point to where the handle is to be written.
+fc_status fc_device_open_cuda(uint32_t ordinal,
+                              fc_device **device);
+
+// Opens an H200 that is a program: it runs the kernels on the CPU, about half a million times slower than a GPU, and
+// looks for races meanwhile. Its memory is its own: `fc_alloc` gives addresses that only this device understands. Its
+// only stream is null, and calls return when the work is done.
+//
+// # Safety
+// `device` must be null, which is an error, or point to where the handle is to be written.
+fc_status fc_device_open_emulated(fc_device **device);
+
+// Closes a device, when its work is done. Memory that `fc_alloc` gave is freed with it, and kernels are unloaded: graphs
+// that recorded calls must not be launched any more. Calls that other threads are in still come to their end.
+fc_status fc_device_close(fc_device *device);
+
+// Tells facts of a device.
+//
+// # Safety
+// `properties` must be null, which is an error, or point to a struct whose `struct_size` is set.
+fc_status fc_device_get_properties(const fc_device *device, fc_device_properties *properties);
+
+// Loads every kernel now; otherwise each is loaded by the first call that needs it, which takes longer then.
+fc_status fc_device_preload(const fc_device *device);
+
+// Waits for all work of the device. Fails if earlier work failed.
+fc_status fc_device_synchronize(const fc_device *device);
+
+// Waits for the work of a stream. Fails if earlier work failed.
+//
+// # Safety
+// `stream` must be a live stream (`CUstream` or `cudaStream_t`) or null, the default stream.
+fc_status fc_stream_synchronize(const fc_device *device, void *stream);
+
+// Allocates device memory, aligned to 256 bytes, with any contents; null for 0 bytes. Memory from elsewhere in the
+// primary context (cudaMalloc, PyTorch) does just as well.
+//
+// # Safety
+// `memory` must be null, which is an error, or point to where the address is to be written.
+fc_status fc_alloc(const fc_device *device,
+                   size_t bytes,
+                   void **memory);
+
+// Frees what `fc_alloc` gave, when all work of the device is done. Null is allowed and does nothing.
+fc_status fc_free(const fc_device *device, void *memory);
+
+// Copies host memory to device memory. Waits for all work of the device, and returns when the copy is done.
+//
+// # Safety
+// `from` must be null, which is an error unless `bytes` is 0, or point to `bytes` bytes.
+fc_status fc_copy_to_device(const fc_device *device, void *to, const void *from, size_t bytes);
+
+// Copies device memory to host memory. Waits for all work of the device, and returns when the copy is done.
+//
+// # Safety
+// `to` must be null, which is an error unless `bytes` is 0, or point to `bytes` bytes that nobody else uses meanwhile.
+fc_status fc_copy_to_host(const fc_device *device,
+                          void *to,
+                          const void *from,
+                          size_t bytes);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* FLASHCORE_H */

@@ -1,0 +1,164 @@
+//! What calls return, and what they say when they fail.
+
+use flashcore::Error;
+
+/// What a call returns: 0, or what went wrong. `fc_last_error` has the message, with the offending value and what is
+/// allowed. These numbers never change; new ones may come.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum fc_status {
+    /// Done, or, for `fc_attention_forward`, submitted.
+    FC_OK = 0,
+
+    /// A pointer that must not be null is null.
+    FC_ERROR_NULL_ARGUMENT = 1,
+    /// `struct_size` is not the size of the struct that this library knows: header and library differ.
+    FC_ERROR_STRUCT_SIZE = 2,
+    /// The device handle is null, or was closed, or was never opened.
+    FC_ERROR_DEVICE_HANDLE = 3,
+    /// The element type is no `fc_dtype`.
+    FC_ERROR_UNKNOWN_DTYPE = 4,
+    /// The text does not fit into the buffer; its length was written.
+    FC_ERROR_BUFFER_TOO_SMALL = 5,
+    /// `fc_free` got an address that `fc_alloc` did not give, or that was freed before.
+    FC_ERROR_NOT_ALLOCATED = 6,
+    /// A mistake in flashcore itself. The message says which; please report it.
+    FC_ERROR_INTERNAL = 7,
+
+    /// The CUDA driver library cannot be loaded.
+    FC_ERROR_NO_DRIVER = 20,
+    /// The CUDA driver must be updated.
+    FC_ERROR_DRIVER_TOO_OLD = 21,
+    /// There is no CUDA device of this number.
+    FC_ERROR_NO_DEVICE = 22,
+    /// The device is not of compute capability 9.0 (H100, H200, GH200).
+    FC_ERROR_NOT_HOPPER = 23,
+    /// Device memory is exhausted.
+    FC_ERROR_OUT_OF_MEMORY = 24,
+    /// The CUDA driver refused a call.
+    FC_ERROR_DRIVER = 25,
+    /// An earlier kernel crashed, of this library or another: every call fails until the process ends.
+    FC_ERROR_CONTEXT_LOST = 26,
+    /// The stream does not belong to the device.
+    FC_ERROR_WRONG_STREAM = 27,
+    /// The device gives a kernel less shared memory than it needs.
+    FC_ERROR_SHARED_MEMORY = 28,
+    /// The library was built without the kernel that is needed.
+    FC_ERROR_KERNEL_MISSING = 29,
+    /// The driver or the emulator cannot load a kernel.
+    FC_ERROR_KERNEL_REFUSED = 30,
+    /// The emulator found that a kernel's result is undefined: tensors larger than their memory, or a mistake in the
+    /// kernel.
+    FC_ERROR_HAZARDS = 31,
+    /// The emulator refused a call that a GPU would fail at, too.
+    FC_ERROR_EMULATOR_REFUSED = 32,
+
+    /// A tensor has more bytes than an address can count.
+    FC_ERROR_SHAPE_OVERFLOW = 40,
+    /// A dimension is larger than the kernels can index.
+    FC_ERROR_DIMENSION_TOO_LARGE = 41,
+    /// There are more tiles of queries than a launch can count: split the batch.
+    FC_ERROR_TOO_MANY_TILES = 42,
+    /// head_dim is not a multiple of 8 from 8 to 256.
+    FC_ERROR_HEAD_DIM = 43,
+    /// A dimension disagrees with that of another tensor.
+    FC_ERROR_SHAPE_MISMATCH = 44,
+    /// The heads of q are not a multiple of those of k and v.
+    FC_ERROR_HEAD_RATIO = 45,
+    /// The element types of the tensors differ.
+    FC_ERROR_DTYPE_MISMATCH = 46,
+    /// The scale is not positive, finite and of ordinary size.
+    FC_ERROR_SCALE = 47,
+
+    /// A tensor with elements has a null address.
+    FC_ERROR_NULL_POINTER = 60,
+    /// An address is not memory of the device.
+    FC_ERROR_NOT_DEVICE_POINTER = 61,
+    /// An address is memory of another CUDA device.
+    FC_ERROR_WRONG_DEVICE = 62,
+    /// An address is not aligned: 16 bytes for tensors, 4 for the log-sum-exp.
+    FC_ERROR_MISALIGNED = 63,
+    /// A stride is not a multiple of 8 elements (16 bytes).
+    FC_ERROR_STRIDE_MISALIGNED = 64,
+    /// A stride is too large.
+    FC_ERROR_STRIDE_TOO_LARGE = 65,
+    /// Two elements of the output share an address.
+    FC_ERROR_OVERLAPPING_OUTPUT = 66,
+    /// The memory of an output overlaps that of another tensor.
+    FC_ERROR_ALIASING = 67,
+}
+
+/// Why a call failed: what flashcore says, or what only C can do wrong.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error(transparent)]
+    Host(#[from] Error),
+    #[error("argument {argument} is null")]
+    NullArgument { argument: &'static str },
+    #[error("{argument} has struct_size {found}, but this library needs {expected}")]
+    StructSize { argument: &'static str, found: usize, expected: usize },
+    #[error("the device handle {handle:#x} is not open")]
+    DeviceHandle { handle: usize },
+    #[error("{operand} has element type {found}, which is no fc_dtype")]
+    UnknownDtype { operand: &'static str, found: i32 },
+    #[error("the text needs {needed} bytes, but the buffer has {capacity}")]
+    BufferTooSmall { needed: usize, capacity: usize },
+    #[error("{ptr:#x} is not memory that fc_alloc gave, or was freed before")]
+    NotAllocated { ptr: u64 },
+    #[error("{bytes} bytes at {ptr:#x} are not memory of this device")]
+    NotDeviceMemory { ptr: u64, bytes: usize },
+    #[error("flashcore panicked: {message}")]
+    Panic { message: String },
+}
+
+impl Failure {
+    pub(crate) fn status(&self) -> fc_status {
+        match self {
+            Failure::Host(error) => of_host(error),
+            Failure::NullArgument { .. } => fc_status::FC_ERROR_NULL_ARGUMENT,
+            Failure::StructSize { .. } => fc_status::FC_ERROR_STRUCT_SIZE,
+            Failure::DeviceHandle { .. } => fc_status::FC_ERROR_DEVICE_HANDLE,
+            Failure::UnknownDtype { .. } => fc_status::FC_ERROR_UNKNOWN_DTYPE,
+            Failure::BufferTooSmall { .. } => fc_status::FC_ERROR_BUFFER_TOO_SMALL,
+            Failure::NotAllocated { .. } => fc_status::FC_ERROR_NOT_ALLOCATED,
+            Failure::NotDeviceMemory { .. } => fc_status::FC_ERROR_NOT_DEVICE_POINTER,
+            Failure::Panic { .. } => fc_status::FC_ERROR_INTERNAL,
+        }
+    }
+}
+
+fn of_host(error: &Error) -> fc_status {
+    match error {
+        Error::NoDriver { .. } => fc_status::FC_ERROR_NO_DRIVER,
+        Error::DriverTooOld { .. } => fc_status::FC_ERROR_DRIVER_TOO_OLD,
+        Error::NoDevice { .. } => fc_status::FC_ERROR_NO_DEVICE,
+        Error::NotHopper { .. } => fc_status::FC_ERROR_NOT_HOPPER,
+        Error::OutOfMemory { .. } => fc_status::FC_ERROR_OUT_OF_MEMORY,
+        Error::Driver { .. } => fc_status::FC_ERROR_DRIVER,
+        Error::ContextLost { .. } => fc_status::FC_ERROR_CONTEXT_LOST,
+        Error::WrongStream { .. } => fc_status::FC_ERROR_WRONG_STREAM,
+        Error::SharedMemory { .. } => fc_status::FC_ERROR_SHARED_MEMORY,
+        Error::KernelMissing { .. } => fc_status::FC_ERROR_KERNEL_MISSING,
+        Error::KernelRefused { .. } => fc_status::FC_ERROR_KERNEL_REFUSED,
+        Error::Hazards { .. } => fc_status::FC_ERROR_HAZARDS,
+        Error::EmulatorRefused { .. } => fc_status::FC_ERROR_EMULATOR_REFUSED,
+        Error::ShapeOverflow { .. } => fc_status::FC_ERROR_SHAPE_OVERFLOW,
+        Error::DimensionTooLarge { .. } => fc_status::FC_ERROR_DIMENSION_TOO_LARGE,
+        Error::TooManyTiles { .. } => fc_status::FC_ERROR_TOO_MANY_TILES,
+        Error::HeadDim { .. } => fc_status::FC_ERROR_HEAD_DIM,
+        Error::ShapeMismatch { .. } => fc_status::FC_ERROR_SHAPE_MISMATCH,
+        Error::HeadRatio { .. } => fc_status::FC_ERROR_HEAD_RATIO,
+        Error::DtypeMismatch { .. } => fc_status::FC_ERROR_DTYPE_MISMATCH,
+        Error::Scale { .. } => fc_status::FC_ERROR_SCALE,
+        Error::NullPointer { .. } => fc_status::FC_ERROR_NULL_POINTER,
+        Error::NotDevicePointer { .. } => fc_status::FC_ERROR_NOT_DEVICE_POINTER,
+        Error::WrongDevice { .. } => fc_status::FC_ERROR_WRONG_DEVICE,
+        Error::Misaligned { .. } => fc_status::FC_ERROR_MISALIGNED,
+        Error::StrideMisaligned { .. } => fc_status::FC_ERROR_STRIDE_MISALIGNED,
+        Error::StrideTooLarge { .. } => fc_status::FC_ERROR_STRIDE_TOO_LARGE,
+        Error::OverlappingOutput { .. } => fc_status::FC_ERROR_OVERLAPPING_OUTPUT,
+        Error::Aliasing { .. } => fc_status::FC_ERROR_ALIASING,
+        // About events, graphs, time, host data and tensor maps, which this interface does not have.
+        _ => fc_status::FC_ERROR_INTERNAL,
+    }
+}

@@ -1,0 +1,496 @@
+//! The functions of the interface, called as C would: the bits are those that the host crate computes, and mistakes are
+//! errors.
+
+use std::ffi::{CStr, c_char, c_void};
+use std::process::ExitCode;
+use std::ptr::{null, null_mut};
+use std::thread;
+
+use flashcore::{Device, Dtype, Plan};
+use flashcore_c::fc_status::*;
+use flashcore_c::*;
+use flashcore_tests::cases::{Case, Inputs, Layout};
+use flashcore_tests::device::{Failure, OnDevice, Outputs};
+use flashcore_tests::suite::{Resource, Suite};
+use flashcore_tests::values::HostTensor;
+
+const POISON: u8 = 0xFF;
+
+/// Devices that both sides can open.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Cuda,
+    Emulated,
+}
+
+impl Kind {
+    fn host(self) -> flashcore::Result<Device> {
+        match self {
+            Kind::Cuda => Device::cuda(0),
+            Kind::Emulated => Ok(Device::emulated()),
+        }
+    }
+
+    fn open(self) -> Opened {
+        let mut device = null_mut();
+        // SAFETY: the pointer is that of a handle.
+        ok(unsafe {
+            match self {
+                Kind::Cuda => fc_device_open_cuda(0, &mut device),
+                Kind::Emulated => fc_device_open_emulated(&mut device),
+            }
+        });
+        Opened(device)
+    }
+}
+
+fn last_error() -> String {
+    // SAFETY: a C string, valid until the next call.
+    unsafe { CStr::from_ptr(fc_last_error()) }.to_str().expect("UTF-8").to_owned()
+}
+
+#[track_caller]
+fn ok(status: fc_status) {
+    assert_eq!(status, FC_OK, "{}", last_error());
+}
+
+#[track_caller]
+fn refused(status: fc_status, expected: fc_status, message: &str) {
+    assert_eq!((status, last_error()), (expected, message.to_owned()));
+}
+
+/// A handle that is closed at the end.
+struct Opened(*mut fc_device);
+
+impl Opened {
+    fn alloc(&self, bytes: usize) -> *mut c_void {
+        let mut memory = null_mut();
+        // SAFETY: the pointer is that of an address.
+        ok(unsafe { fc_alloc(self.0, bytes, &mut memory) });
+        memory
+    }
+
+    fn upload<T>(&self, data: &[T]) -> *mut c_void {
+        let memory = self.alloc(size_of_val(data));
+        // SAFETY: as many bytes as there are.
+        ok(unsafe { fc_copy_to_device(self.0, memory, data.as_ptr().cast(), size_of_val(data)) });
+        memory
+    }
+
+    fn download<T: Clone + Default>(&self, memory: *mut c_void, len: usize) -> Vec<T> {
+        let mut data = vec![T::default(); len];
+        // SAFETY: as many bytes as there are, of a type of numbers.
+        ok(unsafe { fc_copy_to_host(self.0, data.as_mut_ptr().cast(), memory, size_of::<T>() * len) });
+        data
+    }
+
+    fn tensor(&self, host: &HostTensor) -> fc_tensor {
+        let (shape, strides) = (host.shape, host.strides);
+        fc_tensor {
+            data: self.upload(&host.bits),
+            batch: shape.batch,
+            seqlen: shape.seqlen,
+            heads: shape.heads,
+            head_dim: shape.head_dim,
+            stride_batch: strides.batch,
+            stride_seqlen: strides.seqlen,
+            stride_heads: strides.heads,
+            dtype: match host.dtype {
+                Dtype::F16 => fc_dtype::FC_F16 as i32,
+                Dtype::Bf16 => fc_dtype::FC_BF16 as i32,
+            },
+        }
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        fc_device_close(self.0);
+    }
+}
+
+/// A call that is right.
+struct Call {
+    q: fc_tensor,
+    k: fc_tensor,
+    v: fc_tensor,
+    out: fc_tensor,
+    lse: *mut f32,
+    options: fc_attention_options,
+    /// What `out` held before.
+    poison: HostTensor,
+}
+
+impl Call {
+    fn new(device: &Opened, case: &Case, inputs: &Inputs) -> Self {
+        let shape = case.shape_q();
+        let poison = HostTensor::poisoned(inputs.q.dtype, shape, case.layout.output(shape));
+        Call {
+            q: device.tensor(&inputs.q),
+            k: device.tensor(&inputs.k),
+            v: device.tensor(&inputs.v),
+            out: device.tensor(&poison),
+            lse: device.upload(&vec![POISON; 4 * shape.batch * shape.heads * shape.seqlen]).cast(),
+            options: fc_attention_options {
+                struct_size: size_of::<fc_attention_options>(),
+                causal: case.causal.into(),
+                has_scale: case.scale.is_some().into(),
+                scale: case.scale.unwrap_or(f32::NAN),
+            },
+            poison,
+        }
+    }
+
+    fn forward(&self, device: &Opened) -> fc_status {
+        let Call { q, k, v, out, lse, options, .. } = self;
+        // SAFETY: the memory lives until the device is closed.
+        unsafe { fc_attention_forward(device.0, null_mut(), q, k, v, out, *lse, options) }
+    }
+
+    fn outputs(&self, device: &Opened) -> Outputs {
+        // SAFETY: the default stream.
+        ok(unsafe { fc_stream_synchronize(device.0, null_mut()) });
+        let bits = device.download(self.out.data, self.poison.bits.len());
+        let queries = self.q.batch * self.q.heads * self.q.seqlen;
+        let lse = if self.lse.is_null() { Vec::new() } else { device.download(self.lse.cast(), queries) };
+        Outputs { out: HostTensor { bits, ..self.poison.clone() }, lse }
+    }
+
+    /// Expects a mistake to be noticed before anything is computed.
+    #[track_caller]
+    fn is_refused(&self, device: &Opened, status: fc_status, message: &str) {
+        refused(self.forward(device), status, message);
+        assert_eq!(device.download::<u16>(self.out.data, self.poison.bits.len()), self.poison.bits);
+    }
+}
+
+/// What the host crate computes.
+fn host(kind: Kind, case: &Case, inputs: &Inputs) -> Result<Outputs, Failure> {
+    let device = kind.host()?;
+    let (tensors, stream) = (OnDevice::new(&device, case, inputs)?, device.stream()?);
+    tensors.run(&stream)?;
+    stream.synchronize()?;
+    Ok(tensors.outputs()?)
+}
+
+fn bits(lse: &[f32]) -> Vec<u32> {
+    lse.iter().map(|x| x.to_bits()).collect()
+}
+
+fn same_bits(kind: Kind, case: &Case) -> Result<(), Failure> {
+    for dtype in [Dtype::F16, Dtype::Bf16] {
+        let inputs = case.inputs(dtype, 1);
+        let expected = host(kind, case, &inputs)?;
+        let device = kind.open();
+        let mut call = Call::new(&device, case, &inputs);
+        ok(call.forward(&device));
+        let found = call.outputs(&device);
+        assert_eq!((&found.out, bits(&found.lse)), (&expected.out, bits(&expected.lse)));
+        found.judge(&inputs, &inputs.attention.rows(usize::MAX, 0))?;
+
+        call.lse = null_mut();
+        call.out = device.tensor(&call.poison);
+        ok(call.forward(&device));
+        assert_eq!(call.outputs(&device).out, expected.out);
+    }
+    Ok(())
+}
+
+fn default_options(kind: &Kind) -> Result<(), Failure> {
+    let (case, dtype) = (Case { seqlen_q: 70, ..Case::default() }, Dtype::F16);
+    let inputs = case.inputs(dtype, 2);
+    let expected = host(*kind, &case, &inputs)?;
+    let device = kind.open();
+    let Call { q, k, v, out, lse, .. } = &Call::new(&device, &case, &inputs);
+    // SAFETY: the memory lives until the device is closed.
+    ok(unsafe { fc_attention_forward(device.0, null_mut(), q, k, v, out, *lse, null()) });
+    ok(fc_device_synchronize(device.0));
+    assert_eq!(device.download::<u16>(out.data, expected.out.bits.len()), expected.out.bits);
+    Ok(())
+}
+
+/// Threads share a device, and each has its own errors.
+fn two_threads(kind: &Kind) -> Result<(), Failure> {
+    let cases = [false, true].map(|causal| Case { seqlen_q: 100, head_dim: 64, causal, ..Case::default() });
+    let device = kind.open();
+    let handle = device.0.addr();
+    thread::scope(|scope| {
+        let threads = cases.map(|case| {
+            scope.spawn(move || {
+                let device = std::mem::ManuallyDrop::new(Opened(std::ptr::without_provenance_mut(handle)));
+                let inputs = case.inputs(Dtype::Bf16, 3);
+                let expected = host(*kind, &case, &inputs)?;
+                let mut call = Call::new(&device, &case, &inputs);
+                for _ in 0..3 {
+                    ok(call.forward(&device));
+                    assert_eq!(call.outputs(&device).out, expected.out);
+                }
+                call.q.head_dim = if case.causal { 7 } else { 9 };
+                let message = format!(
+                    "head_dim {} is not supported: it must be a multiple of 8 from 8 to 256",
+                    call.q.head_dim
+                );
+                refused(call.forward(&device), FC_ERROR_HEAD_DIM, &message);
+                Ok(())
+            })
+        });
+        threads.into_iter().try_for_each(|thread| thread.join().expect("no panic"))
+    })
+}
+
+fn plan_is_that_of_the_host(kind: &Kind) -> Result<(), Failure> {
+    let case = Case { causal: true, scale: Some(0.5), ..Case::default() };
+    let expected = Plan::new(&case.problem(Dtype::Bf16)?, kind.host()?.properties())?.to_string();
+    let device = kind.open();
+    let call = Call::new(&device, &case, &case.inputs(Dtype::Bf16, 4));
+    let plan = |buffer: &mut [u8]| {
+        let Call { q, k, v, out, options, .. } = &call;
+        let (start, mut length) = (buffer.as_mut_ptr().cast::<c_char>(), 0);
+        let start = if buffer.is_empty() { null_mut() } else { start };
+        // SAFETY: as many bytes as there are.
+        let status = unsafe {
+            fc_attention_plan_text(device.0, q, k, v, out, options, start, buffer.len(), &mut length)
+        };
+        (status, length)
+    };
+    assert_eq!(plan(&mut []), (FC_OK, expected.len()));
+    let mut buffer = vec![POISON; expected.len() + 1];
+    assert_eq!(plan(&mut buffer[..expected.len()]), (FC_ERROR_BUFFER_TOO_SMALL, expected.len()));
+    assert!(buffer.iter().all(|&byte| byte == POISON));
+    assert_eq!(plan(&mut buffer), (FC_OK, expected.len()));
+    assert_eq!(CStr::from_bytes_until_nul(&buffer).expect("a C string").to_bytes(), expected.as_bytes());
+    Ok(())
+}
+
+fn properties_are_those_of_the_host(kind: &Kind) -> Result<(), Failure> {
+    let (host, device) = (kind.host()?, kind.open());
+    let mut properties = fc_device_properties {
+        struct_size: size_of::<fc_device_properties>(),
+        total_memory_bytes: 0,
+        l2_bytes: 0,
+        ordinal: 7,
+        is_emulated: 7,
+        compute_capability_major: 0,
+        compute_capability_minor: 0,
+        sm_count: 0,
+        smem_limit_bytes: 0,
+        driver_version: 0,
+        name: [1; FC_NAME_BYTES],
+    };
+    // SAFETY: the struct's size is set.
+    ok(unsafe { fc_device_get_properties(device.0, &mut properties) });
+    // SAFETY: a C string.
+    let name = unsafe { CStr::from_ptr(properties.name.as_ptr()) };
+    let expected = host.properties();
+    assert_eq!(name.to_str(), Ok(&*expected.name));
+    assert_eq!(properties.is_emulated, u32::from(host.emulator().is_some()));
+    assert_eq!(properties.ordinal as usize, expected.ordinal);
+    assert_eq!(
+        (properties.compute_capability_major, properties.compute_capability_minor),
+        expected.compute_capability
+    );
+    assert_eq!((properties.sm_count, properties.l2_bytes), (expected.sm_count, expected.l2_bytes));
+    assert_eq!(properties.smem_limit_bytes, expected.smem_limit_bytes);
+    assert_eq!(properties.total_memory_bytes, expected.total_memory_bytes);
+    assert_eq!(properties.driver_version, expected.driver_version);
+    properties.struct_size -= 8;
+    // SAFETY: as above.
+    let status = unsafe { fc_device_get_properties(device.0, &mut properties) };
+    let size = size_of::<fc_device_properties>();
+    let message = format!("properties has struct_size {}, but this library needs {size}", size - 8);
+    refused(status, FC_ERROR_STRUCT_SIZE, &message);
+    Ok(())
+}
+
+fn preload(kind: &Kind) -> Result<(), Failure> {
+    ok(fc_device_preload(kind.open().0));
+    Ok(())
+}
+
+fn mistakes_are_refused(kind: &Kind) -> Result<(), Failure> {
+    let case = Case { seqlen_q: 64, seqlen_kv: 64, head_dim: 64, ..Case::default() };
+    let device = kind.open();
+    let inputs = case.inputs(Dtype::F16, 5);
+    let mut call = Call::new(&device, &case, &inputs);
+
+    let q = call.q;
+    call.q.dtype = 0;
+    call.is_refused(&device, FC_ERROR_UNKNOWN_DTYPE, "q has element type 0, which is no fc_dtype");
+    call.q = q;
+    call.k.dtype = fc_dtype::FC_BF16 as i32;
+    call.is_refused(&device, FC_ERROR_DTYPE_MISMATCH, "k has element type bf16, but q has f16");
+    call.k.dtype = fc_dtype::FC_F16 as i32;
+    call.q.data = q.data.wrapping_byte_add(2);
+    let message = format!("q at {:#x} is not aligned to 16 bytes", call.q.data.addr());
+    call.is_refused(&device, FC_ERROR_MISALIGNED, &message);
+    call.q.data = null_mut();
+    call.is_refused(&device, FC_ERROR_NULL_POINTER, "q is a null pointer");
+    let host = [0u128; 1];
+    call.q.data = host.as_ptr().cast_mut().cast();
+    let message = format!("q at {:#x} is not device memory", call.q.data.addr());
+    call.is_refused(&device, FC_ERROR_NOT_DEVICE_POINTER, &message);
+    call.q = call.out;
+    call.is_refused(&device, FC_ERROR_ALIASING, "the memory of out overlaps that of q");
+    call.q = fc_tensor { batch: 1 << 30, stride_batch: 1 << 38, ..q };
+    let message = "a tensor of shape (batch 1073741824, seqlen 64, heads 3, head_dim 64) is larger than the address space";
+    let batch = fc_tensor { batch: 1 << 30, ..call.k };
+    let (k, out) = (call.k, call.out);
+    (call.k, call.v) = (batch, batch);
+    call.out = fc_tensor { batch: 1 << 30, ..out };
+    refused(call.forward(&device), FC_ERROR_SHAPE_OVERFLOW, message);
+    (call.q, call.k, call.v, call.out) = (q, k, k, out);
+    call.options.struct_size = 0;
+    let message = "options has struct_size 0, but this library needs 24";
+    call.is_refused(&device, FC_ERROR_STRUCT_SIZE, message);
+    Ok(())
+}
+
+fn null_arguments_are_refused(kind: &Kind) -> Result<(), Failure> {
+    let case = Case { seqlen_q: 64, seqlen_kv: 64, head_dim: 64, ..Case::default() };
+    let device = kind.open();
+    let call = Call::new(&device, &case, &case.inputs(Dtype::F16, 6));
+    for (missing, name) in ["q", "k", "v", "out"].into_iter().enumerate() {
+        let mut tensors: [*const fc_tensor; 4] = [&call.q, &call.k, &call.v, &call.out];
+        tensors[missing] = null();
+        let [q, k, v, out] = tensors;
+        // SAFETY: null, or a struct.
+        let status = unsafe { fc_attention_forward(device.0, null_mut(), q, k, v, out, null_mut(), null()) };
+        refused(status, FC_ERROR_NULL_ARGUMENT, &format!("argument {name} is null"));
+    }
+    let mut byte = 0u8;
+    let memory = device.alloc(16);
+    // SAFETY: null, or as many bytes as there are.
+    unsafe {
+        for status in [
+            fc_device_open_cuda(0, null_mut()),
+            fc_device_open_emulated(null_mut()),
+            fc_device_get_properties(device.0, null_mut()),
+            fc_alloc(device.0, 1, null_mut()),
+            fc_copy_to_device(device.0, memory, null(), 16),
+            fc_copy_to_host(device.0, null_mut(), memory, 16),
+        ] {
+            assert_eq!(status, FC_ERROR_NULL_ARGUMENT);
+        }
+        ok(fc_copy_to_device(device.0, null_mut(), null(), 0));
+        ok(fc_copy_to_host(device.0, null_mut(), null(), 0));
+        let status = fc_copy_to_host(device.0, (&raw mut byte).cast(), null(), 1);
+        refused(status, FC_ERROR_NOT_DEVICE_POINTER, "1 bytes at 0x0 are not memory of this device");
+    }
+    Ok(())
+}
+
+fn memory_is_allocated_and_freed(kind: &Kind) -> Result<(), Failure> {
+    let device = kind.open();
+    let data: Vec<u32> = (0..1000).collect();
+    let memory = device.upload(&data);
+    assert_eq!(memory.addr() % 256, 0);
+    assert_eq!(device.download::<u32>(memory, 1000), data);
+    assert_eq!(device.download::<u32>(memory.wrapping_byte_add(40), 10), data[10..20]);
+    ok(fc_free(device.0, memory));
+    let message = format!("{:#x} is not memory that fc_alloc gave, or was freed before", memory.addr());
+    refused(fc_free(device.0, memory), FC_ERROR_NOT_ALLOCATED, &message);
+    assert_eq!(device.alloc(0), null_mut());
+    ok(fc_free(device.0, null_mut()));
+    let mut memory = null_mut();
+    // SAFETY: the pointer is that of an address.
+    let status = unsafe { fc_alloc(device.0, 1 << 50, &mut memory) };
+    refused(status, FC_ERROR_OUT_OF_MEMORY, "out of device memory: cannot allocate 1125899906842624 bytes");
+    Ok(())
+}
+
+fn closed_devices_are_refused(kind: &Kind) -> Result<(), Failure> {
+    let case = Case { seqlen_q: 64, seqlen_kv: 64, head_dim: 64, ..Case::default() };
+    let device = kind.open();
+    let Call { q, k, v, out, options, .. } = Call::new(&device, &case, &case.inputs(Dtype::F16, 7));
+    let closed = device.0;
+    ok(fc_device_close(closed));
+    for handle in [closed, null_mut()] {
+        let message = format!("the device handle {:#x} is not open", handle.addr());
+        let (mut memory, mut length, mut byte) = (null_mut(), 0, 0u8);
+        // SAFETY: the handle is what is tested; all else is as it should be.
+        let statuses = unsafe {
+            [
+                fc_device_close(handle),
+                fc_device_preload(handle),
+                fc_device_synchronize(handle),
+                fc_stream_synchronize(handle, null_mut()),
+                fc_device_get_properties(handle, null_mut()),
+                fc_alloc(handle, 1, &mut memory),
+                fc_free(handle, null_mut()),
+                fc_copy_to_device(handle, q.data, (&raw const byte).cast(), 1),
+                fc_copy_to_host(handle, (&raw mut byte).cast(), q.data, 1),
+                fc_attention_plan_text(handle, &q, &k, &v, &out, &options, null_mut(), 0, &mut length),
+                fc_attention_forward(handle, null_mut(), &q, &k, &v, &out, null_mut(), &options),
+            ]
+        };
+        for status in statuses {
+            refused(status, FC_ERROR_DEVICE_HANDLE, &message);
+        }
+    }
+    Ok(())
+}
+
+fn closing_one_handle_leaves_the_other(kind: &Kind) -> Result<(), Failure> {
+    let (one, other) = (kind.open(), kind.open());
+    let memory = other.upload(&[1u8, 2, 3]);
+    drop(one);
+    assert_eq!(other.download::<u8>(memory, 3), [1, 2, 3]);
+    Ok(())
+}
+
+fn versions(_: &Kind) -> Result<(), Failure> {
+    assert_eq!(fc_abi_version(), FC_ABI_VERSION);
+    // SAFETY: a static C string.
+    let version = unsafe { CStr::from_ptr(fc_version_string()) };
+    assert_eq!(version.to_str(), Ok(env!("CARGO_PKG_VERSION")));
+    Ok(())
+}
+
+fn unknown_streams_are_refused(kind: &Kind) -> Result<(), Failure> {
+    let device = kind.open();
+    // SAFETY: an emulated device knows its streams, so that any number may be asked for.
+    let status = unsafe { fc_stream_synchronize(device.0, std::ptr::without_provenance_mut(0xDEAD_0000)) };
+    let message = "stream 0xdead0000 does not belong to the primary context of device 0";
+    refused(status, FC_ERROR_WRONG_STREAM, message);
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let cuda = Device::cuda(0).map(|_| Kind::Cuda);
+    let cuda = Resource::new("cuda", cuda.map_err(|error| format!("skipped: no CUDA device ({error})")));
+    let emulated = Resource::new("emulated", Ok(Kind::Emulated));
+    let mut suite = Suite::on(vec![cuda, emulated.clone()]);
+    let base = Case { seqlen_q: 100, seqlen_kv: 130, heads_q: 4, heads_kv: 2, ..Case::default() };
+    let cases = [
+        Case { batch: 1, ..base },
+        Case { causal: true, head_dim: 64, layout: Layout::Bhsd, ..base },
+        Case { seqlen_q: 150, seqlen_kv: 70, causal: true, head_dim: 80, ..base },
+        Case { heads_kv: 1, head_dim: 64, scale: Some(0.25), layout: Layout::Packed, ..base },
+        Case { seqlen_q: 1, head_dim: 96, layout: Layout::Padded, ..base },
+        Case { seqlen_kv: 0, head_dim: 64, ..base },
+        Case { seqlen_q: 0, head_dim: 64, ..base },
+    ];
+    for case in cases {
+        suite.test(format!("same_bits_{case}"), move |kind: &Kind| same_bits(*kind, &case));
+    }
+    type Test = fn(&Kind) -> Result<(), Failure>;
+    let tests: [(&str, Test); 11] = [
+        ("default_options", default_options),
+        ("two_threads", two_threads),
+        ("plan_is_that_of_the_host", plan_is_that_of_the_host),
+        ("properties_are_those_of_the_host", properties_are_those_of_the_host),
+        ("preload", preload),
+        ("mistakes_are_refused", mistakes_are_refused),
+        ("null_arguments_are_refused", null_arguments_are_refused),
+        ("memory_is_allocated_and_freed", memory_is_allocated_and_freed),
+        ("closed_devices_are_refused", closed_devices_are_refused),
+        ("closing_one_handle_leaves_the_other", closing_one_handle_leaves_the_other),
+        ("versions", versions),
+    ];
+    for (name, test) in tests {
+        suite.test(name, test);
+    }
+    let mut emulator = Suite::on(vec![emulated]);
+    emulator.test("unknown_streams_are_refused", unknown_streams_are_refused);
+    suite.and(emulator).run()
+}

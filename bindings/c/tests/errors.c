@@ -1,0 +1,123 @@
+// Every error that C can cause on an emulated device, and the one for a CUDA device that is not there.
+
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "flashcore.h"
+
+static int failures = 0;
+
+static void expect(const char *what, fc_status found, fc_status expected) {
+    int said = found == FC_OK || strlen(fc_last_error()) > 0;
+    if (found != expected || !said) {
+        printf("%s: got %d, expected %d: %s\n", what, (int)found, (int)expected, fc_last_error());
+        failures++;
+    }
+}
+
+int main(void) {
+    fc_device *device = NULL;
+    expect("no message yet", strlen(fc_last_error()) == 0 ? FC_OK : FC_ERROR_INTERNAL, FC_OK);
+    expect("open nowhere", fc_device_open_emulated(NULL), FC_ERROR_NULL_ARGUMENT);
+    fc_status status = fc_device_open_cuda(4711, &device);
+    expect("no CUDA device", status, status == FC_ERROR_NO_DEVICE ? FC_ERROR_NO_DEVICE : FC_ERROR_NO_DRIVER);
+    expect("open", fc_device_open_emulated(&device), FC_OK);
+
+    enum { SEQLEN = 64, HEAD_DIM = 64, BYTES = 2 * 2 * SEQLEN * 2 * HEAD_DIM };
+    fc_tensor tensors[4];
+    for (int i = 0; i < 4; i++) {
+        tensors[i] = (fc_tensor){
+            .batch = 2,
+            .seqlen = SEQLEN,
+            .heads = 2,
+            .head_dim = HEAD_DIM,
+            .stride_batch = SEQLEN * 2 * HEAD_DIM,
+            .stride_seqlen = 2 * HEAD_DIM,
+            .stride_heads = HEAD_DIM,
+            .dtype = FC_F16,
+        };
+        expect("alloc", fc_alloc(device, BYTES, &tensors[i].data), FC_OK);
+    }
+    const fc_tensor *q = &tensors[0], *k = &tensors[1], *v = &tensors[2], *out = &tensors[3];
+    fc_tensor t;
+    fc_attention_options options = {.struct_size = sizeof options};
+    void *memory, *const nowhere = (void *)(uintptr_t)0xDEAD0000;
+    char text[8];
+    size_t length;
+
+#define FORWARD(q, k, v, out, lse) fc_attention_forward(device, NULL, q, k, v, out, lse, &options)
+#define PLAN(q, k, v, out) fc_attention_plan_text(device, q, k, v, out, &options, NULL, 0, &length)
+    static const uint16_t zeros[BYTES / 2];
+    for (int i = 0; i < 3; i++) {
+        expect("copy", fc_copy_to_device(device, tensors[i].data, zeros, BYTES), FC_OK);
+    }
+    expect("forward", FORWARD(q, k, v, out, NULL), FC_OK);
+    expect("plan", PLAN(q, k, v, out), FC_OK);
+
+    // Handles, structs, buffers.
+    expect("null handle", fc_device_close(NULL), FC_ERROR_DEVICE_HANDLE);
+    expect("null tensor", FORWARD(NULL, k, v, out, NULL), FC_ERROR_NULL_ARGUMENT);
+    options.struct_size--;
+    expect("struct size", FORWARD(q, k, v, out, NULL), FC_ERROR_STRUCT_SIZE);
+    options.struct_size++;
+    t = *q, t.dtype = 99;
+    expect("dtype", FORWARD(&t, k, v, out, NULL), FC_ERROR_UNKNOWN_DTYPE);
+    status = fc_attention_plan_text(device, q, k, v, out, NULL, text, sizeof text, &length);
+    expect("buffer", status, FC_ERROR_BUFFER_TOO_SMALL);
+    expect("length", length >= sizeof text ? FC_OK : FC_ERROR_INTERNAL, FC_OK);
+    expect("stream", fc_stream_synchronize(device, nowhere), FC_ERROR_WRONG_STREAM);
+
+    // Memory.
+    expect("alloc too much", fc_alloc(device, (size_t)1 << 50, &memory), FC_ERROR_OUT_OF_MEMORY);
+    expect("free elsewhere", fc_free(device, nowhere), FC_ERROR_NOT_ALLOCATED);
+    expect("copy elsewhere", fc_copy_to_device(device, nowhere, zeros, 2), FC_ERROR_NOT_DEVICE_POINTER);
+    expect("copy beyond", fc_copy_to_host(device, text, (char *)out->data + BYTES, 1), FC_ERROR_NOT_DEVICE_POINTER);
+    t = *q, t.data = NULL;
+    expect("null data", FORWARD(&t, k, v, out, NULL), FC_ERROR_NULL_POINTER);
+    t.data = nowhere;
+    expect("data elsewhere", FORWARD(&t, k, v, out, NULL), FC_ERROR_NOT_DEVICE_POINTER);
+    t.data = (char *)q->data + 8;
+    expect("data misaligned", FORWARD(&t, k, v, out, NULL), FC_ERROR_MISALIGNED);
+    expect("lse misaligned", FORWARD(q, k, v, out, (float *)((char *)nowhere + 2)), FC_ERROR_MISALIGNED);
+    expect("aliasing", FORWARD(q, k, v, q, NULL), FC_ERROR_ALIASING);
+    // Behind the queries lies nothing that they could read.
+    t = *q, t.stride_batch = 1 << 30;
+    expect("queries larger than their memory", FORWARD(&t, k, v, out, NULL), FC_ERROR_HAZARDS);
+
+    // Shapes and strides.
+    t = *q, t.head_dim = 100;
+    expect("head_dim", FORWARD(&t, k, v, out, NULL), FC_ERROR_HEAD_DIM);
+    t = *v, t.seqlen = 63;
+    expect("lengths", FORWARD(q, k, &t, out, NULL), FC_ERROR_SHAPE_MISMATCH);
+    t = *k, t.heads = 3;
+    expect("heads", FORWARD(q, &t, &t, out, NULL), FC_ERROR_HEAD_RATIO);
+    t = *k, t.dtype = FC_BF16;
+    expect("types", FORWARD(q, &t, v, out, NULL), FC_ERROR_DTYPE_MISMATCH);
+    t = *k, t.stride_seqlen += 4;
+    expect("stride misaligned", FORWARD(q, &t, v, out, NULL), FC_ERROR_STRIDE_MISALIGNED);
+    t = *k, t.stride_batch = (size_t)1 << 40;
+    expect("stride too large", FORWARD(q, &t, v, out, NULL), FC_ERROR_STRIDE_TOO_LARGE);
+    t = *out, t.stride_heads = 0;
+    expect("overlapping output", FORWARD(q, k, v, &t, NULL), FC_ERROR_OVERLAPPING_OUTPUT);
+    options.has_scale = 1, options.scale = -1;
+    expect("scale", FORWARD(q, k, v, out, NULL), FC_ERROR_SCALE);
+    options.has_scale = 0;
+    t = *k, t.seqlen = (size_t)1 << 40;
+    expect("too many keys", PLAN(q, &t, &t, out), FC_ERROR_DIMENSION_TOO_LARGE);
+    t = *q, t.batch = 1 << 30, t.stride_batch = (size_t)1 << 38;
+    fc_tensor kv = *k;
+    kv.batch = t.batch;
+    expect("overflow", PLAN(&t, &kv, &kv, &t), FC_ERROR_SHAPE_OVERFLOW);
+    t = *q, t.batch = 1 << 20, t.seqlen = 1 << 20, t.stride_batch = (size_t)1 << 28;
+    kv.batch = t.batch;
+    expect("too many tiles", PLAN(&t, &kv, &kv, &t), FC_ERROR_TOO_MANY_TILES);
+
+    expect("close", fc_device_close(device), FC_OK);
+    expect("close twice", fc_device_close(device), FC_ERROR_DEVICE_HANDLE);
+    expect("closed", FORWARD(q, k, v, out, NULL), FC_ERROR_DEVICE_HANDLE);
+    if (failures == 0) {
+        puts("all as expected");
+    }
+    return failures;
+}
