@@ -15,6 +15,8 @@ use crate::{build, cargo, profile, sanitize, setup};
 const LIMIT_MIB: f64 = 192.0;
 /// Packages whose tests are about this repository, the build or no GPU.
 const TESTS_AT_HOME: [&str; 3] = ["xtask", "ptx-builder", "emulator"];
+/// Test programs that need cargo, or the library that cargo built beside them.
+const TESTS_OF_BUILDS: [&str; 1] = ["compilers"];
 const RUN_TESTS: &str = include_str!("../scripts/run_tests.sh");
 
 /// Make one folder with everything that runs on a GPU node: lab, tests, kernels, scripts
@@ -96,7 +98,9 @@ fn copy_programs(workspace: &Workspace, out: &Path) -> Result<()> {
         shell.copy_file(program.path, out.join("flashcore-lab"))?;
     }
     for program in cargo::executables(workspace, &tests)? {
-        if !program.is_test || TESTS_AT_HOME.contains(&program.folder.as_str()) {
+        let at_home = TESTS_AT_HOME.contains(&program.folder.as_str())
+            || TESTS_OF_BUILDS.contains(&program.target.as_str());
+        if !program.is_test || at_home {
             continue;
         }
         let name = if program.target.starts_with(&program.folder) {

@@ -29,7 +29,7 @@ fn header_is_fresh(folder: &Path) -> TestResult {
     if fs::read(&header).ok() == Some(fresh) {
         return Ok(());
     }
-    let cure = format!("run `{UPDATE}=1 cargo test -p flashcore-c --test c header` and commit it");
+    let cure = format!("run `{UPDATE}=1 cargo test -p flashcore-c --test compilers header` and commit it");
     Err(format!("{} is stale: {cure}", header.display()).into())
 }
 
