@@ -80,7 +80,8 @@ struct Cta<'a> {
 }
 
 /// The kernel. `S_REGS`, `P_REGS` and `O_REGS` are the registers of the fragments S, P and O of a thread, `SHORT_S` and
-/// `SHORT_P` those of S and P in a short step; they follow from `S`, but Rust wants them as parameters.
+/// `SHORT_P` those of S and P in a short step, `O_PAIRS` those of O rounded; they follow from `S`, but Rust wants them as
+/// parameters.
 ///
 /// # Safety
 /// See the entry points in [`entry`](crate::entry).
@@ -417,8 +418,8 @@ unsafe fn consume<
             let rows = Rows(tile.m_block * v.tile.block_m + consumer * WARPGROUP_ROWS);
             let blocks = rows.key_blocks(v, cta.params);
             let loaded = cta.key_blocks(v, tile).end;
-            // O is stored here at the end of a tile, or beside the next one. Where it goes over V, consumers meet for
-            // that, so there must be one place for all of them, whether they see keys or not.
+            // What this tile has come to, unless it ends beside the next one. Where O is stored over V consumers meet, and
+            // the barrier wants them at one instruction: so there is one place to store, with keys or without.
             let done: Option<Done<O_PAIRS>> = 'tile: {
                 if blocks.end == 0 {
                     if let Some(before) = before.take() {
@@ -429,7 +430,7 @@ unsafe fn consume<
                     break 'tile Some(Done::without_keys(tile));
                 }
                 if !me.o_over_v {
-                    me.open_gate();
+                    me.open_gate(); // at once in the first tile; later ones do it while they begin, when O has been read
                 }
                 // Key tiles that only rows of other consumers see.
                 let above = if v.causal { loaded - blocks.end } else { 0 };
@@ -437,8 +438,8 @@ unsafe fn consume<
                 let q = cta.q.wait(me.q).offset(consumer * WARPGROUP_ROWS * SLAB_ROW_BYTES);
                 cta.k.wait(me.k);
                 let mut softmax = Softmax::new(cta.params.scale_log2);
-                // The last key tile: scores beside the last product of the work tile before. Where a few of its keys are all
-                // that these rows see, only those.
+                // The last key tile: scores beside the last product of the work tile before. Where a few of its keys
+                // are all that these rows see, only those.
                 let mut n_block = blocks.end - 1;
                 let tile_at = |n_block: u32, masked: bool| ScoreTile { rows, q, n_block, masked };
                 let last = tile_at(n_block, n_block >= blocks.full);
