@@ -103,6 +103,7 @@ impl Attention {
         if plan.grid == 0 {
             return Ok(());
         }
+        let _entered = stream.device().backend().enter()?;
         check::residence(stream.device(), [&q, &k, &v, &out], lse.as_ref())?;
         let pointers = Pointers {
             q: q.ptr(),

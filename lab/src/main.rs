@@ -7,6 +7,7 @@ mod emulated;
 mod metrics;
 mod mutate;
 mod output;
+mod overhead;
 mod peers;
 mod plot;
 mod power;
@@ -43,6 +44,8 @@ enum Verb {
     Tune(tune::Options),
     /// Run every kernel again and again and compare the bits
     Determinism(determinism::Options),
+    /// Measure the host time of a call, from Rust and from C
+    Overhead(overhead::Options),
     /// Run shapes for seconds and measure clock, power and energy
     Power(power::Options),
     /// Launch one shape, and nothing else: for profilers
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
         Verb::Bench(options) => bench::run(device(), options),
         Verb::Tune(options) => tune::run(device(), options),
         Verb::Determinism(options) => determinism::run(device(), options),
+        Verb::Overhead(options) => overhead::run(device(), options),
         Verb::Power(options) => power::run(device(), options),
         Verb::One(options) => timing::one(device(), options),
         Verb::Mutate(options) => mutate::run(options),

@@ -50,9 +50,16 @@ impl Context {
 
     /// Makes this the thread's context until the result is dropped, which brings back the one before.
     pub(super) fn enter(&self) -> Result<Entered<'_>> {
+        let mut current = std::ptr::null_mut();
+        // Asking costs a fraction of pushing and popping, and most threads have the primary context already.
+        // SAFETY: writes a handle.
+        check("cuCtxGetCurrent", unsafe { sys::cuCtxGetCurrent(&mut current) })?;
+        if current == self.raw {
+            return Ok(Entered::already());
+        }
         // SAFETY: the context is retained.
         check("cuCtxPushCurrent", unsafe { sys::cuCtxPushCurrent_v2(self.raw) })?;
-        Ok(Entered { context: PhantomData })
+        Ok(Entered { pushed: true, ..Entered::already() })
     }
 
     /// Milliseconds between two events that have happened.
@@ -76,17 +83,28 @@ impl Drop for Context {
     }
 }
 
-/// While it lives, a [`Context`] is current on this thread.
-pub(super) struct Entered<'a> {
+/// While it lives, calls for a device on this thread need not change the thread's context.
+#[derive(Debug)]
+pub struct Entered<'a> {
+    pushed: bool,
     // A raw pointer, so that it stays on its thread.
     context: PhantomData<(&'a Context, *const ())>,
 }
 
+impl Entered<'_> {
+    /// Of a device whose context is current, or that has none.
+    pub(crate) fn already() -> Self {
+        Entered { pushed: false, context: PhantomData }
+    }
+}
+
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        let mut popped = std::ptr::null_mut();
-        // SAFETY: pops what `enter` pushed.
-        let _ = unsafe { sys::cuCtxPopCurrent_v2(&mut popped) };
+        if self.pushed {
+            let mut popped = std::ptr::null_mut();
+            // SAFETY: pops what `enter` pushed.
+            let _ = unsafe { sys::cuCtxPopCurrent_v2(&mut popped) };
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use cudarc::driver::sys::{CUresult, CUtensorMapDataType, CUtensorMapFloatOOBfill
 use flashcore_kernels::layout::Swizzle;
 use flashcore_kernels::params::TensorMap;
 
-use super::context::Context;
+use super::context::{Context, Entered};
 use super::module::Modules;
 use super::status::check;
 use super::{Backend, Launch, Location, MAX_PARAMS, Properties};
@@ -67,6 +67,10 @@ fn graph_handle(raw: u64) -> CUgraphExec {
 impl Backend for Cuda {
     fn properties(&self) -> &Properties {
         &self.properties
+    }
+
+    fn enter(&self) -> Result<Entered<'_>> {
+        self.context.enter()
     }
 
     fn alloc(&self, bytes: usize) -> Result<u64> {

@@ -11,6 +11,7 @@ mod status;
 use std::any::Any;
 use std::fmt::Debug;
 
+pub use context::Entered;
 pub use cuda::Cuda;
 pub use emulated::{Emulated, EmulatorOptions, KernelReport};
 pub use event::Event;
@@ -106,6 +107,12 @@ pub const MAX_PARAMS: usize = 16;
 pub trait Backend: Any + Debug + Send + Sync {
     /// Facts of the device.
     fn properties(&self) -> &Properties;
+
+    /// Makes the device the thread's own until the result is dropped. Every other method does so itself; around several
+    /// of them this saves time.
+    fn enter(&self) -> Result<Entered<'_>> {
+        Ok(Entered::already())
+    }
 
     /// Allocates device memory of at least one byte, aligned to 256 bytes.
     fn alloc(&self, bytes: usize) -> Result<u64>;
