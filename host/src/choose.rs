@@ -25,8 +25,8 @@ pub(crate) fn choose(problem: &Problem, sm_count: u32) -> &'static Variant {
 
 /// Estimated time of a kernel on an H200, in picoseconds: what its busiest SM has to do.
 pub(crate) fn estimate(variant: &Variant, problem: &Problem, sm_count: u32) -> u64 {
-    let Tile { block_m, block_n, cluster, .. } = variant.tile;
-    let [rows, keys, cluster] = [block_m, block_n, cluster].map(u64::from);
+    let Tile { block_m, block_n, cluster, splits, .. } = variant.tile;
+    let [rows, keys, cluster, splits] = [block_m, block_n, cluster, splits].map(u64::from);
     let (q, kv) = (problem.q_shape(), problem.kv_shape());
     let (seqlen_q, seqlen_kv) = (q.seqlen as u64, kv.seqlen as u64);
     let heads = (q.batch * q.heads) as u64;
@@ -34,31 +34,33 @@ pub(crate) fn estimate(variant: &Variant, problem: &Problem, sm_count: u32) -> u
     if m_blocks == 0 || heads == 0 {
         return 0;
     }
-    let sms = (u64::from(sm_count) / cluster * cluster).max(cluster);
+    let clusters = (u64::from(sm_count) / (cluster * splits)).max(1);
     let consumers = u64::from(variant.consumers());
     let groups = seqlen_q.div_ceil(CONSUMER_ROWS);
     let overhead = u64::from(variant.cost.tile_keys);
+    let share = seqlen_kv.div_ceil(keys * splits) * keys;
     // The last tile of a head sees all keys, under a causal mask too.
-    let longest = consumers * (seqlen_kv.next_multiple_of(keys) + overhead);
+    let longest = consumers * (share + overhead);
     let busiest = if problem.causal {
         // Tiles of different lengths even out over the SMs.
         let step = if variant.has_short_step() { u64::from(variant.short_n()) } else { keys };
-        let head = causal_steps(step, seqlen_q, seqlen_kv) * step + m_blocks * consumers * overhead;
-        (head.saturating_mul(heads) / sms).max(longest)
+        let visited = causal_steps(step, seqlen_q, seqlen_kv) * step / splits;
+        let head = visited + m_blocks * consumers * overhead;
+        (head.saturating_mul(heads) / (clusters * cluster)).max(longest)
     } else {
         // Consumers beyond the last query have nothing to do. Over the units of a head that evens out, but within a
         // cluster it does not: the first CTA of each has the first of its tiles, the busiest.
         let units = m_blocks / cluster;
         let (whole, rest) = (groups / (consumers * cluster), groups % (consumers * cluster));
         let busy = whole * consumers + rest.min(consumers);
-        let tile = busy * seqlen_kv.next_multiple_of(keys) / units + consumers * overhead;
-        units.saturating_mul(heads).div_ceil(sms / cluster).saturating_mul(tile)
+        let tile = busy * share / units + consumers * overhead;
+        units.saturating_mul(heads).div_ceil(clusters).saturating_mul(tile)
     };
     let launch = if cluster > 1 { CLUSTER_LAUNCH_PS } else { 0 };
     busiest.saturating_mul(u64::from(variant.cost.key_ps)).saturating_add(launch)
 }
 
-/// What it costs to start clusters rather than single CTAs, as measured.
+/// What it costs to start clusters that share K and V rather than single CTAs, as measured.
 const CLUSTER_LAUNCH_PS: u64 = 3_000_000;
 
 /// Queries of a consumer.
@@ -120,15 +122,18 @@ mod tests {
             let problem = Problem::new(q, kv, kv, q, false, None).unwrap();
             let device = Properties::h200();
             for plan in Plan::all(&problem, &device).unwrap() {
-                let Variant { tile: Tile { block_m, block_n, cluster, .. }, cost, .. } = plan.variant;
+                let Variant { tile: Tile { block_m, block_n, cluster, splits, .. }, cost, .. } = plan.variant;
                 let consumers = u64::from(plan.variant.consumers());
-                let keys = (seqlen_kv as u64).next_multiple_of(u64::from(block_n));
+                let keys = (seqlen_kv as u64).div_ceil(u64::from(block_n * splits)) * u64::from(block_n);
                 let work = |m_block: u32| {
                     let rows = (seqlen_q as u64).saturating_sub(u64::from(m_block * block_m));
                     rows.div_ceil(CONSUMER_ROWS).min(consumers) * keys + consumers * u64::from(cost.tile_keys)
                 };
-                let tiles = |cta| Tiles::new(&plan.params, false, cluster, cta, plan.grid);
-                let busiest = (0..plan.grid).map(|cta| tiles(cta).map(|tile| work(tile.m_block)).sum::<u64>());
+                // Where CTAs share the keys, those of a cluster are one, and take no more than one work tile: as many
+                // clusters as there are SMs for work at a time.
+                let persistent = plan.work_tiles.min((device.sm_count / (cluster * splits) * cluster).max(cluster));
+                let tiles = |cta| Tiles::new(&plan.params, false, cluster, cta, persistent);
+                let busiest = (0..persistent).map(|cta| tiles(cta).map(|tile| work(tile.m_block)).sum::<u64>());
                 let busiest = busiest.max().unwrap() * u64::from(cost.key_ps);
                 let launch = if cluster > 1 { CLUSTER_LAUNCH_PS } else { 0 };
                 let estimated = estimate(&plan.variant, &problem, device.sm_count) - launch;

@@ -55,7 +55,7 @@ impl Stream {
             kernel,
             grid: [plan.grid, 1, 1],
             block: plan.variant.threads(),
-            cluster: plan.variant.tile.cluster,
+            cluster: plan.variant.cluster_ctas(),
             smem_bytes: plan.variant.smem().bytes,
             // Every forward kernel waits for what is before it in the stream, once it has set itself up.
             overlaps_previous: self.device().properties().driver_version >= OVERLAP_DRIVER,

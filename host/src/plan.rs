@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use flashcore_kernels::config::{Dtype, Variant};
+use flashcore_kernels::config::{Dtype, Tile, Variant};
 use flashcore_kernels::divisor::Divisor;
 use flashcore_kernels::layout::{SLAB_COLUMNS, Swizzle};
 use flashcore_kernels::params::{FwdParams, Work};
@@ -76,24 +76,34 @@ impl Plan {
             return Err(Error::SharedMemory { symbol: variant.symbol, needed, limit });
         }
         let (q, kv) = (problem.q_shape(), problem.kv_shape());
-        let cluster = variant.tile.cluster;
+        let Tile { cluster, splits, .. } = variant.tile;
         let m_blocks = q.seqlen.div_ceil(variant.tile.block_m as usize).next_multiple_of(cluster as usize);
         let heads = q.batch as u64 * q.heads as u64;
         let tiles = (m_blocks as u64).saturating_mul(heads);
-        if tiles > MAX_TILES || heads > MAX_TILES {
-            return Err(Error::TooManyTiles { tiles: tiles.max(heads), limit: MAX_TILES });
+        let ctas = tiles.saturating_mul(u64::from(splits));
+        if ctas > MAX_TILES || heads > MAX_TILES {
+            return Err(Error::TooManyTiles { tiles: ctas.max(heads), limit: MAX_TILES });
         }
         // Both fit: tiles were counted, and `Problem` bounds each dimension by i32.
         let work_tiles = tiles as u32;
-        // Whole clusters, at least one.
-        let grid = work_tiles.min((device.sm_count / cluster * cluster).max(cluster));
+        let grid = if variant.splits_keys() {
+            work_tiles * splits
+        } else {
+            // Whole clusters, at least one.
+            work_tiles.min((device.sm_count / cluster * cluster).max(cluster))
+        };
         let params = FwdParams {
             lse: 0,
             seqlen_q: q.seqlen as u32,
             seqlen_kv: kv.seqlen as u32,
             heads_q: Divisor::new(q.heads as u32),
             gqa_ratio: Divisor::new(problem.gqa_ratio() as u32),
-            work: Work::new(heads as u32, m_blocks as u32 / cluster, section(problem, heads), grid / cluster),
+            work: Work::new(
+                heads as u32,
+                m_blocks as u32 / cluster,
+                section(problem, heads),
+                grid / variant.cluster_ctas(),
+            ),
             scale_log2: problem.scale * std::f32::consts::LOG2_E,
         };
         Ok(Plan { variant: *variant, grid, work_tiles, params, problem: *problem, sm_count: device.sm_count })
@@ -104,9 +114,8 @@ impl Plan {
     /// # Errors
     /// None for a plan of a checked problem and addresses that are multiples of 16.
     pub fn tensor_maps(&self, pointers: &Pointers) -> Result<[TensorMapDesc; 4], TensorMapError> {
-        let tile = self.variant.tile;
         let Problem { q, k, v, out, .. } = &self.problem;
-        let map = |ptr, layout: &TensorLayout, rows| {
+        let map = |ptr, layout: &TensorLayout, columns, rows, swizzle| {
             // Without keys nothing of k and v is ever loaded, but the launch still needs legal maps: one row of q.
             let (ptr, layout) =
                 if layout.shape.is_empty() { (pointers.q, &one_row(q)) } else { (ptr, layout) };
@@ -114,14 +123,16 @@ impl Plan {
             let dims = [shape.head_dim, shape.seqlen, shape.heads, shape.batch].map(|size| size as u64);
             let strides_bytes = [strides.seqlen, strides.heads, strides.batch]
                 .map(|stride| stride as u64 * u64::from(Dtype::SIZE));
-            TensorMapDesc::new(ptr, layout.dtype.into(), &dims, &strides_bytes, &[SLAB_COLUMNS, rows, 1, 1])
-                .map(|map| map.swizzle(Swizzle::B128))
+            TensorMapDesc::new(ptr, layout.dtype.into(), &dims, &strides_bytes, &[columns, rows, 1, 1])
+                .map(|map| map.swizzle(swizzle))
         };
+        let load = |ptr, layout, rows| map(ptr, layout, SLAB_COLUMNS, rows, Swizzle::B128);
+        let variant = &self.variant;
         Ok([
-            map(pointers.q, q, tile.block_m)?,
-            map(pointers.k, k, self.variant.kv_box_rows())?,
-            map(pointers.v, v, self.variant.kv_box_rows())?,
-            map(pointers.out, out, STORE_ROWS)?,
+            load(pointers.q, q, variant.tile.block_m)?,
+            load(pointers.k, k, variant.kv_box_rows())?,
+            load(pointers.v, v, variant.kv_box_rows())?,
+            map(pointers.out, out, variant.o_box_columns(), STORE_ROWS, variant.o_swizzle())?,
         ])
     }
 }
@@ -171,12 +182,13 @@ impl fmt::Display for Plan {
         )?;
         writeln!(
             f,
-            "tile     {} queries x {} keys, head_dim {}, {} stages, cluster of {}, {} threads, {} bytes of shared memory",
+            "tile     {} queries x {} keys, head_dim {}, {} stages, cluster of {}{}, {} threads, {} bytes of shared memory",
             tile.block_m,
             tile.block_n,
             variant.head_dim,
             tile.stages,
-            tile.cluster,
+            variant.cluster_ctas(),
+            if variant.splits_keys() { " that share the keys" } else { "" },
             variant.threads(),
             variant.smem().bytes
         )?;

@@ -22,6 +22,10 @@
 //! short, a baton of named barriers (*ping-pong*) sees to that. docs/attention_fwd.md draws the timeline and gives the
 //! budgets.
 //!
+//! Where there are few work tiles, the CTAs of a cluster share one: each visits its part of the keys, and leaves what that
+//! comes to in its shared memory; then each combines its share of the columns of O from there (*split over keys*, as
+//! Flash-Decoding does, but inside of one launch).
+//!
 //! Keys are visited from the last tile to the first, so that the tiles that need a mask come first and the steady
 //! loop has none. A consumer skips those of which its own rows see nothing.
 
@@ -39,7 +43,7 @@ use crate::ptx::warp;
 use crate::ptx::wgmma::{self, Acc, InFlight, Products, SmemDesc};
 use crate::ptx::{cluster, matrix, thread};
 use crate::schedule::{KeyBlocks, Tiles, WorkTile};
-use crate::softmax::Softmax;
+use crate::softmax::{Finished, Partial, Softmax};
 
 /// The tensor maps of a launch, boxes (64, block_m), (64, block_n), (64, block_n) and (64, 16) of
 /// (head_dim, seqlen, heads, batch).
@@ -66,6 +70,8 @@ enum NamedBarrier {
 
 /// Rows of O that a warp stores on its own.
 const WARP_ROWS: u32 = 16;
+/// CTAs that may share a work tile.
+const MAX_SPLITS: usize = 8;
 
 /// What every role of a CTA knows.
 struct Cta<'a> {
@@ -75,6 +81,8 @@ struct Cta<'a> {
     k: Ring,
     v: Ring,
     o: SmemAddr,
+    /// What this CTA came to under its share of the keys, over K and V.
+    part: Part,
     /// Opens when O, staged over V, has been read.
     o_read: Gate,
 }
@@ -110,6 +118,7 @@ pub unsafe fn attention_fwd<
         k: Ring::k(base, &smem, v.tile.cluster),
         v: Ring::v(base, &smem, v.tile.cluster),
         o: base.offset(smem.o),
+        part: Part { at: base.offset(smem.k), stride: v.consumers() * WARPGROUP_THREADS * Part::CHUNK },
         o_read: Gate::new(base, &smem, v.tile.cluster),
         maps,
         params,
@@ -128,7 +137,7 @@ pub unsafe fn attention_fwd<
             }
             mbarrier::fence_init();
         }
-        if v.tile.cluster == 1 {
+        if v.cluster_ctas() == 1 {
             warp::barrier_sync(NamedBarrier::Cta as u32, v.threads());
         } else {
             sync_cluster();
@@ -139,13 +148,21 @@ pub unsafe fn attention_fwd<
             if warp::broadcast(thread / 32) == 0 {
                 produce::<S>(&cta, warp::elect_one());
             }
+            if v.splits_keys() {
+                warp::sync_warp();
+                sync_cluster(); // as the consumers do
+            }
         } else {
             warp::grow_registers(consumer_registers);
             consume::<S, S_REGS, P_REGS, O_REGS, SHORT_S, SHORT_P, O_PAIRS>(&cta, warpgroup - 1);
+            if v.splits_keys() {
+                sync_cluster(); // what each CTA came to lies in its shared memory
+                combine::<O_REGS, O_PAIRS>(&cta, v);
+            }
         }
-        if v.tile.cluster > 1 {
+        if v.cluster_ctas() > 1 {
             warp::sync_warp();
-            sync_cluster(); // shared memory must outlive the last arrival from another CTA
+            sync_cluster(); // shared memory must outlive the last arrival, or read, from another CTA
         }
     }
 }
@@ -164,16 +181,18 @@ impl Cta<'_> {
     /// The work tiles of this CTA.
     #[inline(always)]
     fn tiles(&self, v: &Variant) -> Tiles<'_> {
-        Tiles::new(self.params, v.causal, v.tile.cluster, thread::block_idx_x(), thread::grid_dim_x())
+        let [cta, ctas] = [thread::block_idx_x(), thread::grid_dim_x()].map(|n| n / v.tile.splits);
+        Tiles::new(self.params, v.causal, v.tile.cluster, cta, ctas)
     }
 
-    /// The key tiles that are loaded for a work tile: those that any row of the cluster sees.
+    /// The key tiles that are loaded for a work tile: those that any row of the cluster sees, or this CTA's share of them.
     #[inline(always)]
     fn key_blocks(&self, v: &Variant, tile: WorkTile) -> KeyBlocks {
         let p = self.params;
         let Tile { block_m, block_n, cluster, .. } = v.tile;
         let first_row = tile.m_block / cluster * cluster * block_m;
-        KeyBlocks::new(first_row, cluster * block_m, block_n, p.seqlen_q, p.seqlen_kv, v.causal)
+        let all = KeyBlocks::new(first_row, cluster * block_m, block_n, p.seqlen_q, p.seqlen_kv, v.causal);
+        if v.splits_keys() { all.share(cluster::rank(), v.tile.splits) } else { all }
     }
 }
 
@@ -210,7 +229,7 @@ unsafe fn produce<S: Spec>(cta: &Cta, leader: bool) {
             let blocks = cta.key_blocks(v, tile);
             let mut n_block = blocks.end;
             loop {
-                if n_block > 0 {
+                if n_block > blocks.first {
                     load(&cta.k, &mut k_at, cta.maps.k, tile, n_block - 1);
                 }
                 if n_block < blocks.end {
@@ -228,7 +247,7 @@ unsafe fn produce<S: Spec>(cta: &Cta, leader: bool) {
                         load(&cta.v, &mut v_at, cta.maps.v, before, 0);
                     }
                 }
-                if n_block == 0 {
+                if n_block == blocks.first {
                     break;
                 }
                 n_block -= 1;
@@ -236,6 +255,9 @@ unsafe fn produce<S: Spec>(cta: &Cta, leader: bool) {
                     before = Some(tile);
                     break;
                 }
+            }
+            if v.splits_keys() {
+                break; // there is one for each cluster
             }
         }
         if let Some(before) = before {
@@ -325,6 +347,8 @@ struct ScoreTile {
     n_block: u32,
     /// Whether some row does not see some key.
     masked: bool,
+    /// Whether these rows see keys of the next key tile, too.
+    goes_on: bool,
 }
 
 /// What a consumer's 64 rows of a work tile have come to.
@@ -371,9 +395,15 @@ impl<const H: usize> Done<H> {
             o.0[i] = math::mul(o.0[i], finished.inverse_sum[i >> 1 & 1]);
             i += 1;
         }
+        Done::rounded(v, tile, &o, finished)
+    }
+
+    /// Rounds O, which was divided.
+    #[inline(always)]
+    fn rounded<const O: usize>(v: &Variant, tile: WorkTile, o: &Acc<O>, finished: Finished) -> Self {
         // A row without keys is zero whatever V holds: 0 times infinity would not be.
         let has_keys = finished.inverse_sum.map(math::mask_of_nonzero);
-        let mut packed: [u32; H] = pack(v, &o);
+        let mut packed: [u32; H] = pack(v, o);
         let mut i = 0;
         while i < H {
             packed[i] &= has_keys[i & 1];
@@ -414,26 +444,28 @@ unsafe fn consume<
             turn.pass(v); // the first consumer begins
         }
         let mut before: Option<Scored<P_REGS, O_REGS>> = None;
+        // What a work tile came to under a share of its keys.
+        let mut part = (Acc::<O_REGS>::zeros(), Partial::NO_KEYS);
         for tile in cta.tiles(v) {
             let rows = Rows(tile.m_block * v.tile.block_m + consumer * WARPGROUP_ROWS);
-            let blocks = rows.key_blocks(v, cta.params);
-            let loaded = cta.key_blocks(v, tile).end;
+            let loaded = cta.key_blocks(v, tile);
+            let blocks = rows.key_blocks(v, cta.params).among(loaded);
             // What this tile has come to, unless it ends beside the next one. Where O is stored over V consumers meet, and
             // the barrier wants them at one instruction: so there is one place to store, with keys or without.
             let done: Option<Done<O_PAIRS>> = 'tile: {
-                if blocks.end == 0 {
+                if blocks.count() == 0 {
                     if let Some(before) = before.take() {
                         let done: Done<O_PAIRS> = me.end(before);
                         me.store(&done);
                     }
-                    me.no_keys(loaded);
-                    break 'tile Some(Done::without_keys(tile));
+                    me.no_keys(loaded.count());
+                    break 'tile if v.splits_keys() { None } else { Some(Done::without_keys(tile)) };
                 }
                 if !me.o_over_v {
                     me.open_gate(); // at once in the first tile; later ones do it while they begin, when O has been read
                 }
                 // Key tiles that only rows of other consumers see.
-                let above = if v.causal { loaded - blocks.end } else { 0 };
+                let above = if v.causal { loaded.end - blocks.end } else { 0 };
                 me.skip_keys(above);
                 let q = cta.q.wait(me.q).offset(consumer * WARPGROUP_ROWS * SLAB_ROW_BYTES);
                 cta.k.wait(me.k);
@@ -441,10 +473,16 @@ unsafe fn consume<
                 // The last key tile: scores beside the last product of the work tile before. Where a few of its keys
                 // are all that these rows see, only those.
                 let mut n_block = blocks.end - 1;
-                let tile_at = |n_block: u32, masked: bool| ScoreTile { rows, q, n_block, masked };
+                let tile_at = |n_block: u32, masked: bool| ScoreTile {
+                    rows,
+                    q,
+                    n_block,
+                    masked,
+                    goes_on: n_block > blocks.first,
+                };
                 let last = tile_at(n_block, n_block >= blocks.full);
                 let is_short = v.has_short_step()
-                    && n_block > 0
+                    && n_block > blocks.first
                     && rows.last_keys(v, cta.params, n_block) <= v.short_n();
                 let o = Acc::<O_REGS>::zeros();
                 let mut at: Progress<P_REGS, O_REGS>;
@@ -465,12 +503,12 @@ unsafe fn consume<
                 wgmma::hold(&mut at.p);
                 // Scores of a tile beside the product of the tile before: those with a mask, then those without.
                 if v.causal && !v.has_short_step() {
-                    while n_block > blocks.full {
+                    while n_block > blocks.full.max(blocks.first) {
                         n_block -= 1;
                         at = me.step::<S_REGS, _, _, _>(tile_at(n_block, true), &mut softmax, at);
                     }
                 }
-                while n_block > 0 {
+                while n_block > blocks.first {
                     n_block -= 1;
                     at = me.step::<S_REGS, _, _, _>(tile_at(n_block, false), &mut softmax, at);
                 }
@@ -478,6 +516,10 @@ unsafe fn consume<
                 let scored = Scored { tile, softmax, at };
                 if v.joins_work_tiles() {
                     before = Some(scored);
+                    None
+                } else if v.splits_keys() {
+                    before = None;
+                    part = (me.last_values(scored.at), scored.softmax.partial());
                     None
                 } else {
                     before = None;
@@ -487,6 +529,9 @@ unsafe fn consume<
             if let Some(done) = done {
                 me.store(&done);
             }
+            if v.splits_keys() {
+                break; // there is one for each cluster
+            }
         }
         if let Some(before) = before {
             let done: Done<O_PAIRS> = me.end(before);
@@ -494,6 +539,11 @@ unsafe fn consume<
         }
         if consumer == 0 {
             turn.wait(v); // the baton is back
+        }
+        if v.splits_keys() {
+            // K and V are read no more once all consumers have waited for their last product.
+            warp::barrier_sync(NamedBarrier::Consumers as u32, v.consumers() * WARPGROUP_THREADS);
+            cta.part.write(&part.0, &part.1);
         }
         tma::wait_read::<0>(); // shared memory must outlive the last store
     }
@@ -604,7 +654,7 @@ impl Consumer<'_> {
             if self.o_over_v {
                 self.open_gate();
             }
-            if tile.n_block > 0 {
+            if tile.goes_on {
                 cta.k.wait(self.k);
             }
             p
@@ -674,7 +724,7 @@ impl Consumer<'_> {
                     o_done = take_values(o, &mut self.values);
                     alpha = softmax.observe(&s);
                     softmax.exponentiate(&mut s, 0, S);
-                    if tile.n_block > 0 {
+                    if tile.goes_on {
                         cta.k.wait(self.k);
                     }
                 }
@@ -685,7 +735,7 @@ impl Consumer<'_> {
                     s.hold();
                     // K of the next step, here of all places: its loop keeps ptxas from moving the wait for the
                     // values up to where the scores came, which would leave nothing to do beside them.
-                    if tile.n_block > 0 {
+                    if tile.goes_on {
                         cta.k.wait(self.k);
                     }
                     o_done = take_values(o, &mut self.values);
@@ -702,7 +752,18 @@ impl Consumer<'_> {
     where
         InFlight<O>: Products<O>,
     {
-        let Scored { tile, softmax, at: Progress { o, mut p } } = scored;
+        let Scored { tile, softmax, at } = scored;
+        // SAFETY: the warpgroup is together.
+        unsafe { Done::new(self.v, tile, self.last_values(at), &softmax) }
+    }
+
+    /// The last product alone: O, not yet divided.
+    #[inline(always)]
+    unsafe fn last_values<const P: usize, const O: usize>(&mut self, at: Progress<P, O>) -> Acc<O>
+    where
+        InFlight<O>: Products<O>,
+    {
+        let Progress { o, mut p } = at;
         // SAFETY: the warpgroup is together.
         unsafe {
             let mut o = o.launch();
@@ -713,7 +774,7 @@ impl Consumer<'_> {
             wgmma::commit();
             let o = o.wait::<0>();
             self.cta.v.release(&mut self.values);
-            Done::new(self.v, tile, o, &softmax)
+            o
         }
     }
 
@@ -858,6 +919,106 @@ impl Rows {
     }
 }
 
+/// What a CTA came to under its share of the keys, in shared memory: O in f32, not divided, and the maxima and sums of the
+/// rows. Chunk i has the registers `4 * i ..` of all consumer threads, so that neighbours lie side by side; the last one
+/// has maxima and sums.
+#[derive(Clone, Copy)]
+struct Part {
+    at: SmemAddr,
+    /// Bytes of a chunk of all threads.
+    stride: u32,
+}
+
+impl Part {
+    /// Bytes of a chunk of one thread.
+    const CHUNK: u32 = 16;
+
+    /// Where this thread's first chunk lies.
+    #[inline(always)]
+    fn mine(self) -> SmemAddr {
+        self.at.offset((thread::thread_idx_x_anew() - WARPGROUP_THREADS) * Self::CHUNK)
+    }
+
+    /// Leaves this thread's part for the cluster.
+    #[inline(always)]
+    unsafe fn write<const O: usize>(self, o: &Acc<O>, rows: &Partial) {
+        let mut at = self.mine();
+        let mut i = 0;
+        // SAFETY: these bytes are the thread's own, since K and V are read no more.
+        unsafe {
+            while i < O {
+                at.store_x4([o.0[i], o.0[i + 1], o.0[i + 2], o.0[i + 3]]);
+                at = at.offset(self.stride);
+                i += 4;
+            }
+            at.store_x4([rows.max[0], rows.max[1], rows.sum[0], rows.sum[1]]);
+        }
+    }
+}
+
+/// Combines this CTA's share of the columns of O from what all CTAs of the cluster came to, and stores it.
+#[inline(always)]
+unsafe fn combine<const O: usize, const H: usize>(cta: &Cta, v: &Variant) {
+    let splits = v.tile.splits as usize;
+    let Some(tile) = cta.tiles(v).next() else { return };
+    let rank = cluster::rank();
+    let (mine, stride) = (cta.part.mine(), cta.part.stride);
+    // SAFETY: all parts were written before the cluster met, and nobody overwrites them.
+    let load = |cta: usize, chunk: u32| unsafe {
+        cluster::load_x4(cluster::map_shared(mine, cta as u32), chunk * stride)
+    };
+    // All loads first: each takes as long as all of them.
+    let mut rows = [Partial::NO_KEYS; MAX_SPLITS];
+    let mut whole = Partial::NO_KEYS;
+    let mut split = 0;
+    while split < splits {
+        let [max_0, max_1, sum_0, sum_1] = load(split, O as u32 / 4);
+        rows[split] = Partial { max: [max_0, max_1], sum: [sum_0, sum_1] };
+        whole.raise(&rows[split]);
+        split += 1;
+    }
+    let mut parts = Acc::<O>::zeros();
+    let chunks = O / 4 / splits;
+    let mut i = 0;
+    while i < O / 4 {
+        let chunk = load(i / chunks, rank * chunks as u32 + (i % chunks) as u32);
+        let mut r = 0;
+        while r < 4 {
+            parts.0[4 * i + r] = chunk[r];
+            r += 1;
+        }
+        i += 1;
+    }
+    let mut o = Acc::<O>::zeros();
+    let mut split = 0;
+    while split < splits {
+        let weight = rows[split].weight(whole.max);
+        let mut row = 0;
+        while row < 2 {
+            whole.sum[row] = math::fma(weight[row], rows[split].sum[row], whole.sum[row]);
+            row += 1;
+        }
+        let mut i = 0;
+        while i < 4 * chunks {
+            o.0[i] = math::fma(weight[i >> 1 & 1], parts.0[4 * chunks * split + i], o.0[i]);
+            i += 1;
+        }
+        split += 1;
+    }
+    let finished = whole.finish();
+    let mut i = 0;
+    while i < 4 * chunks {
+        o.0[i] = math::mul(o.0[i], finished.inverse_sum[i >> 1 & 1]);
+        i += 1;
+    }
+    let done: Done<H> = Done::rounded(v, tile, &o, finished);
+    // SAFETY: the warp is together.
+    unsafe {
+        store(cta, v, tile, &done.o, done.lse);
+        tma::wait_read::<0>(); // shared memory must outlive the store
+    }
+}
+
 /// The epilogue of a warp: O / l to shared memory, from there by TMA (which clips what lies outside of the tensor),
 /// and the log-sum-exp directly.
 #[inline(always)]
@@ -865,6 +1026,8 @@ unsafe fn store<const H: usize>(cta: &Cta, v: &Variant, tile: WorkTile, o: &[u32
     let p = cta.params;
     let Place { warp_row, lane } = Place::here();
     let row_in_head = tile.m_block * v.tile.block_m + warp_row;
+    // Where CTAs share a work tile, each has its columns, and one has the log-sum-exp.
+    let rank = if v.splits_keys() { cluster::rank() } else { 0 };
     // SAFETY: the warp is together. Its 16 rows of the staging area are its own: nobody else touches them, and its
     // last store from there has been read before it writes again. Where they lie over V, all consumers have read its
     // slots, and the producers load the next V only once the gate opens.
@@ -877,15 +1040,17 @@ unsafe fn store<const H: usize>(cta: &Cta, v: &Variant, tile: WorkTile, o: &[u32
             warp::sync_warp();
         }
         // Lane l writes row l % 16, the chunk of 8 columns l / 16 of every 16; chunks are swizzled by the row.
-        let slab_bytes = v.tile.block_m * SLAB_ROW_BYTES;
-        let staged = cta.o.offset(warp_row * SLAB_ROW_BYTES);
+        let box_columns = v.o_box_columns();
+        let row_bytes = box_columns * Dtype::SIZE;
+        let box_bytes = v.tile.block_m * row_bytes;
+        let staged = cta.o.offset(warp_row * row_bytes);
         let row = lane % WARP_ROWS;
-        let chunk = (lane / WARP_ROWS) ^ (row % 8);
+        let at_row = v.o_swizzle().apply(row * row_bytes + lane / WARP_ROWS * 16);
         let mut i = 0;
-        while i < H {
+        while i < H / v.tile.splits as usize {
             let column = 4 * i as u32;
-            let (slab, pair) = (column / SLAB_COLUMNS, column % SLAB_COLUMNS / 8);
-            let at = staged.offset(slab * slab_bytes + row * SLAB_ROW_BYTES + ((chunk ^ pair) << 4));
+            let (slab, within) = (column / box_columns, column % box_columns * Dtype::SIZE);
+            let at = staged.offset(slab * box_bytes + (at_row ^ within));
             matrix::store_x4(at, [o[i], o[i + 1], o[i + 2], o[i + 3]]);
             i += 4;
         }
@@ -893,14 +1058,15 @@ unsafe fn store<const H: usize>(cta: &Cta, v: &Variant, tile: WorkTile, o: &[u32
         warp::sync_warp();
         if warp::elect_one() && row_in_head < p.seqlen_q {
             let mut slab = 0;
-            while slab < v.slabs() {
-                let at = [slab * SLAB_COLUMNS, row_in_head, tile.head, tile.batch].map(|c| c as i32);
-                tma::store_4d(cta.maps.o, staged.offset(slab * slab_bytes), at);
+            while slab < if v.splits_keys() { 1 } else { v.slabs() } {
+                let column = if v.splits_keys() { rank * box_columns } else { slab * box_columns };
+                let at = [column, row_in_head, tile.head, tile.batch].map(|c| c as i32);
+                tma::store_4d(cta.maps.o, staged.offset(slab * box_bytes), at);
                 slab += 1;
             }
             tma::commit();
         }
-        if p.lse != 0 && lane % 4 == 0 {
+        if p.lse != 0 && rank == 0 && lane % 4 == 0 {
             let head = (tile.batch * p.heads_q.value + tile.head) as u64;
             let mut r = 0;
             while r < 2 {

@@ -1,6 +1,6 @@
 //! What makes one kernel variant different from another, and the budgets that every variant must meet.
 
-use crate::layout::{FwdSmem, SLAB_COLUMNS};
+use crate::layout::{FwdSmem, SLAB_COLUMNS, Swizzle};
 
 /// Element type of Q, K, V and O. Accumulation is always f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,6 +47,9 @@ pub struct Tile {
     /// CTAs of a cluster, with neighbouring tiles of the same head: each loads its part of K and V into the shared
     /// memory of all of them, so that K and V leave L2 once for the cluster. 1 means no cluster.
     pub cluster: u32,
+    /// CTAs of a cluster that share the keys of one work tile, where there are fewer tiles than SMs: each visits its part
+    /// of the keys, and what they come to is combined through distributed shared memory. 1 means that a CTA visits all.
+    pub splits: u32,
 }
 
 /// What a kernel costs on an H200, fitted to measured times of long and short sequences (docs/results/log.md). By this
@@ -86,6 +89,30 @@ impl Variant {
     /// Consumer warpgroups: each owns 64 rows of the Q tile.
     pub const fn consumers(&self) -> u32 {
         self.tile.block_m / WARPGROUP_ROWS
+    }
+
+    /// CTAs of a cluster, whatever they share.
+    pub const fn cluster_ctas(&self) -> u32 {
+        self.tile.cluster * self.tile.splits
+    }
+
+    /// Whether the CTAs of a cluster share the keys of a work tile. Such kernels take one work tile a cluster.
+    pub const fn splits_keys(&self) -> bool {
+        self.tile.splits > 1
+    }
+
+    /// Columns of O that one TMA store takes: a slab, or this CTA's share of the columns.
+    pub const fn o_box_columns(&self) -> u32 {
+        if self.splits_keys() { self.head_dim / self.tile.splits } else { SLAB_COLUMNS }
+    }
+
+    /// The swizzle under which O is staged: as wide as its boxes.
+    pub const fn o_swizzle(&self) -> Swizzle {
+        match self.o_box_columns() * Dtype::SIZE {
+            32 => Swizzle::B32,
+            64 => Swizzle::B64,
+            _ => Swizzle::B128,
+        }
     }
 
     /// Rows of K and of V that one TMA load brings: this CTA's part of a tile.
@@ -138,7 +165,7 @@ impl Variant {
     /// Whether the first scores of a work tile are computed beside the last product of the one before, for which its Q
     /// must have arrived. At head_dim 64 without a mask it is a little slower than without (docs/results/log.md).
     pub const fn joins_work_tiles(&self) -> bool {
-        self.smem().q_stages == 2 && (self.head_dim > 64 || self.causal)
+        self.smem().q_stages == 2 && !self.splits_keys() && (self.head_dim > 64 || self.causal)
     }
 
     /// Registers of a thread's scores that become probabilities before the consumer waits for the product of the step
@@ -159,7 +186,7 @@ impl Variant {
 
     /// Fails the build (on the host too) if the variant breaks a rule of the hardware or a budget.
     pub const fn assert_legal(&self) {
-        let Tile { block_m, block_n, stages, cluster } = self.tile;
+        let Tile { block_m, block_n, stages, cluster, splits } = self.tile;
         assert!(self.consumers() == 2 || self.consumers() == 3, "two or three consumer warpgroups");
         assert!(block_m.is_multiple_of(WARPGROUP_ROWS), "block_m is 64 rows for each consumer");
         assert!(block_m <= 256 && block_n <= 256, "a TMA box has at most 256 rows");
@@ -167,6 +194,12 @@ impl Variant {
         assert!(
             cluster <= 8 && self.kv_box_rows() * cluster == block_n,
             "each CTA loads an equal part of a tile"
+        );
+        assert!(splits == 1 || cluster == 1 && splits <= 8, "a cluster shares keys, or K and V");
+        assert!(
+            splits == 1
+                || self.head_dim.is_multiple_of(16 * splits) && self.head_dim <= SLAB_COLUMNS * splits,
+            "O is combined in equal shares of its columns, 16 at a time, a slab at most"
         );
         assert!(self.kv_box_rows().is_multiple_of(8), "parts of a tile are whole swizzle atoms");
         assert!(stages >= 2, "K of the next step loads while this step computes");
@@ -176,6 +209,10 @@ impl Variant {
         );
         let smem = self.smem();
         assert!(smem.bytes <= SMEM_LIMIT, "shared memory");
+        assert!(
+            splits == 1 || !smem.o_over_v && smem.part_bytes(self) <= 2 * smem.kv_stages * smem.kv_bytes,
+            "what a CTA comes to lies over K and V, O beside them"
+        );
         assert!(
             !self.causal || block_m * cluster <= WARPGROUP_ROWS + block_n,
             "a consumer skips at most one key tile before it ends the work tile before: the next would wait for that"

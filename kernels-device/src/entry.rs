@@ -57,7 +57,7 @@ impl Variant {
         Entry {
             symbol: self.symbol,
             threads: self.threads(),
-            cluster: self.tile.cluster,
+            cluster: self.cluster_ctas(),
             smem_bytes: self.smem().bytes,
             max_registers: self.launch_registers(),
             opcodes: Some(self.opcodes()),
@@ -86,26 +86,34 @@ impl Variant {
         let short_skips = if self.skips_before_short_step() { short } else { 0 };
         let (k_skips, v_skips) = (1 + causal, 1 + causal + short_skips);
         let releases = (scores + k_skips) + (steps + joins + ends + v_skips);
-        let cluster_syncs = if alone { 0 } else { 2 };
+        // At the start and the end; where keys are shared, producers and consumers meet in between, too.
+        let cluster_syncs = if self.splits_keys() {
+            4
+        } else if alone {
+            0
+        } else {
+            2
+        };
         Opcodes {
             wgmma: scores * columns + (steps - short + joins + ends) * keys + short * self.short_n() / MMA_K,
             // Of a tile of Q, K and V; the last V of a work tile apart where the next one is joined to it, or none follows.
             tma_load: (3 + if joins == 0 { 0 } else { 2 }) * slabs,
-            tma_store: stores * slabs,
+            tma_store: if self.splits_keys() { 1 } else { stores * slabs },
+            // All of the CTA meet at the start if it is alone; where keys are shared, consumers before they write over K and V.
             bar_sync: turns * (scores + k_skips + 1) + alone as u32 + stores * o_over_v,
             bar_arrive: turns * (scores + k_skips + 1),
             setmaxnreg_inc: 1,
             setmaxnreg_dec: 1,
             cluster_arrive: cluster_syncs,
             cluster_wait: cluster_syncs,
-            stmatrix: stores * self.head_dim / STMATRIX_COLUMNS,
+            stmatrix: stores * self.head_dim / self.tile.splits / STMATRIX_COLUMNS,
             elect: 1 + 2 + stores + if alone { releases + (begins + 2) * o_over_v } else { 0 },
         }
     }
 }
 
 macro_rules! fwd_variants {
-    ($($symbol:ident: $head_dim:literal, $dtype:ident, $causal:literal, [$m:literal, $n:literal, $stages:literal, $cluster:literal],
+    ($($symbol:ident: $head_dim:literal, $dtype:ident, $causal:literal, [$m:literal, $n:literal, $stages:literal, $cluster:literal, $splits:literal],
         $key_ps:literal, $tile_keys:literal;)*) => {
         /// The variants as types.
         pub mod spec {
@@ -121,7 +129,7 @@ macro_rules! fwd_variants {
                         head_dim: $head_dim,
                         dtype: Dtype::$dtype,
                         causal: $causal,
-                        tile: Tile { block_m: $m, block_n: $n, stages: $stages, cluster: $cluster },
+                        tile: Tile { block_m: $m, block_n: $n, stages: $stages, cluster: $cluster, splits: $splits },
                         cost: Cost { key_ps: $key_ps, tile_keys: $tile_keys },
                     };
                 }
@@ -172,43 +180,55 @@ macro_rules! fwd_variants {
 }
 
 fwd_variants! {
-    // symbol                              head_dim, dtype, causal, tile [block_m, block_n, stages, cluster], cost [ps, keys]
-    fwd_hd64_m192n128_f16:                 64, F16,  false, [192, 128, 2, 1],  3980, 196;
-    fwd_hd64_m128n128_f16:                 64, F16,  false, [128, 128, 2, 1],  5013, 160;
-    fwd_hd64_m192n128_bf16:                64, Bf16, false, [192, 128, 2, 1],  3980, 196;
-    fwd_hd64_m128n128_bf16:                64, Bf16, false, [128, 128, 2, 1],  5013, 160;
-    fwd_hd64_m192n128_f16_causal:          64, F16,  true,  [192, 128, 2, 1],  4250, 270;
-    fwd_hd64_m128n128_f16_causal:          64, F16,  true,  [128, 128, 2, 1],  4541, 244;
-    fwd_hd64_m192n128_bf16_causal:         64, Bf16, true,  [192, 128, 2, 1],  4250, 270;
-    fwd_hd64_m128n128_bf16_causal:         64, Bf16, true,  [128, 128, 2, 1],  4541, 244;
-    fwd_hd96_m192n96_f16:                  96, F16,  false, [192, 96, 2, 1],  5520, 324;
-    fwd_hd96_m128n128_f16:                 96, F16,  false, [128, 128, 2, 1],  5820, 120;
-    fwd_hd96_m192n96_bf16:                 96, Bf16, false, [192, 96, 2, 1],  5520, 324;
-    fwd_hd96_m128n128_bf16:                96, Bf16, false, [128, 128, 2, 1],  5820, 120;
-    fwd_hd96_m128n128_f16_causal:          96, F16,  true,  [128, 128, 2, 1],  6190, 148;
-    fwd_hd96_m128n128_bf16_causal:         96, Bf16, true,  [128, 128, 2, 1],  6190, 148;
-    fwd_hd128_m128n128_f16:               128, F16,  false, [128, 128, 2, 1],  6410, 160;
-    fwd_hd128_m128n128x2_f16:             128, F16,  false, [128, 128, 2, 2],  6310, 178;
-    fwd_hd128_m128n128_bf16:              128, Bf16, false, [128, 128, 2, 1],  6410, 160;
-    fwd_hd128_m128n128x2_bf16:            128, Bf16, false, [128, 128, 2, 2],  6310, 178;
-    fwd_hd128_m128n128_f16_causal:        128, F16,  true,  [128, 128, 2, 1],  6710, 204;
-    fwd_hd128_m128n128_bf16_causal:       128, Bf16, true,  [128, 128, 2, 1],  6710, 204;
-    fwd_hd192_m128n112_f16:               192, F16,  false, [128, 112, 2, 1],  9231, 232;
-    fwd_hd192_m128n96_f16:                192, F16,  false, [128, 96, 2, 1],  9260, 188;
-    fwd_hd192_m128n112_bf16:              192, Bf16, false, [128, 112, 2, 1],  9231, 232;
-    fwd_hd192_m128n96_bf16:               192, Bf16, false, [128, 96, 2, 1],  9260, 188;
-    fwd_hd192_m128n112_f16_causal:        192, F16,  true,  [128, 112, 2, 1],  9930, 304;
-    fwd_hd192_m128n96_f16_causal:         192, F16,  true,  [128, 96, 2, 1], 10120, 244;
-    fwd_hd192_m128n112_bf16_causal:       192, Bf16, true,  [128, 112, 2, 1],  9930, 304;
-    fwd_hd192_m128n96_bf16_causal:        192, Bf16, true,  [128, 96, 2, 1], 10120, 244;
-    fwd_hd256_m128n80x2_f16:              256, F16,  false, [128, 80, 2, 2], 11300, 240;
-    fwd_hd256_m128n64_f16:                256, F16,  false, [128, 64, 2, 1], 12790, 188;
-    fwd_hd256_m128n80x2_bf16:             256, Bf16, false, [128, 80, 2, 2], 11300, 240;
-    fwd_hd256_m128n64_bf16:               256, Bf16, false, [128, 64, 2, 1], 12790, 188;
-    fwd_hd256_m128n80_f16_causal:         256, F16,  true,  [128, 80, 2, 1], 11920, 276;
-    fwd_hd256_m128n64_f16_causal:         256, F16,  true,  [128, 64, 2, 1], 13423, 196;
-    fwd_hd256_m128n80_bf16_causal:        256, Bf16, true,  [128, 80, 2, 1], 11920, 276;
-    fwd_hd256_m128n64_bf16_causal:        256, Bf16, true,  [128, 64, 2, 1], 13423, 196;
+    // symbol                              head_dim, dtype, causal, tile [block_m, block_n, stages, cluster, splits], cost [ps, keys]
+    fwd_hd64_m192n128_f16:                 64, F16,  false, [192, 128, 2, 1, 1],  3980, 196;
+    fwd_hd64_m128n128_f16:                 64, F16,  false, [128, 128, 2, 1, 1],  5013, 160;
+    fwd_hd64_m192n128_bf16:                64, Bf16, false, [192, 128, 2, 1, 1],  3980, 196;
+    fwd_hd64_m128n128_bf16:                64, Bf16, false, [128, 128, 2, 1, 1],  5013, 160;
+    fwd_hd64_m192n128_f16_causal:          64, F16,  true,  [192, 128, 2, 1, 1],  4250, 270;
+    fwd_hd64_m128n128_f16_causal:          64, F16,  true,  [128, 128, 2, 1, 1],  4541, 244;
+    fwd_hd64_m192n128_bf16_causal:         64, Bf16, true,  [192, 128, 2, 1, 1],  4250, 270;
+    fwd_hd64_m128n128_bf16_causal:         64, Bf16, true,  [128, 128, 2, 1, 1],  4541, 244;
+    fwd_hd64_m128n128s2_f16:               64, F16,  false, [128, 128, 2, 1, 2], 5013, 300;
+    fwd_hd64_m128n128s4_f16:               64, F16,  false, [128, 128, 2, 1, 4], 5013, 300;
+    fwd_hd64_m128n128s2_bf16:              64, Bf16, false, [128, 128, 2, 1, 2], 5013, 300;
+    fwd_hd64_m128n128s4_bf16:              64, Bf16, false, [128, 128, 2, 1, 4], 5013, 300;
+    fwd_hd64_m128n128s2_f16_causal:        64, F16,  true,  [128, 128, 2, 1, 2], 4541, 380;
+    fwd_hd64_m128n128s4_f16_causal:        64, F16,  true,  [128, 128, 2, 1, 4], 4541, 380;
+    fwd_hd64_m128n128s2_bf16_causal:       64, Bf16, true,  [128, 128, 2, 1, 2], 4541, 380;
+    fwd_hd64_m128n128s4_bf16_causal:       64, Bf16, true,  [128, 128, 2, 1, 4], 4541, 380;
+    fwd_hd96_m192n96_f16:                  96, F16,  false, [192, 96, 2, 1, 1],  5520, 324;
+    fwd_hd96_m128n128_f16:                 96, F16,  false, [128, 128, 2, 1, 1],  5820, 120;
+    fwd_hd96_m192n96_bf16:                 96, Bf16, false, [192, 96, 2, 1, 1],  5520, 324;
+    fwd_hd96_m128n128_bf16:                96, Bf16, false, [128, 128, 2, 1, 1],  5820, 120;
+    fwd_hd96_m128n128_f16_causal:          96, F16,  true,  [128, 128, 2, 1, 1],  6190, 148;
+    fwd_hd96_m128n128_bf16_causal:         96, Bf16, true,  [128, 128, 2, 1, 1],  6190, 148;
+    fwd_hd128_m128n128_f16:               128, F16,  false, [128, 128, 2, 1, 1],  6410, 160;
+    fwd_hd128_m128n128x2_f16:             128, F16,  false, [128, 128, 2, 2, 1],  6310, 178;
+    fwd_hd128_m128n128_bf16:              128, Bf16, false, [128, 128, 2, 1, 1],  6410, 160;
+    fwd_hd128_m128n128x2_bf16:            128, Bf16, false, [128, 128, 2, 2, 1],  6310, 178;
+    fwd_hd128_m128n128_f16_causal:        128, F16,  true,  [128, 128, 2, 1, 1],  6710, 204;
+    fwd_hd128_m128n128_bf16_causal:       128, Bf16, true,  [128, 128, 2, 1, 1],  6710, 204;
+    fwd_hd128_m128n128s2_f16:             128, F16,  false, [128, 128, 2, 1, 2], 6410, 300;
+    fwd_hd128_m128n128s2_bf16:            128, Bf16, false, [128, 128, 2, 1, 2], 6410, 300;
+    fwd_hd128_m128n128s2_f16_causal:      128, F16,  true,  [128, 128, 2, 1, 2], 6710, 340;
+    fwd_hd128_m128n128s2_bf16_causal:     128, Bf16, true,  [128, 128, 2, 1, 2], 6710, 340;
+    fwd_hd192_m128n112_f16:               192, F16,  false, [128, 112, 2, 1, 1],  9231, 232;
+    fwd_hd192_m128n96_f16:                192, F16,  false, [128, 96, 2, 1, 1],  9260, 188;
+    fwd_hd192_m128n112_bf16:              192, Bf16, false, [128, 112, 2, 1, 1],  9231, 232;
+    fwd_hd192_m128n96_bf16:               192, Bf16, false, [128, 96, 2, 1, 1],  9260, 188;
+    fwd_hd192_m128n112_f16_causal:        192, F16,  true,  [128, 112, 2, 1, 1],  9930, 304;
+    fwd_hd192_m128n96_f16_causal:         192, F16,  true,  [128, 96, 2, 1, 1], 10120, 244;
+    fwd_hd192_m128n112_bf16_causal:       192, Bf16, true,  [128, 112, 2, 1, 1],  9930, 304;
+    fwd_hd192_m128n96_bf16_causal:        192, Bf16, true,  [128, 96, 2, 1, 1], 10120, 244;
+    fwd_hd256_m128n80x2_f16:              256, F16,  false, [128, 80, 2, 2, 1], 11300, 240;
+    fwd_hd256_m128n64_f16:                256, F16,  false, [128, 64, 2, 1, 1], 12790, 188;
+    fwd_hd256_m128n80x2_bf16:             256, Bf16, false, [128, 80, 2, 2, 1], 11300, 240;
+    fwd_hd256_m128n64_bf16:               256, Bf16, false, [128, 64, 2, 1, 1], 12790, 188;
+    fwd_hd256_m128n80_f16_causal:         256, F16,  true,  [128, 80, 2, 1, 1], 11920, 276;
+    fwd_hd256_m128n64_f16_causal:         256, F16,  true,  [128, 64, 2, 1, 1], 13423, 196;
+    fwd_hd256_m128n80_bf16_causal:        256, Bf16, true,  [128, 80, 2, 1, 1], 11920, 276;
+    fwd_hd256_m128n64_bf16_causal:        256, Bf16, true,  [128, 64, 2, 1, 1], 13423, 196;
 }
 
 /// Every entry point of the product, as the builder sees it.

@@ -1,7 +1,7 @@
 //! Where bytes lie: shared memory of a CTA, the 128-byte swizzle, and which thread holds which element of a
 //! fragment. Pure arithmetic, tested on the host.
 
-use crate::config::{Dtype, SMEM_LIMIT, Variant, WARPGROUP_ROWS};
+use crate::config::{Dtype, SMEM_LIMIT, Variant, WARPGROUP_ROWS, WARPGROUP_THREADS};
 
 /// Bytes of one row of a slab: every tile in shared memory is cut into slabs of 64 16-bit columns.
 pub const SLAB_ROW_BYTES: u32 = 128;
@@ -119,6 +119,13 @@ impl FwdSmem {
         let (o, barriers) = if o_over_v { (v, end) } else { (end, end + q_bytes) };
         let bytes = barriers + barrier_bytes(q_stages, kv_stages, o_over_v);
         FwdSmem { q: 0, k, v, o, o_over_v, barriers, q_stages, kv_stages, q_bytes, kv_bytes, bytes }
+    }
+
+    /// Bytes of what a CTA comes to under its share of the keys, as it lies over K and V: O in f32, and for each of a
+    /// thread's two rows the maximum and the sum.
+    pub const fn part_bytes(&self, variant: &Variant) -> u32 {
+        let threads = variant.consumers() * WARPGROUP_THREADS;
+        threads * (variant.head_dim / 2 + 4) * 4
     }
 
     /// Offset of a barrier of stage `stage`.

@@ -126,10 +126,12 @@ impl Iterator for Tiles<'_> {
     }
 }
 
-/// The key blocks that query rows visit, from `end - 1` down to 0.
+/// The key blocks that query rows visit, from `end - 1` down to `first`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyBlocks {
-    /// Number of key blocks with a visible key; 0 if no row sees any.
+    /// First block: 0, unless CTAs share the keys.
+    pub first: u32,
+    /// Number of key blocks with a visible key; 0 if no row sees any. Of a share of them, the end, or `first` if it is empty.
     pub end: u32,
     /// Blocks `0..full` need no mask: every row sees all their keys.
     pub full: u32,
@@ -137,7 +139,7 @@ pub struct KeyBlocks {
 
 impl KeyBlocks {
     /// No key blocks.
-    const NONE: KeyBlocks = KeyBlocks { end: 0, full: 0 };
+    const NONE: KeyBlocks = KeyBlocks { first: 0, end: 0, full: 0 };
 
     /// The blocks of `block_n` keys that the query rows `first_row..first_row + rows` visit, under a causal mask or none.
     /// Rows beyond `seqlen_q` do not count.
@@ -154,7 +156,7 @@ impl KeyBlocks {
             return KeyBlocks::NONE;
         }
         if !causal {
-            return KeyBlocks { end: seqlen_kv.div_ceil(block_n), full: seqlen_kv / block_n };
+            return KeyBlocks { first: 0, end: seqlen_kv.div_ceil(block_n), full: seqlen_kv / block_n };
         }
         // Row i sees the keys before i + 1 + diagonal. Nothing overflows: the host keeps lengths a tile below i32::MAX.
         let diagonal = seqlen_kv as i32 - seqlen_q as i32;
@@ -162,8 +164,29 @@ impl KeyBlocks {
         let first_sees = first_row as i32 + 1 + diagonal;
         let last_sees = end_row as i32 + diagonal;
         KeyBlocks {
+            first: 0,
             end: if last_sees > 0 { (last_sees as u32).div_ceil(block_n) } else { 0 },
             full: if first_sees > 0 { first_sees as u32 / block_n } else { 0 },
         }
+    }
+
+    /// The part of them that CTA `rank` visits if `splits` CTAs share them.
+    #[inline(always)]
+    pub const fn share(self, rank: u32, splits: u32) -> Self {
+        KeyBlocks { first: self.end * rank / splits, end: self.end * (rank + 1) / splits, full: self.full }
+    }
+
+    /// Those of them that are among `others`.
+    #[inline(always)]
+    pub const fn among(self, others: KeyBlocks) -> Self {
+        let end = if self.end < others.end { self.end } else { others.end };
+        let first = others.first;
+        KeyBlocks { first, end: if end < first { first } else { end }, full: self.full }
+    }
+
+    /// How many they are.
+    #[inline(always)]
+    pub const fn count(self) -> u32 {
+        self.end - self.first
     }
 }

@@ -26,6 +26,60 @@ pub struct Softmax {
     scale_log2: f32,
 }
 
+/// What the rows of a thread have come to under some of their keys, but for O.
+#[derive(Clone, Copy)]
+pub struct Partial {
+    /// `m * scale`, to the base 2; minus infinity for a row without keys.
+    pub max: [f32; 2],
+    /// `l`
+    pub sum: [f32; 2],
+}
+
+impl Partial {
+    /// No key seen.
+    pub const NO_KEYS: Partial = Partial { max: [f32::NEG_INFINITY; 2], sum: [0.0; 2] };
+
+    /// Takes in what another part of the keys came to, but for the sums: those need [`Self::weight`].
+    #[inline(always)]
+    pub fn raise(&mut self, other: &Partial) {
+        let mut row = 0;
+        while row < 2 {
+            self.max[row] = max(self.max[row], other.max[row]);
+            row += 1;
+        }
+    }
+
+    /// The factors by which sums and O under these keys count where `max` are the maxima of all.
+    #[inline(always)]
+    pub fn weight(&self, max: [f32; 2]) -> [f32; 2] {
+        let mut weight = [0.0; 2];
+        let mut row = 0;
+        while row < 2 {
+            let offset = select_equal(max[row], f32::NEG_INFINITY, 0.0, max[row]);
+            weight[row] = exp2(add(self.max[row], -offset));
+            row += 1;
+        }
+        weight
+    }
+
+    /// What remains to be done with O.
+    #[inline(always)]
+    pub fn finish(&self) -> Finished {
+        let mut finished = Finished::NO_KEYS;
+        let mut row = 0;
+        while row < 2 {
+            let sum = self.sum[row];
+            // The reciprocal of a sum beyond the range would be flushed to 0, which means "no keys".
+            let inverse = select_less(sum, LARGEST_SUM, reciprocal(sum), f32::NAN);
+            finished.inverse_sum[row] = select_equal(sum, 0.0, 0.0, inverse);
+            // Without keys both terms are minus infinity.
+            finished.lse[row] = mul(add(self.max[row], log2(sum)), core::f32::consts::LN_2);
+            row += 1;
+        }
+        finished
+    }
+}
+
 /// What [`Softmax::finish`] leaves: factors for O, and the log-sum-exp (natural log) of the two rows.
 pub struct Finished {
     /// `1 / l`, or 0 for a row without keys.
@@ -90,21 +144,26 @@ impl Softmax {
     /// # Safety
     /// All lanes of the warp execute it together.
     #[inline(always)]
-    pub unsafe fn finish(&self) -> Finished {
-        let mut finished = Finished::NO_KEYS;
+    pub unsafe fn partial(&self) -> Partial {
+        let mut partial = Partial::NO_KEYS;
         let mut row = 0;
         while row < 2 {
+            partial.max[row] = mul(self.row_max[row], self.scale_log2);
             // SAFETY: the caller's.
-            let sum = unsafe { quad_sum(self.row_sum[row]) };
-            // The reciprocal of a sum beyond the range would be flushed to 0, which means "no keys".
-            let inverse = select_less(sum, LARGEST_SUM, reciprocal(sum), f32::NAN);
-            finished.inverse_sum[row] = select_equal(sum, 0.0, 0.0, inverse);
-            // Without keys both terms are minus infinity.
-            let lse_log2 = add(mul(self.row_max[row], self.scale_log2), log2(sum));
-            finished.lse[row] = mul(lse_log2, core::f32::consts::LN_2);
+            partial.sum[row] = unsafe { quad_sum(self.row_sum[row]) };
             row += 1;
         }
-        finished
+        partial
+    }
+
+    /// What remains to be done with O once all keys were seen.
+    ///
+    /// # Safety
+    /// As [`Self::partial`].
+    #[inline(always)]
+    pub unsafe fn finish(&self) -> Finished {
+        // SAFETY: the caller's.
+        unsafe { self.partial() }.finish()
     }
 }
 

@@ -130,7 +130,9 @@ fn measure(device: &Device, case: &Case, dtype: Dtype, rounds: u16) -> Result<Ve
         })?,
         time("  of that: tensor maps", &mut || {
             let maps = planned.tensor_maps(&pointers)?;
-            Ok(maps.iter().try_for_each(|desc| device.encode_tensor_map(desc).map(|map| _ = black_box(map)))?)
+            Ok(maps
+                .iter()
+                .try_for_each(|desc| device.encode_tensor_map(desc).map(|map| _ = black_box(map)))?)
         })?,
         time("  tensor maps and launch", &mut || Ok(tensors.run_plan(&planned, &stream)?))?,
         time("on a stream made elsewhere, the context being current", &mut || {

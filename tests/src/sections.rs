@@ -11,8 +11,9 @@ use crate::device::OnDevice;
 
 /// Cases, each with the number of clusters that share its tiles.
 pub fn cases(variant: &Variant) -> Vec<(Case, u32)> {
-    let Tile { block_m, block_n, cluster, .. } = variant.tile;
-    let [block_m, block_n, rows] = [block_m, block_n, cluster * block_m].map(|rows| rows as usize);
+    let Tile { block_m, block_n, cluster, splits, .. } = variant.tile;
+    // Where CTAs share the keys, each visits as many as otherwise, if there are enough.
+    let [block_m, block_n, rows] = [block_m, splits * block_n, cluster * block_m].map(|rows| rows as usize);
     let lengths = if variant.causal {
         vec![
             (2 * rows, 40, 1), // of two tiles one sees no key, of the other the last rows see some
@@ -59,6 +60,6 @@ pub fn plan(variant: &Variant, tensors: &OnDevice) -> Result<Plan> {
     let mut plan =
         plans.into_iter().find(|plan| plan.variant == *variant).expect("the case is the variant's");
     let Work { heads, head_units, .. } = plan.params.work;
-    plan.params.work = Work::new(heads, head_units.value, 1, plan.grid / variant.tile.cluster);
+    plan.params.work = Work::new(heads, head_units.value, 1, plan.grid / variant.cluster_ctas());
     Ok(plan)
 }

@@ -248,7 +248,11 @@ fn variants_differ_and_are_named_by_how() {
     assert_eq!(different.len(), FWD.len());
     for Variant { symbol, head_dim, tile, dtype, causal, .. } in FWD {
         let suffix = if *causal { "_causal" } else { "" };
-        let cluster = if tile.cluster > 1 { format!("x{}", tile.cluster) } else { String::new() };
+        let cluster = match (tile.cluster, tile.splits) {
+            (1, 1) => String::new(),
+            (1, splits) => format!("s{splits}"),
+            (cluster, _) => format!("x{cluster}"),
+        };
         let (m, n, dtype) = (tile.block_m, tile.block_n, dtype.name());
         let name = format!("fwd_hd{head_dim}_m{m}n{n}{cluster}_{dtype}{suffix}");
         assert_eq!(*symbol, name);

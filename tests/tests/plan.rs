@@ -56,7 +56,11 @@ fn check_plan(case: &Case, dtype: Dtype, plan: &Plan) {
     let (units, rows) = (params.work.head_units.value as usize, cluster * block_m);
     assert!(units * rows >= case.seqlen_q && (units - 1) * rows < case.seqlen_q, "{case}");
     assert_eq!(plan.work_tiles, params.work.units() * variant.tile.cluster, "{case}");
-    assert_eq!(plan.grid, plan.work_tiles.min(132), "{case}: 132 SMs are whole clusters");
+    let grid = match variant.tile.splits {
+        1 => plan.work_tiles.min(132), // 132 SMs are whole clusters
+        splits => plan.work_tiles * splits,
+    };
+    assert_eq!(plan.grid, grid, "{case}");
     let (heads_q, gqa_ratio) = (params.heads_q.value, params.gqa_ratio.value);
     let given = [params.seqlen_q, params.seqlen_kv, heads_q, gqa_ratio, params.work.heads];
     let heads = case.batch * case.heads_q;

@@ -50,7 +50,7 @@ fn launch_bounds_are_the_variants() {
     for variant in FWD {
         let kernel = kernel(variant);
         assert_eq!(kernel.max_threads, Some([variant.threads(), 1, 1]), "{}", variant.symbol);
-        let cluster = variant.tile.cluster;
+        let cluster = variant.cluster_ctas();
         assert_eq!(kernel.cluster, (cluster > 1).then_some([cluster, 1, 1]), "{}", variant.symbol);
     }
 }

@@ -157,7 +157,7 @@ proptest! {
         for first_row in (0..seqlen_q + 2 * rows).step_by(8 * step as usize) {
             let blocks = KeyBlocks::new(first_row, rows, block_n, seqlen_q, seqlen_kv, causal);
             if first_row >= seqlen_q {
-                prop_assert_eq!(blocks, KeyBlocks { end: 0, full: 0 });
+                prop_assert_eq!(blocks, KeyBlocks { first: 0, end: 0, full: 0 });
                 continue;
             }
             // What a row sees, the ones below see too.
@@ -170,6 +170,26 @@ proptest! {
                 prop_assert_eq!(block < blocks.full, all, "rows from {}, key block {}: {:?}", first, block, blocks);
             }
         }
+    }
+
+    #[test]
+    fn shares_of_the_keys_are_all_of_them_and_even(
+        end in prop_oneof![0..100u32, 0..=MAX_DIM as u32 / 16], full in 0..100u32, seen in 0..100u32, splits in 1..=8u32,
+    ) {
+        let all = KeyBlocks { first: 0, end, full };
+        let mut next = 0;
+        for rank in 0..splits {
+            let share = all.share(rank, splits);
+            prop_assert_eq!((share.first, share.full), (next, full));
+            prop_assert!(share.count().abs_diff(end / splits) <= 1, "{share:?} of {end}");
+            next = share.end;
+            // What rows see that do not see all.
+            let seen = seen.min(end);
+            let among = KeyBlocks { first: 0, end: seen, full }.among(share);
+            prop_assert_eq!((among.first, among.full), (share.first, full));
+            prop_assert_eq!(among.count(), seen.clamp(share.first, share.end) - share.first);
+        }
+        prop_assert_eq!(next, end);
     }
 }
 
@@ -209,6 +229,9 @@ fn work_is_balanced() {
         let (query, key) = (layout(q, case.layout.query(q)), layout(kv, case.layout.key(kv)));
         let problem = Problem::new(query, key, key, query, case.causal, None).expect("a legal problem");
         for plan in Plan::all(&problem, &Properties::h200()).expect("plans") {
+            if plan.variant.splits_keys() {
+                continue; // one work tile a cluster: whichever SMs are free take the next
+            }
             let Tile { block_m, block_n, cluster, .. } = plan.variant.tile;
             // Each consumer visits the keys that its own rows see.
             let cost = |tile: WorkTile| -> f64 {

@@ -26,6 +26,21 @@ pub fn map_shared(address: SmemAddr, rank: u32) -> u32 {
     mapped
 }
 
+/// `ld.shared::cluster.v4.b32` (ISA 9.7.9.8): from `bytes` behind an address that [`map_shared`] gave.
+///
+/// # Safety
+/// The address is in bounds, 16-byte aligned, of a CTA that has not exited, and nobody writes the 16 bytes meanwhile.
+#[inline(always)]
+pub unsafe fn load_x4(mapped: u32, bytes: u32) -> [f32; 4] {
+    let (a, b, c, d): (u32, u32, u32, u32);
+    // SAFETY: the caller's.
+    unsafe {
+        asm!("ld.shared::cluster.v4.b32 {{{0}, {1}, {2}, {3}}}, [{4}];", out(reg32) a, out(reg32) b, out(reg32) c,
+            out(reg32) d, in(reg32) mapped + bytes, options(nostack))
+    };
+    [a, b, c, d].map(f32::from_bits)
+}
+
 /// `barrier.cluster.arrive.aligned` (ISA 9.7.13.3): arrives with release semantics.
 ///
 /// # Safety

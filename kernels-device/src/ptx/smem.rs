@@ -38,6 +38,20 @@ impl SmemAddr {
         value
     }
 
+    /// `st.shared.v4.b32` (ISA 9.7.9.11).
+    ///
+    /// # Safety
+    /// The address is in bounds, 16-byte aligned, and nobody else accesses the 16 bytes meanwhile.
+    #[inline(always)]
+    pub unsafe fn store_x4(self, values: [f32; 4]) {
+        let [a, b, c, d] = values.map(f32::to_bits);
+        // SAFETY: the caller's.
+        unsafe {
+            asm!("st.shared.v4.b32 [{0}], {{{1}, {2}, {3}, {4}}};", in(reg32) self.0, in(reg32) a, in(reg32) b,
+                in(reg32) c, in(reg32) d, options(nostack))
+        }
+    }
+
     /// `st.shared.b32` (ISA 9.7.9.11).
     ///
     /// # Safety
