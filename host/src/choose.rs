@@ -25,8 +25,8 @@ pub(crate) fn choose(problem: &Problem, sm_count: u32) -> &'static Variant {
 
 /// Estimated time of a kernel on an H200, in picoseconds: what its busiest SM has to do.
 pub(crate) fn estimate(variant: &Variant, problem: &Problem, sm_count: u32) -> u64 {
-    let Tile { block_m, block_n, cluster, splits, .. } = variant.tile;
-    let [rows, keys, cluster, splits] = [block_m, block_n, cluster, splits].map(u64::from);
+    let Tile { block_m, block_n, cluster, .. } = variant.tile;
+    let [rows, keys, cluster, splits] = [block_m, block_n, cluster, variant.split_ctas()].map(u64::from);
     let (q, kv) = (problem.q_shape(), problem.kv_shape());
     let (seqlen_q, seqlen_kv) = (q.seqlen as u64, kv.seqlen as u64);
     let heads = (q.batch * q.heads) as u64;
@@ -35,7 +35,7 @@ pub(crate) fn estimate(variant: &Variant, problem: &Problem, sm_count: u32) -> u
         return 0;
     }
     let clusters = (u64::from(sm_count) / (cluster * splits)).max(1);
-    let consumers = u64::from(variant.consumers());
+    let consumers = rows / CONSUMER_ROWS; // or pairs of consumers that share keys
     let groups = seqlen_q.div_ceil(CONSUMER_ROWS);
     let overhead = u64::from(variant.cost.tile_keys);
     let share = seqlen_kv.div_ceil(keys * splits) * keys;
@@ -45,8 +45,15 @@ pub(crate) fn estimate(variant: &Variant, problem: &Problem, sm_count: u32) -> u
         // Tiles of different lengths even out over the SMs.
         let step = if variant.has_short_step() { u64::from(variant.short_n()) } else { keys };
         let visited = causal_steps(step, seqlen_q, seqlen_kv) * step / splits;
-        let head = visited + m_blocks * consumers * overhead;
-        (head.saturating_mul(heads) / (clusters * cluster)).max(longest)
+        let all = if variant.splits_keys() {
+            // There are few, and the shortest takes nearly as long as others.
+            let rounds = m_blocks.saturating_mul(heads).div_ceil(clusters);
+            visited.saturating_mul(heads) / clusters + rounds * overhead
+        } else {
+            let head = visited + m_blocks * consumers * overhead;
+            head.saturating_mul(heads) / (clusters * cluster)
+        };
+        all.max(longest)
     } else {
         // Consumers beyond the last query have nothing to do. Over the units of a head that evens out, but within a
         // cluster it does not: the first CTA of each has the first of its tiles, the busiest.
@@ -122,8 +129,8 @@ mod tests {
             let problem = Problem::new(q, kv, kv, q, false, None).unwrap();
             let device = Properties::h200();
             for plan in Plan::all(&problem, &device).unwrap() {
-                let Variant { tile: Tile { block_m, block_n, cluster, splits, .. }, cost, .. } = plan.variant;
-                let consumers = u64::from(plan.variant.consumers());
+                let Variant { tile: Tile { block_m, block_n, cluster, .. }, cost, .. } = plan.variant;
+                let (consumers, splits) = (u64::from(block_m) / CONSUMER_ROWS, plan.variant.split_ctas());
                 let keys = (seqlen_kv as u64).div_ceil(u64::from(block_n * splits)) * u64::from(block_n);
                 let work = |m_block: u32| {
                     let rows = (seqlen_q as u64).saturating_sub(u64::from(m_block * block_m));

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use flashcore_kernels::config::{Dtype, Tile, Variant};
+use flashcore_kernels::config::{Dtype, Variant};
 use flashcore_kernels::divisor::Divisor;
 use flashcore_kernels::layout::{SLAB_COLUMNS, Swizzle};
 use flashcore_kernels::params::{FwdParams, Work};
@@ -76,7 +76,7 @@ impl Plan {
             return Err(Error::SharedMemory { symbol: variant.symbol, needed, limit });
         }
         let (q, kv) = (problem.q_shape(), problem.kv_shape());
-        let Tile { cluster, splits, .. } = variant.tile;
+        let (cluster, splits) = (variant.tile.cluster, variant.split_ctas());
         let m_blocks = q.seqlen.div_ceil(variant.tile.block_m as usize).next_multiple_of(cluster as usize);
         let heads = q.batch as u64 * q.heads as u64;
         let tiles = (m_blocks as u64).saturating_mul(heads);
@@ -188,7 +188,10 @@ impl fmt::Display for Plan {
             variant.head_dim,
             tile.stages,
             variant.cluster_ctas(),
-            if variant.splits_keys() { " that share the keys" } else { "" },
+            match variant.tile.splits {
+                1 => String::new(),
+                splits => format!(", keys shared by {splits} consumers"),
+            },
             variant.threads(),
             variant.smem().bytes
         )?;

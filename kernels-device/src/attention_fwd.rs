@@ -22,8 +22,8 @@
 //! short, a baton of named barriers (*ping-pong*) sees to that. docs/attention_fwd.md draws the timeline and gives the
 //! budgets.
 //!
-//! Where there are few work tiles, the CTAs of a cluster share one: each visits its part of the keys, and leaves what that
-//! comes to in its shared memory; then each combines its share of the columns of O from there (*split over keys*, as
+//! Where there are few work tiles, both consumers of a CTA, and of all CTAs of a cluster, share the keys of one. Each leaves
+//! what its share comes to in shared memory, and combines a share of the columns of O from there (*split over keys*, as
 //! Flash-Decoding does, but inside of one launch).
 //!
 //! Keys are visited from the last tile to the first, so that the tiles that need a mask come first and the steady
@@ -81,7 +81,7 @@ struct Cta<'a> {
     k: Ring,
     v: Ring,
     o: SmemAddr,
-    /// What this CTA came to under its share of the keys, over K and V.
+    /// What this CTA's consumers came to, each under its share of the keys: over K and V.
     part: Part,
     /// Opens when O, staged over V, has been read.
     o_read: Gate,
@@ -115,8 +115,8 @@ pub unsafe fn attention_fwd<
     let base = SmemAddr::base();
     let cta = Cta {
         q: Ring::q(base, &smem),
-        k: Ring::k(base, &smem, v.tile.cluster),
-        v: Ring::v(base, &smem, v.tile.cluster),
+        k: Ring::k(base, &smem, v.tile.cluster, v.key_groups()),
+        v: Ring::v(base, &smem, v.tile.cluster, v.key_groups()),
         o: base.offset(smem.o),
         part: Part { at: base.offset(smem.k), stride: v.consumers() * WARPGROUP_THREADS * Part::CHUNK },
         o_read: Gate::new(base, &smem, v.tile.cluster),
@@ -130,8 +130,8 @@ pub unsafe fn attention_fwd<
         let warpgroup = warp::broadcast(thread / WARPGROUP_THREADS);
         if thread == 0 {
             cta.q.init(v.consumers());
-            cta.k.init(v.consumers());
-            cta.v.init(v.consumers());
+            cta.k.init(v.consumers() / v.key_groups());
+            cta.v.init(v.consumers() / v.key_groups());
             if smem.o_over_v {
                 cta.o_read.init(v.consumers());
             }
@@ -148,7 +148,7 @@ pub unsafe fn attention_fwd<
             if warp::broadcast(thread / 32) == 0 {
                 produce::<S>(&cta, warp::elect_one());
             }
-            if v.splits_keys() {
+            if v.split_ctas() > 1 {
                 warp::sync_warp();
                 sync_cluster(); // as the consumers do
             }
@@ -156,7 +156,12 @@ pub unsafe fn attention_fwd<
             warp::grow_registers(consumer_registers);
             consume::<S, S_REGS, P_REGS, O_REGS, SHORT_S, SHORT_P, O_PAIRS>(&cta, warpgroup - 1);
             if v.splits_keys() {
-                sync_cluster(); // what each CTA came to lies in its shared memory
+                // What each consumer came to lies in shared memory.
+                if v.split_ctas() > 1 {
+                    sync_cluster();
+                } else {
+                    meet(v);
+                }
                 combine::<O_REGS, O_PAIRS>(&cta, v);
             }
         }
@@ -165,6 +170,13 @@ pub unsafe fn attention_fwd<
             sync_cluster(); // shared memory must outlive the last arrival, or read, from another CTA
         }
     }
+}
+
+/// All consumers of the CTA wait for each other.
+#[inline(always)]
+unsafe fn meet(v: &Variant) {
+    // SAFETY: the caller's: every consumer warp is here, each together.
+    unsafe { warp::barrier_sync(NamedBarrier::Consumers as u32, v.consumers() * WARPGROUP_THREADS) }
 }
 
 /// All threads of the cluster wait for each other.
@@ -181,7 +193,7 @@ impl Cta<'_> {
     /// The work tiles of this CTA.
     #[inline(always)]
     fn tiles(&self, v: &Variant) -> Tiles<'_> {
-        let [cta, ctas] = [thread::block_idx_x(), thread::grid_dim_x()].map(|n| n / v.tile.splits);
+        let [cta, ctas] = [thread::block_idx_x(), thread::grid_dim_x()].map(|n| n / v.split_ctas());
         Tiles::new(self.params, v.causal, v.tile.cluster, cta, ctas)
     }
 
@@ -192,7 +204,7 @@ impl Cta<'_> {
         let Tile { block_m, block_n, cluster, .. } = v.tile;
         let first_row = tile.m_block / cluster * cluster * block_m;
         let all = KeyBlocks::new(first_row, cluster * block_m, block_n, p.seqlen_q, p.seqlen_kv, v.causal);
-        if v.splits_keys() { all.share(cluster::rank(), v.tile.splits) } else { all }
+        if v.splits_keys() { all.share(cluster::rank(), v.split_ctas()) } else { all }
     }
 }
 
@@ -387,23 +399,23 @@ impl<const H: usize> Done<H> {
     /// # Safety
     /// All lanes of the warp execute it together.
     #[inline(always)]
-    unsafe fn new<const O: usize>(v: &Variant, tile: WorkTile, mut o: Acc<O>, softmax: &Softmax) -> Self {
+    unsafe fn new<const O: usize>(v: &Variant, tile: WorkTile, o: Acc<O>, softmax: &Softmax) -> Self {
         // SAFETY: the caller's.
         let finished = unsafe { softmax.finish() };
+        Done::divided(v, tile, o, finished)
+    }
+
+    /// Divides O, and rounds it.
+    #[inline(always)]
+    fn divided<const O: usize>(v: &Variant, tile: WorkTile, mut o: Acc<O>, finished: Finished) -> Self {
         let mut i = 0;
         while i < O {
             o.0[i] = math::mul(o.0[i], finished.inverse_sum[i >> 1 & 1]);
             i += 1;
         }
-        Done::rounded(v, tile, &o, finished)
-    }
-
-    /// Rounds O, which was divided.
-    #[inline(always)]
-    fn rounded<const O: usize>(v: &Variant, tile: WorkTile, o: &Acc<O>, finished: Finished) -> Self {
         // A row without keys is zero whatever V holds: 0 times infinity would not be.
         let has_keys = finished.inverse_sum.map(math::mask_of_nonzero);
-        let mut packed: [u32; H] = pack(v, o);
+        let mut packed: [u32; H] = pack(v, &o);
         let mut i = 0;
         while i < H {
             packed[i] &= has_keys[i & 1];
@@ -435,8 +447,10 @@ unsafe fn consume<
         mine: NamedBarrier::Turn as u32 + consumer,
         next: NamedBarrier::Turn as u32 + if consumer + 1 == v.consumers() { 0 } else { consumer + 1 },
     };
-    let mut me =
-        Consumer { cta, v, turn, q: Cursor::START, k: Cursor::START, values: Cursor::START, o_over_v: false };
+    // Which of the consumers that share keys this is, and so which key tiles it takes, from the last.
+    let (row_group, group) = if v.splits_keys() { (0, consumer) } else { (consumer, 0) };
+    let [k, values] = [Cursor::at(group); 2];
+    let mut me = Consumer { cta, v, turn, q: Cursor::START, k, values, o_over_v: false };
     // SAFETY: the warpgroup goes through all of this together: what it branches on is the same in all its threads.
     // Consumers take one turn for every key tile that is loaded, so the baton comes back to where it started.
     unsafe {
@@ -447,9 +461,12 @@ unsafe fn consume<
         // What a work tile came to under a share of its keys.
         let mut part = (Acc::<O_REGS>::zeros(), Partial::NO_KEYS);
         for tile in cta.tiles(v) {
-            let rows = Rows(tile.m_block * v.tile.block_m + consumer * WARPGROUP_ROWS);
+            let rows = Rows(tile.m_block * v.tile.block_m + row_group * WARPGROUP_ROWS);
             let loaded = cta.key_blocks(v, tile);
-            let blocks = rows.key_blocks(v, cta.params).among(loaded);
+            let mut blocks = rows.key_blocks(v, cta.params).among(loaded);
+            if v.splits_keys() {
+                blocks.end -= group.min(blocks.count());
+            }
             // What this tile has come to, unless it ends beside the next one. Where O is stored over V consumers meet, and
             // the barrier wants them at one instruction: so there is one place to store, with keys or without.
             let done: Option<Done<O_PAIRS>> = 'tile: {
@@ -465,9 +482,9 @@ unsafe fn consume<
                     me.open_gate(); // at once in the first tile; later ones do it while they begin, when O has been read
                 }
                 // Key tiles that only rows of other consumers see.
-                let above = if v.causal { loaded.end - blocks.end } else { 0 };
+                let above = if v.causal && v.skips_key_tiles() { loaded.end - blocks.end } else { 0 };
                 me.skip_keys(above);
-                let q = cta.q.wait(me.q).offset(consumer * WARPGROUP_ROWS * SLAB_ROW_BYTES);
+                let q = cta.q.wait(me.q).offset(row_group * WARPGROUP_ROWS * SLAB_ROW_BYTES);
                 cta.k.wait(me.k);
                 let mut softmax = Softmax::new(cta.params.scale_log2);
                 // The last key tile: scores beside the last product of the work tile before. Where a few of its keys
@@ -478,11 +495,11 @@ unsafe fn consume<
                     q,
                     n_block,
                     masked,
-                    goes_on: n_block > blocks.first,
+                    goes_on: n_block >= blocks.first + v.key_groups(),
                 };
                 let last = tile_at(n_block, n_block >= blocks.full);
                 let is_short = v.has_short_step()
-                    && n_block > blocks.first
+                    && n_block >= blocks.first + v.key_groups()
                     && rows.last_keys(v, cta.params, n_block) <= v.short_n();
                 let o = Acc::<O_REGS>::zeros();
                 let mut at: Progress<P_REGS, O_REGS>;
@@ -492,7 +509,7 @@ unsafe fn consume<
                         me.skip_values(above);
                     }
                     let first: Progress<SHORT_P, O_REGS> = Progress { o, p };
-                    n_block -= 1;
+                    n_block -= v.key_groups();
                     let second = tile_at(n_block, n_block >= blocks.full);
                     at = me.step::<S_REGS, _, _, _>(second, &mut softmax, first);
                 } else {
@@ -503,13 +520,13 @@ unsafe fn consume<
                 wgmma::hold(&mut at.p);
                 // Scores of a tile beside the product of the tile before: those with a mask, then those without.
                 if v.causal && !v.has_short_step() {
-                    while n_block > blocks.full.max(blocks.first) {
-                        n_block -= 1;
+                    while n_block >= blocks.full.max(blocks.first) + v.key_groups() {
+                        n_block -= v.key_groups();
                         at = me.step::<S_REGS, _, _, _>(tile_at(n_block, true), &mut softmax, at);
                     }
                 }
-                while n_block > blocks.first {
-                    n_block -= 1;
+                while n_block >= blocks.first + v.key_groups() {
+                    n_block -= v.key_groups();
                     at = me.step::<S_REGS, _, _, _>(tile_at(n_block, false), &mut softmax, at);
                 }
                 cta.q.release(&mut me.q);
@@ -541,8 +558,7 @@ unsafe fn consume<
             turn.wait(v); // the baton is back
         }
         if v.splits_keys() {
-            // K and V are read no more once all consumers have waited for their last product.
-            warp::barrier_sync(NamedBarrier::Consumers as u32, v.consumers() * WARPGROUP_THREADS);
+            meet(v); // K and V are read no more once all consumers have waited for their last product
             cta.part.write(&part.0, &part.1);
         }
         tma::wait_read::<0>(); // shared memory must outlive the last store
@@ -559,7 +575,7 @@ impl Consumer<'_> {
             if loaded > 0 {
                 self.open_gate();
             }
-            let mut n_blocks = loaded;
+            let mut n_blocks = if self.v.skips_key_tiles() { loaded } else { 0 };
             while n_blocks > 0 {
                 n_blocks -= 1;
                 self.skip_keys(1);
@@ -919,9 +935,9 @@ impl Rows {
     }
 }
 
-/// What a CTA came to under its share of the keys, in shared memory: O in f32, not divided, and the maxima and sums of the
-/// rows. Chunk i has the registers `4 * i ..` of all consumer threads, so that neighbours lie side by side; the last one
-/// has maxima and sums.
+/// What consumers came to, each under its share of the keys, in shared memory: O in f32, not divided, and the maxima and
+/// sums of the rows. Chunk i has the registers `4 * i ..` of all consumer threads, so that neighbours lie side by side; the
+/// last one has maxima and sums.
 #[derive(Clone, Copy)]
 struct Part {
     at: SmemAddr,
@@ -933,16 +949,26 @@ impl Part {
     /// Bytes of a chunk of one thread.
     const CHUNK: u32 = 16;
 
-    /// Where this thread's first chunk lies.
+    /// Where the first chunk of consumer thread `thread` lies.
     #[inline(always)]
-    fn mine(self) -> SmemAddr {
-        self.at.offset((thread::thread_idx_x_anew() - WARPGROUP_THREADS) * Self::CHUNK)
+    fn of(self, thread: u32) -> SmemAddr {
+        self.at.offset(thread * Self::CHUNK)
     }
 
-    /// Leaves this thread's part for the cluster.
+    /// Which of those that share a work tile this consumer is.
+    #[inline(always)]
+    fn share(v: &Variant) -> u32 {
+        if !v.splits_keys() {
+            return 0;
+        }
+        let rank = if v.split_ctas() > 1 { cluster::rank() } else { 0 };
+        rank * v.key_groups() + Place::here().warp_row / WARPGROUP_ROWS
+    }
+
+    /// Leaves this thread's part for the others.
     #[inline(always)]
     unsafe fn write<const O: usize>(self, o: &Acc<O>, rows: &Partial) {
-        let mut at = self.mine();
+        let mut at = self.of(thread::thread_idx_x_anew() - WARPGROUP_THREADS);
         let mut i = 0;
         // SAFETY: these bytes are the thread's own, since K and V are read no more.
         unsafe {
@@ -956,16 +982,21 @@ impl Part {
     }
 }
 
-/// Combines this CTA's share of the columns of O from what all CTAs of the cluster came to, and stores it.
+/// Combines this consumer's share of the columns of O from what all that share the work tile came to, and stores it.
 #[inline(always)]
 unsafe fn combine<const O: usize, const H: usize>(cta: &Cta, v: &Variant) {
     let splits = v.tile.splits as usize;
     let Some(tile) = cta.tiles(v).next() else { return };
-    let rank = cluster::rank();
-    let (mine, stride) = (cta.part.mine(), cta.part.stride);
-    // SAFETY: all parts were written before the cluster met, and nobody overwrites them.
-    let load = |cta: usize, chunk: u32| unsafe {
-        cluster::load_x4(cluster::map_shared(mine, cta as u32), chunk * stride)
+    let share = Part::share(v);
+    // All have the same rows in the same registers.
+    let in_group = (thread::thread_idx_x_anew() - WARPGROUP_THREADS) % WARPGROUP_THREADS;
+    let load = |split: usize, chunk: u32| {
+        let (rank, group) = (split as u32 / v.key_groups(), split as u32 % v.key_groups());
+        let theirs = cta.part.of(group * WARPGROUP_THREADS + in_group);
+        // An address in this CTA is one in the cluster, too.
+        let mapped = if v.split_ctas() > 1 { cluster::map_shared(theirs, rank) } else { theirs.0 };
+        // SAFETY: all parts were written before everybody met, and nobody overwrites them.
+        unsafe { cluster::load_x4(mapped, chunk * cta.part.stride) }
     };
     // All loads first: each takes as long as all of them.
     let mut rows = [Partial::NO_KEYS; MAX_SPLITS];
@@ -981,7 +1012,7 @@ unsafe fn combine<const O: usize, const H: usize>(cta: &Cta, v: &Variant) {
     let chunks = O / 4 / splits;
     let mut i = 0;
     while i < O / 4 {
-        let chunk = load(i / chunks, rank * chunks as u32 + (i % chunks) as u32);
+        let chunk = load(i / chunks, share * chunks as u32 + (i % chunks) as u32);
         let mut r = 0;
         while r < 4 {
             parts.0[4 * i + r] = chunk[r];
@@ -1005,15 +1036,9 @@ unsafe fn combine<const O: usize, const H: usize>(cta: &Cta, v: &Variant) {
         }
         split += 1;
     }
-    let finished = whole.finish();
-    let mut i = 0;
-    while i < 4 * chunks {
-        o.0[i] = math::mul(o.0[i], finished.inverse_sum[i >> 1 & 1]);
-        i += 1;
-    }
-    let done: Done<H> = Done::rounded(v, tile, &o, finished);
     // SAFETY: the warp is together.
     unsafe {
+        let done: Done<H> = Done::divided(v, tile, o, whole.finish());
         store(cta, v, tile, &done.o, done.lse);
         tma::wait_read::<0>(); // shared memory must outlive the store
     }
@@ -1025,17 +1050,17 @@ unsafe fn combine<const O: usize, const H: usize>(cta: &Cta, v: &Variant) {
 unsafe fn store<const H: usize>(cta: &Cta, v: &Variant, tile: WorkTile, o: &[u32; H], lse: [f32; 2]) {
     let p = cta.params;
     let Place { warp_row, lane } = Place::here();
-    let row_in_head = tile.m_block * v.tile.block_m + warp_row;
-    // Where CTAs share a work tile, each has its columns, and one has the log-sum-exp.
-    let rank = if v.splits_keys() { cluster::rank() } else { 0 };
+    let row_in_head =
+        tile.m_block * v.tile.block_m + if v.splits_keys() { warp_row % WARPGROUP_ROWS } else { warp_row };
+    // Where consumers share keys, each has a share of the columns, and one the log-sum-exp.
+    let share = Part::share(v);
     // SAFETY: the warp is together. Its 16 rows of the staging area are its own: nobody else touches them, and its
     // last store from there has been read before it writes again. Where they lie over V, all consumers have read its
     // slots, and the producers load the next V only once the gate opens.
     unsafe {
         tma::wait_read::<0>();
         if v.smem().o_over_v {
-            // V is read no more once all consumers have waited for their last product.
-            warp::barrier_sync(NamedBarrier::Consumers as u32, v.consumers() * WARPGROUP_THREADS);
+            meet(v); // V is read no more once all consumers have waited for their last product
         } else {
             warp::sync_warp();
         }
@@ -1059,14 +1084,14 @@ unsafe fn store<const H: usize>(cta: &Cta, v: &Variant, tile: WorkTile, o: &[u32
         if warp::elect_one() && row_in_head < p.seqlen_q {
             let mut slab = 0;
             while slab < if v.splits_keys() { 1 } else { v.slabs() } {
-                let column = if v.splits_keys() { rank * box_columns } else { slab * box_columns };
+                let column = if v.splits_keys() { share * box_columns } else { slab * box_columns };
                 let at = [column, row_in_head, tile.head, tile.batch].map(|c| c as i32);
                 tma::store_4d(cta.maps.o, staged.offset(slab * box_bytes), at);
                 slab += 1;
             }
             tma::commit();
         }
-        if p.lse != 0 && rank == 0 && lane % 4 == 0 {
+        if p.lse != 0 && share == 0 && lane % 4 == 0 {
             let head = (tile.batch * p.heads_q.value + tile.head) as u64;
             let mut r = 0;
             while r < 2 {

@@ -38,7 +38,7 @@ pub const REGISTER_FILE: u32 = 65_536;
 /// How a CTA cuts the problem: `block_m` rows of Q against `block_n` keys at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tile {
-    /// Rows of Q that a CTA owns, 64 for each consumer warpgroup.
+    /// Rows of Q that a CTA owns, 64 for each consumer warpgroup, or for the two that share their keys.
     pub block_m: u32,
     /// Keys of one step of the main loop: the N of QKᵀ, the depth of PV.
     pub block_n: u32,
@@ -47,8 +47,9 @@ pub struct Tile {
     /// CTAs of a cluster, with neighbouring tiles of the same head: each loads its part of K and V into the shared
     /// memory of all of them, so that K and V leave L2 once for the cluster. 1 means no cluster.
     pub cluster: u32,
-    /// CTAs of a cluster that share the keys of one work tile, where there are fewer tiles than SMs: each visits its part
-    /// of the keys, and what they come to is combined through distributed shared memory. 1 means that a CTA visits all.
+    /// Consumers that share the keys of a work tile, for where there are few tiles: the two of a CTA take every second key
+    /// tile of the CTA's share, and half as many CTAs form a cluster. What they come to is combined through shared memory.
+    /// 1 means that a consumer visits all keys that its rows see.
     pub splits: u32,
 }
 
@@ -86,19 +87,34 @@ pub trait Spec {
 }
 
 impl Variant {
-    /// Consumer warpgroups: each owns 64 rows of the Q tile.
+    /// Consumer warpgroups: each owns 64 rows of the Q tile, or half of the key tiles.
     pub const fn consumers(&self) -> u32 {
-        self.tile.block_m / WARPGROUP_ROWS
+        self.tile.block_m / WARPGROUP_ROWS * self.key_groups()
+    }
+
+    /// Whether consumers share the keys of a work tile. Such kernels take one work tile for each CTA, or cluster of CTAs.
+    pub const fn splits_keys(&self) -> bool {
+        self.tile.splits > 1
+    }
+
+    /// Consumers of a CTA that share keys.
+    pub const fn key_groups(&self) -> u32 {
+        if self.splits_keys() { 2 } else { 1 }
+    }
+
+    /// CTAs that share the keys of a work tile.
+    pub const fn split_ctas(&self) -> u32 {
+        self.tile.splits / self.key_groups()
     }
 
     /// CTAs of a cluster, whatever they share.
     pub const fn cluster_ctas(&self) -> u32 {
-        self.tile.cluster * self.tile.splits
+        self.tile.cluster * self.split_ctas()
     }
 
-    /// Whether the CTAs of a cluster share the keys of a work tile. Such kernels take one work tile a cluster.
-    pub const fn splits_keys(&self) -> bool {
-        self.tile.splits > 1
+    /// Whether some rows that load keys together see more of them than others.
+    pub const fn skips_key_tiles(&self) -> bool {
+        self.tile.block_m * self.tile.cluster > WARPGROUP_ROWS
     }
 
     /// Columns of O that one TMA store takes: a slab, or this CTA's share of the columns.
@@ -141,9 +157,10 @@ impl Variant {
     }
 
     /// Whether consumers take turns on the tensor cores, so that one computes its softmax while another
-    /// multiplies. At head_dim 256 the products are so long that the turns cost more than they give.
+    /// multiplies. At head_dim 256 the products are so long that the turns cost more than they give, and consumers that share
+    /// keys have too few.
     pub const fn ping_pong(&self) -> bool {
-        self.head_dim <= 128
+        self.head_dim <= 128 && !self.splits_keys()
     }
 
     /// Keys of a short first step: a consumer whose 64 rows see no more of their last key tile computes only these.
@@ -152,8 +169,9 @@ impl Variant {
     }
 
     /// Whether the kernel has short first steps: under a causal mask half of all rows have one. It takes registers.
+    /// Below a short step that is at least as long as the rows are many, one key tile needs a mask; below a whole one, none.
     pub const fn has_short_step(&self) -> bool {
-        self.causal && self.head_dim <= 128
+        self.causal && self.head_dim <= 128 && self.short_n() >= WARPGROUP_ROWS
     }
 
     /// Whether other consumers may see more key tiles than one that has a short first step: as many keys more as they
@@ -195,7 +213,11 @@ impl Variant {
             cluster <= 8 && self.kv_box_rows() * cluster == block_n,
             "each CTA loads an equal part of a tile"
         );
-        assert!(splits == 1 || cluster == 1 && splits <= 8, "a cluster shares keys, or K and V");
+        assert!(
+            splits == 1
+                || splits.is_multiple_of(2) && splits <= 8 && cluster == 1 && block_m == WARPGROUP_ROWS,
+            "who shares keys has 64 rows, and shares no K and V"
+        );
         assert!(
             splits == 1
                 || self.head_dim.is_multiple_of(16 * splits) && self.head_dim <= SLAB_COLUMNS * splits,
@@ -204,6 +226,10 @@ impl Variant {
         assert!(self.kv_box_rows().is_multiple_of(8), "parts of a tile are whole swizzle atoms");
         assert!(stages >= 2, "K of the next step loads while this step computes");
         assert!(
+            stages.is_multiple_of(self.key_groups()),
+            "consumers that take turns have slots of their own"
+        );
+        assert!(
             self.head_dim.is_multiple_of(32) && self.head_dim <= 256,
             "head_dim is the N of PV, at most 256, and O is stored 16 columns at a time"
         );
@@ -211,15 +237,11 @@ impl Variant {
         assert!(smem.bytes <= SMEM_LIMIT, "shared memory");
         assert!(
             splits == 1 || !smem.o_over_v && smem.part_bytes(self) <= 2 * smem.kv_stages * smem.kv_bytes,
-            "what a CTA comes to lies over K and V, O beside them"
+            "what consumers come to lies over K and V, O beside them"
         );
         assert!(
             !self.causal || block_m * cluster <= WARPGROUP_ROWS + block_n,
             "a consumer skips at most one key tile before it ends the work tile before: the next would wait for that"
-        );
-        assert!(
-            !self.has_short_step() || self.short_n() >= WARPGROUP_ROWS,
-            "below a short step, one key tile needs a mask; below a whole one, none"
         );
         assert!(!smem.o_over_v || smem.q_bytes <= smem.kv_stages * smem.kv_bytes, "O over V");
         assert!(

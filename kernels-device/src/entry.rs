@@ -84,23 +84,26 @@ impl Variant {
         let stores = if joins == 0 { 1 } else { joins + ends + 1 };
         // Key tiles are skipped by who sees none, and under a causal mask by who sees fewer.
         let short_skips = if self.skips_before_short_step() { short } else { 0 };
-        let (k_skips, v_skips) = (1 + causal, 1 + causal + short_skips);
+        let skips = self.skips_key_tiles() as u32;
+        let (k_skips, v_skips) = (skips * (1 + causal), skips * (1 + causal + short_skips));
         let releases = (scores + k_skips) + (steps + joins + ends + v_skips);
-        // At the start and the end; where keys are shared, producers and consumers meet in between, too.
-        let cluster_syncs = if self.splits_keys() {
-            4
-        } else if alone {
-            0
-        } else {
-            2
+        // At the start and the end; where CTAs share keys, producers and consumers meet in between, too.
+        let cluster_syncs = if self.cluster_ctas() == 1 { 0 } else { 2 * self.key_groups() };
+        // Consumers that share keys meet before they write over K and V, and then, unless the cluster meets.
+        let meetings = match (self.splits_keys(), cluster_syncs) {
+            (false, _) => 0,
+            (true, 0) => 2,
+            (true, _) => 1,
         };
         Opcodes {
             wgmma: scores * columns + (steps - short + joins + ends) * keys + short * self.short_n() / MMA_K,
             // Of a tile of Q, K and V; the last V of a work tile apart where the next one is joined to it, or none follows.
             tma_load: (3 + if joins == 0 { 0 } else { 2 }) * slabs,
             tma_store: if self.splits_keys() { 1 } else { stores * slabs },
-            // All of the CTA meet at the start if it is alone; where keys are shared, consumers before they write over K and V.
-            bar_sync: turns * (scores + k_skips + 1) + alone as u32 + stores * o_over_v,
+            bar_sync: turns * (scores + k_skips + 1)
+                + (cluster_syncs == 0) as u32 // all of the CTA, at the start
+                + stores * o_over_v
+                + meetings,
             bar_arrive: turns * (scores + k_skips + 1),
             setmaxnreg_inc: 1,
             setmaxnreg_dec: 1,
@@ -189,14 +192,14 @@ fwd_variants! {
     fwd_hd64_m128n128_f16_causal:          64, F16,  true,  [128, 128, 2, 1, 1],  4541, 244;
     fwd_hd64_m192n128_bf16_causal:         64, Bf16, true,  [192, 128, 2, 1, 1],  4250, 270;
     fwd_hd64_m128n128_bf16_causal:         64, Bf16, true,  [128, 128, 2, 1, 1],  4541, 244;
-    fwd_hd64_m128n128s2_f16:               64, F16,  false, [128, 128, 2, 1, 2], 5013, 300;
-    fwd_hd64_m128n128s4_f16:               64, F16,  false, [128, 128, 2, 1, 4], 5013, 300;
-    fwd_hd64_m128n128s2_bf16:              64, Bf16, false, [128, 128, 2, 1, 2], 5013, 300;
-    fwd_hd64_m128n128s4_bf16:              64, Bf16, false, [128, 128, 2, 1, 4], 5013, 300;
-    fwd_hd64_m128n128s2_f16_causal:        64, F16,  true,  [128, 128, 2, 1, 2], 4541, 380;
-    fwd_hd64_m128n128s4_f16_causal:        64, F16,  true,  [128, 128, 2, 1, 4], 4541, 380;
-    fwd_hd64_m128n128s2_bf16_causal:       64, Bf16, true,  [128, 128, 2, 1, 2], 4541, 380;
-    fwd_hd64_m128n128s4_bf16_causal:       64, Bf16, true,  [128, 128, 2, 1, 4], 4541, 380;
+    fwd_hd64_m64n128s2_f16:                64, F16,  false, [64, 128, 4, 1, 2],  4350, 680;
+    fwd_hd64_m64n128s4_f16:                64, F16,  false, [64, 128, 4, 1, 4],  4350, 960;
+    fwd_hd64_m64n128s2_bf16:               64, Bf16, false, [64, 128, 4, 1, 2],  4350, 680;
+    fwd_hd64_m64n128s4_bf16:               64, Bf16, false, [64, 128, 4, 1, 4],  4350, 960;
+    fwd_hd64_m64n128s2_f16_causal:         64, F16,  true,  [64, 128, 4, 1, 2],  4150, 760;
+    fwd_hd64_m64n128s4_f16_causal:         64, F16,  true,  [64, 128, 4, 1, 4],  4150, 1040;
+    fwd_hd64_m64n128s2_bf16_causal:        64, Bf16, true,  [64, 128, 4, 1, 2],  4150, 760;
+    fwd_hd64_m64n128s4_bf16_causal:        64, Bf16, true,  [64, 128, 4, 1, 4],  4150, 1040;
     fwd_hd96_m192n96_f16:                  96, F16,  false, [192, 96, 2, 1, 1],  5520, 324;
     fwd_hd96_m128n128_f16:                 96, F16,  false, [128, 128, 2, 1, 1],  5820, 120;
     fwd_hd96_m192n96_bf16:                 96, Bf16, false, [192, 96, 2, 1, 1],  5520, 324;
@@ -209,10 +212,14 @@ fwd_variants! {
     fwd_hd128_m128n128x2_bf16:            128, Bf16, false, [128, 128, 2, 2, 1],  6310, 178;
     fwd_hd128_m128n128_f16_causal:        128, F16,  true,  [128, 128, 2, 1, 1],  6710, 204;
     fwd_hd128_m128n128_bf16_causal:       128, Bf16, true,  [128, 128, 2, 1, 1],  6710, 204;
-    fwd_hd128_m128n128s2_f16:             128, F16,  false, [128, 128, 2, 1, 2], 6410, 300;
-    fwd_hd128_m128n128s2_bf16:            128, Bf16, false, [128, 128, 2, 1, 2], 6410, 300;
-    fwd_hd128_m128n128s2_f16_causal:      128, F16,  true,  [128, 128, 2, 1, 2], 6710, 340;
-    fwd_hd128_m128n128s2_bf16_causal:     128, Bf16, true,  [128, 128, 2, 1, 2], 6710, 340;
+    fwd_hd128_m64n64s2_f16:               128, F16,  false, [64, 64, 6, 1, 2],  6600, 520;
+    fwd_hd128_m64n64s4_f16:               128, F16,  false, [64, 64, 6, 1, 4],  6600, 720;
+    fwd_hd128_m64n64s2_bf16:              128, Bf16, false, [64, 64, 6, 1, 2],  6600, 520;
+    fwd_hd128_m64n64s4_bf16:              128, Bf16, false, [64, 64, 6, 1, 4],  6600, 720;
+    fwd_hd128_m64n64s2_f16_causal:        128, F16,  true,  [64, 64, 6, 1, 2],  6700, 520;
+    fwd_hd128_m64n64s4_f16_causal:        128, F16,  true,  [64, 64, 6, 1, 4],  6700, 740;
+    fwd_hd128_m64n64s2_bf16_causal:       128, Bf16, true,  [64, 64, 6, 1, 2],  6700, 520;
+    fwd_hd128_m64n64s4_bf16_causal:       128, Bf16, true,  [64, 64, 6, 1, 4],  6700, 740;
     fwd_hd192_m128n112_f16:               192, F16,  false, [128, 112, 2, 1, 1],  9231, 232;
     fwd_hd192_m128n96_f16:                192, F16,  false, [128, 96, 2, 1, 1],  9260, 188;
     fwd_hd192_m128n112_bf16:              192, Bf16, false, [128, 112, 2, 1, 1],  9231, 232;

@@ -18,6 +18,9 @@ pub struct Ring {
     data: SmemAddr,
     /// CTAs that share the ring.
     ctas: u32,
+    /// Consumers that take turns: each has slots of its own, every `takers`-th, since one may run ahead of the other by
+    /// more than a round. 1 means that all read all of them.
+    takers: u32,
     stages: u32,
     stage_bytes: u32,
     full: SmemAddr,
@@ -31,22 +34,28 @@ pub struct Cursor(u32);
 impl Cursor {
     /// At the first slot.
     pub const START: Cursor = Cursor(0);
+
+    /// At the slot of number `slots`.
+    #[inline(always)]
+    pub const fn at(slots: u32) -> Self {
+        Cursor(slots)
+    }
 }
 
 impl Ring {
     /// The ring of Q.
     #[inline(always)]
     pub fn q(base: SmemAddr, smem: &FwdSmem) -> Self {
-        Ring::new(base, smem, 1, smem.q, smem.q_stages, smem.q_bytes, [Barrier::QFull, Barrier::QEmpty])
+        Ring::new(base, smem, [1, 1], smem.q, smem.q_stages, smem.q_bytes, [Barrier::QFull, Barrier::QEmpty])
     }
 
-    /// The ring of K, shared by `cluster` CTAs.
+    /// The ring of K, shared by `cluster` CTAs, in each of which `takers` consumers take turns.
     #[inline(always)]
-    pub fn k(base: SmemAddr, smem: &FwdSmem, cluster: u32) -> Self {
+    pub fn k(base: SmemAddr, smem: &FwdSmem, cluster: u32, takers: u32) -> Self {
         Ring::new(
             base,
             smem,
-            cluster,
+            [cluster, takers],
             smem.k,
             smem.kv_stages,
             smem.kv_bytes,
@@ -54,13 +63,13 @@ impl Ring {
         )
     }
 
-    /// The ring of V, shared by `cluster` CTAs.
+    /// The ring of V, shared by `cluster` CTAs, in each of which `takers` consumers take turns.
     #[inline(always)]
-    pub fn v(base: SmemAddr, smem: &FwdSmem, cluster: u32) -> Self {
+    pub fn v(base: SmemAddr, smem: &FwdSmem, cluster: u32, takers: u32) -> Self {
         Ring::new(
             base,
             smem,
-            cluster,
+            [cluster, takers],
             smem.v,
             smem.kv_stages,
             smem.kv_bytes,
@@ -72,18 +81,18 @@ impl Ring {
     fn new(
         base: SmemAddr,
         smem: &FwdSmem,
-        ctas: u32,
+        [ctas, takers]: [u32; 2],
         data: u32,
         stages: u32,
         stage_bytes: u32,
         barriers: [Barrier; 2],
     ) -> Self {
         let [full, empty] = barriers.map(|barrier| base.offset(smem.barrier(barrier, 0)));
-        Ring { data: base.offset(data), ctas, stages, stage_bytes, full, empty }
+        Ring { data: base.offset(data), ctas, takers, stages, stage_bytes, full, empty }
     }
 
     /// Initialises the barriers. A slot is full after one arrival (the producer's, with its bytes), and empty again
-    /// after one arrival of each consumer warp of each CTA.
+    /// after one arrival of each warp of the `consumers` that read it, of each CTA.
     ///
     /// # Safety
     /// One thread does this, once, before anybody uses the ring.
@@ -134,7 +143,7 @@ impl Ring {
         self.slot(at)
     }
 
-    /// Consumer: this warp has read the slot; go to the next.
+    /// Consumer: this warp has read the slot; go to its next.
     ///
     /// # Safety
     /// All lanes of the warp call it together, after all their reads of the slot have completed.
@@ -144,7 +153,7 @@ impl Ring {
         unsafe {
             arrive_at_all(self.barrier(self.empty, *at), self.ctas);
         }
-        at.0 += 1;
+        at.0 += self.takers;
     }
 
     /// Consumer: gives a slot back unread, once it was filled.

@@ -56,9 +56,10 @@ fn check_plan(case: &Case, dtype: Dtype, plan: &Plan) {
     let (units, rows) = (params.work.head_units.value as usize, cluster * block_m);
     assert!(units * rows >= case.seqlen_q && (units - 1) * rows < case.seqlen_q, "{case}");
     assert_eq!(plan.work_tiles, params.work.units() * variant.tile.cluster, "{case}");
-    let grid = match variant.tile.splits {
-        1 => plan.work_tiles.min(132), // 132 SMs are whole clusters
-        splits => plan.work_tiles * splits,
+    let grid = if variant.splits_keys() {
+        plan.work_tiles * variant.split_ctas()
+    } else {
+        plan.work_tiles.min(132) // 132 SMs are whole clusters
     };
     assert_eq!(plan.grid, grid, "{case}");
     let (heads_q, gqa_ratio) = (params.heads_q.value, params.gqa_ratio.value);
@@ -157,14 +158,34 @@ fn every_kernel_is_tested_and_timed() {
         cases.iter().flat_map(|case| plans(case, variant.dtype)).any(|plan| plan.variant == *variant)
     };
     let preferred = |case: &Case, dtype| vec![plan(case, dtype)];
-    let (tested, timed) = (forward(), grid::full(&[false, true]));
+    let shape = |(batch, heads, seqlen_q, seqlen_kv, head_dim, causal)| Case {
+        batch,
+        heads_q: heads,
+        heads_kv: heads,
+        seqlen_q,
+        seqlen_kv,
+        head_dim,
+        causal,
+        ..Case::default()
+    };
+    // Beyond the grid: few tiles of many keys, and a little more than few.
+    let others = [false, true].map(|causal| {
+        [64, 128].map(|head_dim| {
+            [(3, 8, 512, 512), (1, 8, 128, 4096)].map(|(b, h, q, kv)| shape((b, h, q, kv, head_dim, causal)))
+        })
+    });
+    let (tested, timed) = (forward(), [grid::full(&[false, true]), others.concat().concat()].concat());
     let narrower = |case: &&Case| !KERNEL_HEAD_DIMS.contains(&case.head_dim);
     let padded: Vec<Case> = tested.iter().filter(narrower).copied().collect();
     for variant in FWD {
         assert!(runs(&tested, &plans, variant), "no case of `cases::forward` runs {}", variant.symbol);
         assert!(runs(&padded, &plans, variant), "no case pads head_dim for {}", variant.symbol);
         if grid::HEAD_DIMS.contains(&(variant.head_dim as usize)) {
-            assert!(runs(&timed, &preferred, variant), "no cell of `grid::full` prefers {}", variant.symbol);
+            assert!(
+                runs(&timed, &preferred, variant),
+                "no cell of `grid::full`, or of the others, prefers {}",
+                variant.symbol
+            );
         }
     }
 }
