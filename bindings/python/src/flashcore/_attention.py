@@ -4,8 +4,7 @@ import sys
 from typing import Any
 
 from . import _library
-from ._errors import ArgumentTypeError
-from ._framework import Framework, type_name
+from ._framework import Framework, no_tensor
 
 #: The framework of each type of tensor that was seen so far.
 _FRAMEWORKS: dict[type, Framework] = {}
@@ -32,7 +31,7 @@ def _framework(tensor: object) -> Framework:
 
         framework = Jax()
     else:
-        raise ArgumentTypeError(f"q is a {type_name(tensor)}, which is no tensor of PyTorch, JAX, CuPy or NumPy")
+        raise no_tensor(tensor)
     _FRAMEWORKS[type(tensor)] = framework
     return framework
 

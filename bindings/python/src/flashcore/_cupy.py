@@ -6,7 +6,7 @@ import cupy
 
 from . import _library
 from ._framework import Framework, Operand, unknown_dtype
-from ._numpy import DTYPES, strides_in_elements
+from ._numpy import DTYPES, empty_in_order, strides_in_elements
 
 
 class CuPy(Framework):
@@ -27,7 +27,7 @@ class CuPy(Framework):
 
     def empty_like(self, q: Any) -> Any:
         with q.device:
-            return cupy.empty_like(q)
+            return empty_in_order(cupy, q)
 
     def empty_lse(self, q: Any) -> Any:
         batch, seqlen, heads, _ = q.shape

@@ -32,7 +32,10 @@ def check_rank(name: str, shape: Sequence[int]) -> None:
 
 
 def check_strides(name: str, shape: Sequence[int], strides: Sequence[int]) -> None:
-    """Refuses steps backwards, and gaps between the elements of a head. Nobody steps along a dimension of size 1."""
+    """Refuses steps backwards, and gaps between the elements of a head. Nobody steps along a dimension of size 1, or
+    through an empty tensor."""
+    if 0 in shape:
+        return
     for dim, size, stride in zip(_DIMS, shape, strides):
         if size > 1 and (stride != 1 if dim == "head_dim" else stride < 0):
             needed = "be 1" if dim == "head_dim" else "not be negative"
@@ -48,8 +51,15 @@ def unknown_dtype(name: str, dtype: object) -> ArgumentTypeError:
     )
 
 
+def no_tensor(q: object) -> ArgumentTypeError:
+    """Something that no framework calls a tensor."""
+    return ArgumentTypeError(f"q is a {type_name(q)}, which is no tensor of PyTorch, JAX, CuPy or NumPy")
+
+
 def other_framework(name: str, tensor: object, q: object) -> ArgumentTypeError:
     """Tensors of two frameworks, or something that is no tensor."""
+    if name == "q":
+        return no_tensor(q)
     return ArgumentTypeError(f"{name} is a {type_name(tensor)}, but q is a {type_name(q)}")
 
 

@@ -19,6 +19,16 @@ def strides_in_elements(name: str, tensor: Any) -> list[int]:
     return [stride // 2 for stride in tensor.strides]
 
 
+def empty_in_order(library: Any, q: Any) -> Any:
+    """A new array of the shape and type of q, with dimensions in memory in the order of q's, and no gaps.
+
+    ``empty_like`` would take the dimension of a broadcast array that has stride 0 for the innermost one.
+    """
+    order = [*sorted(range(3), key=lambda dim: -q.strides[dim]), 3]
+    array = library.empty([q.shape[dim] for dim in order], q.dtype)
+    return array.transpose([order.index(dim) for dim in range(4)])
+
+
 class NumPy(Framework):
     """NumPy: always CPU memory."""
 
@@ -36,7 +46,7 @@ class NumPy(Framework):
             raise ArgumentError("out is read-only")
 
     def empty_like(self, q: Any) -> Any:
-        return numpy.empty_like(q, subok=False)
+        return empty_in_order(numpy, q)
 
     def empty_lse(self, q: Any) -> Any:
         batch, seqlen, heads, _ = q.shape

@@ -19,6 +19,7 @@ from typing import Any, Optional
 import torch
 
 from ._errors import UnsupportedError
+from ._framework import check_rank
 from ._torch import TORCH
 
 __all__ = ["attention", "attention_out", "attention_with_lse", "register"]
@@ -65,6 +66,7 @@ def attention_out(
 
 @attention.register_fake
 def _(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = False, scale: Any = None) -> Any:
+    check_rank("q", q.shape)
     return TORCH.empty_like(q)
 
 
