@@ -42,9 +42,9 @@ pub(crate) fn shared_library(workspace: &Workspace, package: &str) -> Result<Pat
     let mut found = None;
     for line in messages.lines() {
         let message: Value = serde_json::from_str(line).context("cargo writes JSON")?;
-        let files = message["filenames"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let mut files = message["filenames"].as_array().into_iter().flatten().filter_map(Value::as_str);
         // Dependencies come first, so the last one is the package's own.
-        found = files.filter(|file| file.ends_with(".so")).last().map(PathBuf::from).or(found);
+        found = files.rfind(|file| file.ends_with(".so")).map(PathBuf::from).or(found);
     }
     found.with_context(|| format!("the package {package} has a shared library"))
 }

@@ -155,7 +155,8 @@ fn pip_install(workspace: &Workspace, package: &str) -> Result<()> {
     };
     let with_pip = || -> Result<()> {
         let _ = std::fs::remove_dir_all(&folder); // what a venv without pip left behind
-        run_quietly(cmd!(shell, "python3 -m pip install {PIP_OPTIONS...} --target {folder} {package}")).map(drop)
+        run_quietly(cmd!(shell, "python3 -m pip install {PIP_OPTIONS...} --target {folder} {package}"))
+            .map(drop)
     };
     let with_debian = || -> Result<()> {
         apt_get_install(workspace, &["python3-venv"])?;

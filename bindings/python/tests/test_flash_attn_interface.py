@@ -70,7 +70,7 @@ MISSING = [
     (lambda: interface.flash_attn_func(Q, K, V, softcap=15.0), r"softcap \(15.0\)"),
     (lambda: interface.flash_attn_func(Q, K, V, attention_chunk=7), r"attention_chunk \(7\)"),
     (lambda: interface.flash_attn_func(Q, K, V, qv=Q), r"qv"),
-    (lambda: interface.flash_attn_func(Q, K, V, k_descale=SCALE), r"k descale"),
+    (lambda: interface.flash_attn_func(Q, K, V, k_descale=SCALE), r"k_descale"),
     (lambda: interface.flash_attn_func(Q, K, normal(2, 60, 2, 128)), r"v of another head_dim \(128\) than q \(64\)"),
     (lambda: interface.flash_attn_func(*[x[..., :59] for x in (Q, K, V)]), r"head_dim 59"),
     (lambda: interface.flash_attn_func(*[x.to(torch.float8_e4m3fn) for x in (Q, K, V)]), r"float8_e4m3fn"),

@@ -29,11 +29,11 @@ def _missing(what: str) -> UnsupportedError:
     return UnsupportedError(f"flashcore has no {what} yet")
 
 
-def _refuse(**arguments: Any) -> None:
-    """Raises if one of these, which the names tell, is given."""
+def _refuse(arguments: dict[str, Any]) -> None:
+    """Raises if one of these, which the keys tell, is given."""
     for what, value in arguments.items():
         if value is not None:
-            raise _missing(what.replace("_", " "))
+            raise _missing(what)
 
 
 def _with_neighbours(tensor: torch.Tensor) -> torch.Tensor:
@@ -104,7 +104,7 @@ def flash_attn_func(
     Returns the output, of the shape of q; with ``return_attn_probs``, as FlashAttention-3 does, a pair of it and the
     log-sum-exp, f32 (batch, heads_q, seqlen_q).
     """
-    _refuse(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale)
+    _refuse({"qv": qv, "q_descale": q_descale, "k_descale": k_descale, "v_descale": v_descale})
     return _forward(q, k, v, softmax_scale, causal, window_size, attention_chunk, softcap, return_attn_probs)
 
 
@@ -125,7 +125,7 @@ def flash_attn_qkvpacked_func(
 ) -> Any:
     """Attention over views of one tensor: (batch, seqlen, 3, heads, head_dim), or (batch, seqlen, heads_q + 2 * heads_k,
     head_dim) with ``num_heads_q``. Returns what :func:`flash_attn_func` does; nothing is copied."""
-    _refuse(q_descale=q_descale, k_descale=k_descale, v_descale=v_descale)
+    _refuse({"q_descale": q_descale, "k_descale": k_descale, "v_descale": v_descale})
     if qkv.dim() == 5:
         q, k, v = qkv.unbind(dim=2)
     elif num_heads_q is None:
@@ -175,16 +175,21 @@ def flash_attn_with_kvcache(
     place of what it has split.
     """
     _refuse(
-        appending_to_a_cache=k if k is not None else v,
-        rotary_embedding=rotary_cos if rotary_cos is not None else rotary_sin,
-        cache_batch_idx=cache_batch_idx,
-        cache_leftpad=cache_leftpad,
-        paged_KV=page_table,
-        variable_lengths_in_one_batch=cu_seqlens_q if cu_seqlens_q is not None else cu_seqlens_k_new,
-        qv=qv,
-        q_descale=q_descale,
-        k_descale=k_descale,
-        v_descale=v_descale,
+        {
+            "appending to a cache (k)": k,
+            "appending to a cache (v)": v,
+            "rotary embedding (rotary_cos)": rotary_cos,
+            "rotary embedding (rotary_sin)": rotary_sin,
+            "cache_batch_idx": cache_batch_idx,
+            "cache_leftpad": cache_leftpad,
+            "paged KV (page_table)": page_table,
+            "variable lengths in one batch (cu_seqlens_q)": cu_seqlens_q,
+            "variable lengths in one batch (cu_seqlens_k_new)": cu_seqlens_k_new,
+            "qv": qv,
+            "q_descale": q_descale,
+            "k_descale": k_descale,
+            "v_descale": v_descale,
+        }
     )
     if isinstance(cache_seqlens, int):
         k_cache, v_cache = k_cache[:, :cache_seqlens], v_cache[:, :cache_seqlens]
