@@ -46,8 +46,7 @@ pub(crate) fn build(workspace: &Workspace, out: &Path) -> Result<PathBuf> {
     };
     let _spinner = Spinner::start("building the wheel");
     let shell = &workspace.shell;
-    let folder = workspace.path("target/flashcore/wheel-venv");
-    let python = setup::venv(workspace, &folder, &BUILD_PACKAGES)?;
+    let python = environment(workspace)?;
     let [plain, tagged] =
         ["plain", "tagged"].map(|name| workspace.path("target/flashcore/wheel-build").join(name));
     for folder in [&plain, &tagged] {
@@ -61,7 +60,8 @@ pub(crate) fn build(workspace: &Workspace, out: &Path) -> Result<PathBuf> {
     }
     let plain = only_file(workspace, &plain)?;
     let path = env::var_os("PATH").unwrap_or_default();
-    let path = env::join_paths([folder.join("bin")].into_iter().chain(env::split_paths(&path)))?;
+    let bin = python.parent().context("a program lies in a folder")?.to_owned();
+    let path = env::join_paths([bin].into_iter().chain(env::split_paths(&path)))?;
     let auditwheel = cmd!(shell, "{python} -m auditwheel repair --wheel-dir {tagged} {plain}");
     run_quietly(auditwheel.env("PATH", path))?;
     let tagged = only_file(workspace, &tagged)?;
@@ -73,6 +73,11 @@ pub(crate) fn build(workspace: &Workspace, out: &Path) -> Result<PathBuf> {
     shell.create_dir(out)?;
     shell.copy_file(tagged, &wheel)?;
     Ok(wheel)
+}
+
+/// The Python that has what builds wheels.
+pub(crate) fn environment(workspace: &Workspace) -> Result<PathBuf> {
+    setup::venv(workspace, &workspace.path("target/flashcore/wheel-venv"), &BUILD_PACKAGES)
 }
 
 fn only_file(workspace: &Workspace, folder: &Path) -> Result<PathBuf> {

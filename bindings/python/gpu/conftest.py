@@ -3,6 +3,7 @@
 import struct
 
 import pytest
+
 from flashcore import _library
 
 

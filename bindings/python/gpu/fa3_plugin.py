@@ -1,6 +1,6 @@
-"""A pytest plugin for FlashAttention-3's own tests: what flashcore does not have yet is skipped, with its reason, and the
-last lines count everything. With FA3_REHEARSAL=1 tensors for CUDA devices are made in CPU memory, so that the emulator
-computes and no GPU is needed: a way to try the smallest of the tests."""
+"""A pytest plugin for FlashAttention-3's own tests: what flashcore does not have yet is skipped, with its reason, and
+the last lines count everything. With FA3_REHEARSAL=1 tensors for CUDA devices are made in CPU memory, so that the
+emulator computes and no GPU is needed: a way to try the smallest of the tests."""
 
 import collections
 import contextlib

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Host time of a call: how long Python is busy until the work is submitted. Calls of several implementations take turns.
+"""Host time of a call: how long Python is busy until the work is submitted. Calls of several implementations take
+turns.
 
-A sleeping kernel keeps the stream busy meanwhile, so that nothing waits for the GPU, and no call finds an idle one. The shape
-is small, and the figure is the median over thousands of calls. Without a GPU the CUDA path is taken all the same, but its call
-of the C library returns at once (and so does PyTorch's answer what the current stream is): what remains is the time that is
-spent in Python.
+A sleeping kernel keeps the stream busy meanwhile, so that nothing waits for the GPU, and no call finds an idle one. The
+shape is small, and the figure is the median over thousands of calls. Without a GPU the CUDA path is taken all the same,
+but its call of the C library returns at once (and so does PyTorch's answer what the current stream is): what remains is
+the time that is spent in Python.
 
 Example: overhead.py --fa3 ~/fa3 --json overhead.json
 """
@@ -17,9 +18,10 @@ import statistics
 import sys
 import time
 
+import torch
+
 import flashcore
 import flashcore.torch
-import torch
 from flashcore import _library, flash_attn_interface
 
 SHAPE = (1, 64, 8, 64)
@@ -92,7 +94,9 @@ def main():
         epilog="Example: overhead.py --fa3 ~/fa3 --json overhead.json",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--fa3", metavar="DIR", help="where FlashAttention-3's flash_attn_interface can be imported from")
+    parser.add_argument(
+        "--fa3", metavar="DIR", help="where FlashAttention-3's flash_attn_interface can be imported from"
+    )
     parser.add_argument("--rounds", type=int, default=20, help=f"of {CALLS_A_ROUND} calls each (default: 20)")
     parser.add_argument("--json", metavar="FILE", help="also write the figures here")
     arguments = parser.parse_args()

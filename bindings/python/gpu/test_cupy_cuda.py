@@ -1,9 +1,10 @@
 """CuPy on a Hopper GPU."""
 
-import flashcore
 import numpy as np
 import pytest
 import reference
+
+import flashcore
 
 cupy = pytest.importorskip("cupy")
 try:

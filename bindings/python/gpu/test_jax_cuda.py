@@ -1,9 +1,10 @@
 """JAX on a Hopper GPU."""
 
-import flashcore
 import numpy as np
 import pytest
 import reference
+
+import flashcore
 
 jax = pytest.importorskip("jax")
 jnp = jax.numpy
@@ -29,7 +30,9 @@ def test_nothing_is_copied(addresses, dtype, causal):
 
 def test_what_jax_still_computes_is_waited_for():
     x = normal((1, 2000, 8, 128), jnp.float16)
-    slow = jax.jit(lambda x: jax.lax.fori_loop(0, 2000, lambda i, y: jnp.sin(y + i), x.astype(jnp.float32)).astype(x.dtype))
+    slow = jax.jit(
+        lambda x: jax.lax.fori_loop(0, 2000, lambda i, y: jnp.sin(y + i), x.astype(jnp.float32)).astype(x.dtype)
+    )
     slow(x).block_until_ready()
     for _ in range(5):
         k = slow(x)

@@ -4,8 +4,9 @@ import random
 import threading
 import time
 
-import flashcore
 import pytest
+
+import flashcore
 
 torch = pytest.importorskip("torch")
 if not torch.cuda.is_available():

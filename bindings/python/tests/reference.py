@@ -7,8 +7,8 @@ UNIT = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 
 
 def attention(q, k, v, causal=False, scale=None, rounded=lambda x: x):
-    """Output, (batch, seqlen_q, heads_q, head_dim), and log-sum-exp, (batch, heads_q, seqlen_q). ``rounded`` is applied to
-    what an ideal kernel rounds: the probabilities before they are divided by their sum, and the output."""
+    """Output, (batch, seqlen_q, heads_q, head_dim), and log-sum-exp, (batch, heads_q, seqlen_q). ``rounded`` is applied
+    to what an ideal kernel rounds: the probabilities before they are divided by their sum, and the output."""
     q, k, v = (np.asarray(x).astype(np.float64) for x in (q, k, v))
     (_, seqlen_q, heads_q, head_dim), (_, seqlen_kv, heads_kv, _) = q.shape, k.shape
     k, v = (np.repeat(x, heads_q // heads_kv, axis=2) for x in (k, v))
@@ -27,8 +27,8 @@ def attention(q, k, v, causal=False, scale=None, rounded=lambda x: x):
 
 
 def check(out, q, k, v, lse=None, causal=False, scale=None):
-    """Fails unless ``out`` is at most twice as far from the reference as an ideal kernel, and ``lse`` within 1e-5. NaN is
-    never near enough."""
+    """Fails unless ``out`` is at most twice as far from the reference as an ideal kernel, and ``lse`` within 1e-5. NaN
+    is never near enough."""
     dtype = np.asarray(q).dtype
     expected, expected_lse = attention(q, k, v, causal, scale)
     ideal, _ = attention(q, k, v, causal, scale, lambda x: x.astype(dtype).astype(np.float64))

@@ -1,8 +1,9 @@
 """What is refused, and how it is said."""
 
-import flashcore
 import numpy as np
 import pytest
+
+import flashcore
 from flashcore import Status
 
 Q = np.ones((2, 10, 4, 64), np.float16)

@@ -1,7 +1,8 @@
 """The drop-in for FlashAttention-3, on the CPU."""
 
-import flashcore
 import pytest
+
+import flashcore
 
 torch = pytest.importorskip("torch")
 

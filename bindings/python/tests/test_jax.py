@@ -1,9 +1,10 @@
 """JAX on the CPU, computed by the emulator."""
 
-import flashcore
 import numpy as np
 import pytest
 import reference
+
+import flashcore
 
 jax = pytest.importorskip("jax")
 

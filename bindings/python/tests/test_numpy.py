@@ -2,13 +2,14 @@
 
 import threading
 
-import flashcore
 import ml_dtypes
 import numpy as np
 import pytest
 import reference
 from cases import CASES, LAYOUTS
 from hypothesis import given, settings
+
+import flashcore
 
 DTYPES = [np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)]
 
@@ -27,9 +28,7 @@ def normal(shape, dtype, seed=0):
 @given(case=CASES)
 def test_results_are_those_of_the_reference(dtype, case):
     q, k, v, out = case.arrays(dtype)
-    found, lse = flashcore.attention(
-        q, k, v, causal=case.causal, scale=case.scale, return_lse=True, out=out
-    )
+    found, lse = flashcore.attention(q, k, v, causal=case.causal, scale=case.scale, return_lse=True, out=out)
     assert found is out
     reference.check(out, q, k, v, lse, case.causal, case.scale)
 

@@ -6,8 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import flashcore
 import pytest
+
+import flashcore
 
 HEADER = Path(__file__).parents[2] / "c/include/flashcore.h"
 

@@ -1,10 +1,11 @@
 """PyTorch on the CPU, computed by the emulator: what needs no GPU to be right."""
 
-import flashcore
 import pytest
 import reference
 from cases import CASES
 from hypothesis import given, settings
+
+import flashcore
 
 torch = pytest.importorskip("torch")
 

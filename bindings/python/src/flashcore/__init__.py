@@ -4,8 +4,8 @@
     >>> out = flashcore.attention(q, k, v, causal=True)  # (batch, seqlen, heads, head_dim), f16 or bf16
 
 Tensors are PyTorch's, JAX's, CuPy's or NumPy's, and nothing is copied. ``flashcore.torch`` has operators for
-``torch.compile``, ``flashcore.flash_attn_interface`` is a drop-in for FlashAttention-3, and ``python -m flashcore`` tells what
-runs here.
+``torch.compile``, ``flashcore.flash_attn_interface`` is a drop-in for FlashAttention-3, and ``python -m flashcore``
+tells what runs here.
 """
 
 from ._attention import attention, plan, preload

@@ -48,7 +48,8 @@ def attention(
 ) -> Any:
     """Computes ``softmax(scale * q @ k.T) @ v`` for every head.
 
-    Tensors are PyTorch's, JAX's, CuPy's or NumPy's, all of one framework, in f16 or bf16 (NumPy: ``ml_dtypes.bfloat16``).
+    Tensors are PyTorch's, JAX's, CuPy's or NumPy's, all of one framework, in f16 or bf16 (NumPy:
+    ``ml_dtypes.bfloat16``).
 
     Args:
         q: Queries, (batch, seqlen_q, heads_q, head_dim); head_dim is a multiple of 8 up to 256.
@@ -57,20 +58,20 @@ def attention(
         causal: Query i sees only the keys up to i + seqlen_kv - seqlen_q (aligned bottom-right).
         scale: What scores are multiplied with; 1 / sqrt(head_dim) if not given.
         return_lse: Also return the log-sum-exp of each row of scaled scores.
-        out: Where to write the result, of the shape and type of q; its memory overlaps none of the others'. JAX's arrays
-            cannot be written to.
+        out: Where to write the result, of the shape and type of q; its memory overlaps none of the others'. JAX's
+            arrays cannot be written to.
 
     Returns:
-        The output, (batch, seqlen_q, heads_q, head_dim) in the type of q: ``out``, or a new tensor whose dimensions lie in
-        memory in the order of q's. Rows that see no key are 0. With ``return_lse``, a pair of it and the log-sum-exp:
-        natural logarithm, f32, contiguous (batch, heads_q, seqlen_q), -inf for rows that see no key.
+        The output, (batch, seqlen_q, heads_q, head_dim) in the type of q: ``out``, or a new tensor whose dimensions lie
+        in memory in the order of q's. Rows that see no key are 0. With ``return_lse``, a pair of it and the
+        log-sum-exp: natural logarithm, f32, contiguous (batch, heads_q, seqlen_q), -inf for rows that see no key.
 
     Strides may be any multiples of 8 elements, with the elements of a head side by side: views of packed QKV, and
     (batch, heads, seqlen, head_dim) seen through a transpose, are computed in place. Nothing is copied.
 
-    On a GPU the work is submitted to the current stream of PyTorch or CuPy, and the call returns, most often before it is
-    done. JAX has no current stream: the default stream waits for the inputs, and the call for the result. Tensors in CPU
-    memory are computed by the emulator, with an :class:`EmulatedWarning`.
+    On a GPU the work is submitted to the current stream of PyTorch or CuPy, and the call returns, most often before it
+    is done. JAX has no current stream: the default stream waits for the inputs, and the call for the result. Tensors in
+    CPU memory are computed by the emulator, with an :class:`EmulatedWarning`.
 
     Raises:
         ArgumentError: A shape, stride, address or scale that cannot be computed with. Also a ValueError.
@@ -87,13 +88,11 @@ def attention(
     return framework.attention(q, k, v, causal, scale, return_lse, out)
 
 
-def plan(
-    q: Any, k: Any, v: Any, *, causal: bool = False, scale: float | None = None, out: Any = None
-) -> str:
+def plan(q: Any, k: Any, v: Any, *, causal: bool = False, scale: float | None = None, out: Any = None) -> str:
     """How :func:`attention` would compute this: kernel, tiles, grid, estimated time. For people: the text changes.
 
-    Arguments are those of :func:`attention`, and what it refuses is refused, but for addresses. For tensors in CPU memory it
-    is the plan for an H200. Nothing is computed.
+    Arguments are those of :func:`attention`, and what it refuses is refused, but for addresses. For tensors in CPU
+    memory it is the plan for an H200. Nothing is computed.
     """
     framework = _FRAMEWORKS.get(type(q)) or _framework(q)
     return framework.plan(q, k, v, causal, scale, out)

@@ -4,7 +4,6 @@ from typing import Any
 
 import cupy
 
-from . import _library
 from ._framework import Framework, Operand, unknown_dtype
 from ._numpy import DTYPES, empty_in_order, strides_in_elements
 

@@ -27,8 +27,8 @@ def _merged(spans: list[range]) -> list[range]:
 def forward(operands: dict[str, Operand], lse: int, options: bytes) -> None:
     """Attention over q, k, v and out in host memory; ``lse`` is an address, or 0 for none.
 
-    What overlaps in host memory does so on the device, and is refused as a GPU would. Bytes between the elements of ``out``
-    are copied there and back.
+    What overlaps in host memory does so on the device, and is refused as a GPU would. Bytes between the elements of
+    ``out`` are copied there and back.
     """
     spans = {name: operand.span() for name, operand in operands.items()}
     batch, seqlen, heads, _ = operands["q"].shape

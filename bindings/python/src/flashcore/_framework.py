@@ -11,8 +11,8 @@ from ._errors import ArgumentError, ArgumentTypeError, EmulatedWarning, Status
 
 _DIMS = ("batch", "seqlen", "heads", "head_dim")
 _WARNING = (
-    "these tensors lie in CPU memory, so flashcore computes on its emulator: the result is right, but this is about half "
-    "a million times slower than a GPU"
+    "these tensors lie in CPU memory, so flashcore computes on its emulator: the result is right, but this is about "
+    "half a million times slower than a GPU"
 )
 # Once per process, wherever it comes from, unless the user's filters say otherwise: those come first.
 warnings.simplefilter("once", EmulatedWarning, append=True)
@@ -46,9 +46,7 @@ def check_strides(name: str, shape: Sequence[int], strides: Sequence[int]) -> No
 
 def unknown_dtype(name: str, dtype: object) -> ArgumentTypeError:
     """Neither f16 nor bf16."""
-    return ArgumentTypeError(
-        f"{name} has element type {dtype}; f16 and bf16 are supported", Status.UNKNOWN_DTYPE
-    )
+    return ArgumentTypeError(f"{name} has element type {dtype}; f16 and bf16 are supported", Status.UNKNOWN_DTYPE)
 
 
 def no_tensor(q: object) -> ArgumentTypeError:
@@ -109,7 +107,8 @@ class Framework(ABC):
 
     @abstractmethod
     def locate(self, name: str, tensor: Any, stream: int | None) -> Operand:
-        """Where a tensor of this framework lies. On a CUDA device, ``stream`` has to wait for what is still to write it."""
+        """Where a tensor of this framework lies. On a CUDA device, ``stream`` has to wait for what is still to write
+        it."""
 
     @abstractmethod
     def check_writable(self, out: Any) -> None:
@@ -131,7 +130,7 @@ class Framework(ABC):
     def stream(self, q: Any) -> int | None:
         """The stream that the work is submitted to; None for CPU memory."""
 
-    def submitted(self, device: _library.Device, stream: int) -> None:
+    def submitted(self, device: _library.Device, stream: int) -> None:  # noqa: B027 (most have nothing to do)
         """Called when the work has been submitted."""
 
     def operand(self, name: str, tensor: Any, q: Any, stream: int | None) -> Operand:
@@ -150,9 +149,7 @@ class Framework(ABC):
             check_place(name, operand, operands["q"])
         return operands
 
-    def attention(
-        self, q: Any, k: Any, v: Any, causal: bool, scale: float | None, return_lse: bool, out: Any
-    ) -> Any:
+    def attention(self, q: Any, k: Any, v: Any, causal: bool, scale: float | None, return_lse: bool, out: Any) -> Any:
         """What :func:`flashcore.attention` does for tensors of this framework."""
         options = _library.pack_options(causal, scale)
         stream = self.stream(q)

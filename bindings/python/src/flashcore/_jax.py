@@ -1,9 +1,9 @@
 """JAX's arrays.
 
-JAX has no current stream that others may use, so a call takes CUDA's default stream. By the DLPack protocol each input's
-``__dlpack__(stream=...)`` makes that stream wait for what still computes the input, on the device and not on the host. The
-output is an array that JAX allocated and that nobody else has seen; the call waits for the default stream before it hands
-it out, so that whatever JAX does next finds it complete.
+JAX has no current stream that others may use, so a call takes CUDA's default stream. By the DLPack protocol each
+input's ``__dlpack__(stream=...)`` makes that stream wait for what still computes the input, on the device and not on
+the host. The output is an array that JAX allocated and that nobody else has seen; the call waits for the default stream
+before it hands it out, so that whatever JAX does next finds it complete.
 """
 
 from typing import Any

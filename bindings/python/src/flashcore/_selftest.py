@@ -1,6 +1,6 @@
-"""Attention compared with a reference in float64. Needs nothing but Python, so that it runs wherever the package does."""
+"""Attention compared with a reference in float64. Needs nothing but Python, so that it runs wherever the package
+does."""
 
-import ctypes
 import math
 import random
 import struct
@@ -68,9 +68,7 @@ def _decode(bits: array, dtype: int) -> list[float]:  # type: ignore[type-arg]
     return list(struct.unpack(f"={len(words)}f", words.tobytes()))
 
 
-def _reference(
-    case: Case, q: list[float], k: list[float], v: list[float]
-) -> tuple[list[float], list[float]]:
+def _reference(case: Case, q: list[float], k: list[float], v: list[float]) -> tuple[list[float], list[float]]:
     """Output and log-sum-exp by the definition, row by row."""
     out, lses = [0.0] * len(q), [-math.inf] * (case.seqlen_q * case.heads_q)
     heads_kv, size = case.heads_q // 2, case.head_dim

@@ -1,4 +1,5 @@
-"""PyTorch's tensors, on PyTorch's current stream. Ordinary CUDA tensors take a short way, because microseconds count."""
+"""PyTorch's tensors, on PyTorch's current stream. Ordinary CUDA tensors take a short way, because microseconds
+count."""
 
 from typing import Any
 
@@ -61,9 +62,7 @@ class Torch(Framework):
     def stream(self, q: Any) -> int | None:
         return _current_stream(q.get_device()) if self.owns(q) and q.is_cuda else None
 
-    def attention(
-        self, q: Any, k: Any, v: Any, causal: bool, scale: float | None, return_lse: bool, out: Any
-    ) -> Any:
+    def attention(self, q: Any, k: Any, v: Any, causal: bool, scale: float | None, return_lse: bool, out: Any) -> Any:
         if (
             _is_compiling()
             or not (type(k) in _PLAIN and type(v) in _PLAIN and type(q) in _PLAIN)
@@ -73,9 +72,7 @@ class Torch(Framework):
             return self._dispatch(q, k, v, causal, scale, return_lse, out)
         return self.compute(q, k, v, causal, scale, return_lse, out)
 
-    def compute(
-        self, q: Any, k: Any, v: Any, causal: bool, scale: float | None, return_lse: bool, out: Any
-    ) -> Any:
+    def compute(self, q: Any, k: Any, v: Any, causal: bool, scale: float | None, return_lse: bool, out: Any) -> Any:
         """Attention over tensors that have memory. Records nothing for a backward pass."""
         ordinal = q.get_device()
         if ordinal < 0:
@@ -91,9 +88,7 @@ class Torch(Framework):
         _forward(_cuda(ordinal).handle, stream, tensors, lse_address, _pack_options(causal, scale))
         return out if lse is None else (out, lse)
 
-    def _dispatch(
-        self, q: Any, k: Any, v: Any, causal: bool, scale: float | None, return_lse: bool, out: Any
-    ) -> Any:
+    def _dispatch(self, q: Any, k: Any, v: Any, causal: bool, scale: float | None, return_lse: bool, out: Any) -> Any:
         """By the operators, which tracers and autograd know."""
         from . import torch as operators
 

@@ -2,13 +2,13 @@
 
     >>> from flashcore.flash_attn_interface import flash_attn_func
 
-What exists: f16 and bf16, full and causal attention, MHA, GQA and MQA, head_dim up to 256, the log-sum-exp. Everything else
-raises :class:`flashcore.UnsupportedError`, a NotImplementedError, and says what is missing; so does the backward pass.
-``num_splits``, ``pack_gqa``, ``sm_margin`` and ``deterministic`` are about how FlashAttention-3 computes, and are ignored:
-flashcore chooses by itself, and always computes the same bits.
+What exists: f16 and bf16, full and causal attention, MHA, GQA and MQA, head_dim up to 256, the log-sum-exp. Everything
+else raises :class:`flashcore.UnsupportedError`, a NotImplementedError, and says what is missing; so does the backward
+pass. ``num_splits``, ``pack_gqa``, ``sm_margin`` and ``deterministic`` are about how FlashAttention-3 computes, and are
+ignored: flashcore chooses by itself, and always computes the same bits.
 """
 
-from typing import Any, NoReturn, Optional, Union
+from typing import Any, NoReturn
 
 import torch
 
@@ -57,7 +57,7 @@ def _forward(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    softmax_scale: Optional[float],
+    softmax_scale: float | None,
     causal: bool,
     window_size: Any,
     attention_chunk: int,
@@ -84,17 +84,17 @@ def flash_attn_func(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    softmax_scale: Optional[float] = None,
+    softmax_scale: float | None = None,
     causal: bool = False,
-    qv: Optional[torch.Tensor] = None,
-    q_descale: Optional[torch.Tensor] = None,
-    k_descale: Optional[torch.Tensor] = None,
-    v_descale: Optional[torch.Tensor] = None,
+    qv: torch.Tensor | None = None,
+    q_descale: torch.Tensor | None = None,
+    k_descale: torch.Tensor | None = None,
+    v_descale: torch.Tensor | None = None,
     window_size: Any = (-1, -1),
     attention_chunk: int = 0,
     softcap: float = 0.0,
     num_splits: int = 1,
-    pack_gqa: Optional[bool] = None,
+    pack_gqa: bool | None = None,
     deterministic: bool = False,
     sm_margin: int = 0,
     return_attn_probs: bool = False,
@@ -110,21 +110,21 @@ def flash_attn_func(
 
 def flash_attn_qkvpacked_func(
     qkv: torch.Tensor,
-    softmax_scale: Optional[float] = None,
+    softmax_scale: float | None = None,
     causal: bool = False,
-    q_descale: Optional[torch.Tensor] = None,
-    k_descale: Optional[torch.Tensor] = None,
-    v_descale: Optional[torch.Tensor] = None,
+    q_descale: torch.Tensor | None = None,
+    k_descale: torch.Tensor | None = None,
+    v_descale: torch.Tensor | None = None,
     window_size: Any = (-1, -1),
     attention_chunk: int = 0,
     softcap: float = 0.0,
     deterministic: bool = False,
-    num_heads_q: Optional[int] = None,
+    num_heads_q: int | None = None,
     sm_margin: int = 0,
     return_attn_probs: bool = False,
 ) -> Any:
-    """Attention over views of one tensor: (batch, seqlen, 3, heads, head_dim), or (batch, seqlen, heads_q + 2 * heads_k,
-    head_dim) with ``num_heads_q``. Returns what :func:`flash_attn_func` does; nothing is copied."""
+    """Attention over views of one tensor: (batch, seqlen, 3, heads, head_dim), or (batch, seqlen, heads_q + 2 *
+    heads_k, head_dim) with ``num_heads_q``. Returns what :func:`flash_attn_func` does; nothing is copied."""
     _refuse({"q_descale": q_descale, "k_descale": k_descale, "v_descale": v_descale})
     if qkv.dim() == 5:
         q, k, v = qkv.unbind(dim=2)
@@ -140,39 +140,39 @@ def flash_attn_with_kvcache(
     q: torch.Tensor,
     k_cache: torch.Tensor,
     v_cache: torch.Tensor,
-    k: Optional[torch.Tensor] = None,
-    v: Optional[torch.Tensor] = None,
-    qv: Optional[torch.Tensor] = None,
-    rotary_cos: Optional[torch.Tensor] = None,
-    rotary_sin: Optional[torch.Tensor] = None,
-    cache_seqlens: Optional[Union[int, torch.Tensor]] = None,
-    cache_batch_idx: Optional[torch.Tensor] = None,
-    cache_leftpad: Optional[torch.Tensor] = None,
-    page_table: Optional[torch.Tensor] = None,
-    cu_seqlens_q: Optional[torch.Tensor] = None,
-    cu_seqlens_k_new: Optional[torch.Tensor] = None,
-    max_seqlen_q: Optional[int] = None,
-    rotary_seqlens: Optional[torch.Tensor] = None,
-    q_descale: Optional[torch.Tensor] = None,
-    k_descale: Optional[torch.Tensor] = None,
-    v_descale: Optional[torch.Tensor] = None,
-    softmax_scale: Optional[float] = None,
+    k: torch.Tensor | None = None,
+    v: torch.Tensor | None = None,
+    qv: torch.Tensor | None = None,
+    rotary_cos: torch.Tensor | None = None,
+    rotary_sin: torch.Tensor | None = None,
+    cache_seqlens: int | torch.Tensor | None = None,
+    cache_batch_idx: torch.Tensor | None = None,
+    cache_leftpad: torch.Tensor | None = None,
+    page_table: torch.Tensor | None = None,
+    cu_seqlens_q: torch.Tensor | None = None,
+    cu_seqlens_k_new: torch.Tensor | None = None,
+    max_seqlen_q: int | None = None,
+    rotary_seqlens: torch.Tensor | None = None,
+    q_descale: torch.Tensor | None = None,
+    k_descale: torch.Tensor | None = None,
+    v_descale: torch.Tensor | None = None,
+    softmax_scale: float | None = None,
     causal: bool = False,
     window_size: Any = (-1, -1),
     attention_chunk: int = 0,
     softcap: float = 0.0,
     rotary_interleaved: bool = True,
-    scheduler_metadata: Optional[torch.Tensor] = None,
+    scheduler_metadata: torch.Tensor | None = None,
     num_splits: int = 0,
-    pack_gqa: Optional[bool] = None,
+    pack_gqa: bool | None = None,
     sm_margin: int = 0,
     return_softmax_lse: bool = False,
 ) -> Any:
-    """Attention over a cache, (batch, seqlen_cache, heads_k, head_dim), that is as long for all sequences: all of it, or its
-    first ``cache_seqlens`` positions, if that is a number.
+    """Attention over a cache, (batch, seqlen_cache, heads_k, head_dim), that is as long for all sequences: all of it,
+    or its first ``cache_seqlens`` positions, if that is a number.
 
-    Returns the output; with ``return_softmax_lse``, as FlashAttention-3 does, also the log-sum-exp and two empty tensors in
-    place of what it has split.
+    Returns the output; with ``return_softmax_lse``, as FlashAttention-3 does, also the log-sum-exp and two empty
+    tensors in place of what it has split.
     """
     _refuse(
         {

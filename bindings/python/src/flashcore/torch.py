@@ -1,8 +1,8 @@
-"""flashcore as operators of PyTorch, which ``torch.compile``, ``torch.export``, CUDA graphs and autograd know, and as an
-implementation of ``torch.nn.functional.scaled_dot_product_attention``.
+"""flashcore as operators of PyTorch, which ``torch.compile``, ``torch.export``, CUDA graphs and autograd know, and as
+an implementation of ``torch.nn.functional.scaled_dot_product_attention``.
 
-:func:`flashcore.attention` calls these operators where they are needed, as under ``torch.compile``. There is no backward
-pass yet: asking for gradients raises :class:`flashcore.UnsupportedError`.
+:func:`flashcore.attention` calls these operators where they are needed, as under ``torch.compile``. There is no
+backward pass yet: asking for gradients raises :class:`flashcore.UnsupportedError`.
 
     >>> import torch, flashcore.torch
     >>> compiled = torch.compile(flashcore.torch.attention, fullgraph=True)
@@ -45,7 +45,8 @@ def attention(
 def attention_with_lse(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = False, scale: Optional[float] = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The operator ``flashcore::attention_with_lse``: the output, and the log-sum-exp, f32 (batch, heads_q, seqlen_q)."""
+    """The operator ``flashcore::attention_with_lse``: the output, and the log-sum-exp, f32 (batch, heads_q,
+    seqlen_q)."""
     out, lse = TORCH.compute(q, k, v, causal, scale, True, None)
     return out, lse
 
@@ -135,7 +136,8 @@ def register() -> None:
     """Makes ``torch.nn.attention.activate_flash_attention_impl("flashcore")`` known to PyTorch (2.11 or later).
 
     Once activated, ``scaled_dot_product_attention`` computes with flashcore wherever PyTorch chooses its flash back end
-    on CUDA tensors. PyTorch's own kernels still compute what flashcore has not: dropout, the backward pass, nested tensors.
+    on CUDA tensors. PyTorch's own kernels still compute what flashcore has not: dropout, the backward pass, nested
+    tensors.
 
     Raises:
         UnsupportedError: This PyTorch has no such registry.
