@@ -1,5 +1,8 @@
 """PyTorch on the CPU, computed by the emulator: what needs no GPU to be right."""
 
+import subprocess
+import sys
+
 import pytest
 import reference
 from cases import CASES
@@ -78,6 +81,20 @@ def test_compiled_graphs_have_no_break():
     for result in (first, second, third, out):
         assert torch.equal(result, expected)
     assert torch.equal(found, lse)
+
+
+def test_the_first_call_may_be_a_compiled_one():
+    script = (
+        "{}\n"
+        "q = torch.ones(1, 20, 2, 64, dtype=torch.float16)\n"
+        "call = lambda q: flashcore.attention(q, q, q, causal=True)\n"
+        "print(torch.compile(call, fullgraph=True, backend='aot_eager')(q).sum().item())"
+    )
+    for imports in ("import torch, flashcore", "import flashcore, torch, flashcore.torch"):
+        result = subprocess.run(
+            [sys.executable, "-c", script.format(imports)], capture_output=True, text=True, check=False
+        )
+        assert result.stdout == "2560.0\n", result.stderr
 
 
 def test_there_is_no_backward_pass():

@@ -8,6 +8,8 @@ Tensors are PyTorch's, JAX's, CuPy's or NumPy's, and nothing is copied. ``flashc
 tells what runs here.
 """
 
+import sys
+
 from ._attention import attention, plan, preload
 from ._errors import (
     ArgumentError,
@@ -21,6 +23,10 @@ from ._errors import (
     UnsupportedError,
 )
 from ._library import VERSION as __version__
+
+if "torch" in sys.modules:
+    # The first call may be one that torch.compile traces, which could not trace this import.
+    from . import torch as torch
 
 __all__ = [
     "ArgumentError",

@@ -4,10 +4,7 @@ import sys
 from typing import Any
 
 from . import _library
-from ._framework import Framework, no_tensor
-
-#: The framework of each type of tensor that was seen so far.
-_FRAMEWORKS: dict[type, Framework] = {}
+from ._framework import FRAMEWORKS, Framework, no_tensor
 
 
 def _framework(tensor: object) -> Framework:
@@ -32,7 +29,7 @@ def _framework(tensor: object) -> Framework:
         framework = Jax()
     else:
         raise no_tensor(tensor)
-    _FRAMEWORKS[type(tensor)] = framework
+    FRAMEWORKS[type(tensor)] = framework
     return framework
 
 
@@ -84,7 +81,7 @@ def attention(
     >>> flashcore.attention(q, q, q, causal=True)[0, 99, 1, :4]
     array([1., 1., 1., 1.], dtype=float16)
     """
-    framework = _FRAMEWORKS.get(type(q)) or _framework(q)
+    framework = FRAMEWORKS.get(type(q)) or _framework(q)
     return framework.attention(q, k, v, causal, scale, return_lse, out)
 
 
@@ -94,7 +91,7 @@ def plan(q: Any, k: Any, v: Any, *, causal: bool = False, scale: float | None = 
     Arguments are those of :func:`attention`, and what it refuses is refused, but for addresses. For tensors in CPU
     memory it is the plan for an H200. Nothing is computed.
     """
-    framework = _FRAMEWORKS.get(type(q)) or _framework(q)
+    framework = FRAMEWORKS.get(type(q)) or _framework(q)
     return framework.plan(q, k, v, causal, scale, out)
 
 

@@ -187,6 +187,10 @@ class Framework(ABC):
         return device.plan(packed, _library.pack_options(causal, scale))
 
 
+#: The framework of each type of tensor that was seen so far.
+FRAMEWORKS: dict[type, Framework] = {}
+
+
 def check_place(name: str, operand: Operand, q: Operand) -> None:
     """Refuses CPU memory beside device memory. Of two CUDA devices the library tells more."""
     if (operand.ordinal is None) != (q.ordinal is None):

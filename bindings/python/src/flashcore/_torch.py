@@ -7,7 +7,7 @@ import torch
 
 from . import _library
 from ._errors import ArgumentError
-from ._framework import Framework, Operand, check_rank, check_strides, other_framework, unknown_dtype
+from ._framework import FRAMEWORKS, Framework, Operand, check_rank, check_strides, other_framework, unknown_dtype
 
 _DTYPES = {torch.float16: _library.F16, torch.bfloat16: _library.BF16}
 #: Types whose memory may be read as it is. Others, such as those of tracers, go through the dispatcher.
@@ -118,3 +118,4 @@ def _pack(name: str, tensor: torch.Tensor) -> bytes:
 
 
 TORCH = Torch()
+FRAMEWORKS.update(dict.fromkeys(_PLAIN, TORCH))
