@@ -23,15 +23,14 @@ const BUILD_PACKAGES: [&str; 3] = ["hatchling==1.33.0", "auditwheel==6.8.2", "pa
 #[derive(Args)]
 #[command(after_help = "Example:\n  cargo xtask wheel --out dist && pip install dist/flashcore-*.whl")]
 pub(crate) struct Wheel {
-    /// Where to put it
+    /// The folder to put it in
     #[arg(long, default_value = "target/flashcore/wheel", value_name = "DIR")]
     out: PathBuf,
 }
 
 impl Wheel {
     pub(crate) fn run(self, workspace: &Workspace) -> Result<()> {
-        let out = env::current_dir()?.join(&self.out);
-        let wheel = build(workspace, &out)?;
+        let wheel = build(workspace, &workspace.path("").join(&self.out))?;
         println!("{}: {:.1} MB", wheel.display(), megabytes(&wheel)?);
         Ok(())
     }

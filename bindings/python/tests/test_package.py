@@ -58,6 +58,12 @@ def test_no_framework_is_imported():
     assert result.stdout == "[]\n", result.stderr
 
 
+def test_a_torch_that_is_too_old_does_not_matter_to_others():
+    script = "import sys, types; sys.modules['torch'] = types.ModuleType('torch'); import flashcore; print('imported')"
+    result = python("-c", script)
+    assert result.stdout == "imported\n", result.stderr
+
+
 TWO_CALLS = (
     "import numpy, flashcore\n"
     "q = numpy.ones((1, 8, 1, 64), numpy.float16)\n"

@@ -151,6 +151,13 @@ def test_errors(change, kind, message):
     assert message in str(raised.value) and isinstance(raised.value, flashcore.Error)
 
 
+def test_the_warning_points_to_the_caller():
+    q = normal(1, 8, 2, 64)
+    with pytest.warns(flashcore.EmulatedWarning) as warned:
+        flashcore.attention(q, q, q)
+    assert [warning.filename for warning in warned] == [__file__]
+
+
 def test_plans():
     q = normal(1, 64, 2, 64)
     assert "seqlen 64 x 64" in flashcore.plan(q, q, q)

@@ -24,7 +24,7 @@ from ._errors import (
 )
 from ._library import VERSION as __version__
 
-if "torch" in sys.modules:
+if hasattr(getattr(sys.modules.get("torch"), "library", None), "custom_op"):
     # The first call may be one that torch.compile traces, which could not trace this import.
     from . import torch as torch
 

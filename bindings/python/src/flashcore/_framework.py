@@ -1,5 +1,6 @@
 """What calls ask of a framework of tensors, and the way of a call that all of them share."""
 
+import sys
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -16,6 +17,14 @@ _WARNING = (
 )
 # Once per process, wherever it comes from, unless the user's filters say otherwise: those come first.
 warnings.simplefilter("once", EmulatedWarning, append=True)
+
+
+def _warn_emulated() -> None:
+    """Says that the emulator computes, and where it was called from outside of this package."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__package__") == __package__:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(_WARNING, EmulatedWarning, stacklevel=level)
 
 
 def type_name(value: object) -> str:
@@ -163,7 +172,7 @@ class Framework(ABC):
         lse = self.empty_lse(q) if return_lse else None
         lse_address = 0 if lse is None else self.address_of_lse(lse, stream)
         if stream is None:
-            warnings.warn(_WARNING, EmulatedWarning, stacklevel=3)
+            _warn_emulated()
             _emulated.forward(operands, lse_address, options)
         else:
             device = _library.cuda(operands["q"].ordinal or 0)
