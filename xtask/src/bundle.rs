@@ -8,8 +8,9 @@ use xshell::{Shell, cmd};
 
 use crate::build::Kernels;
 use crate::progress::Spinner;
+use crate::tools::run_quietly;
 use crate::workspace::Workspace;
-use crate::{build, cargo, profile, sanitize, setup};
+use crate::{build, cargo, profile, sanitize, setup, wheel};
 
 /// A bundle is carried to other machines; it must stay small.
 const LIMIT_MIB: f64 = 192.0;
@@ -17,6 +18,8 @@ const LIMIT_MIB: f64 = 192.0;
 const TESTS_AT_HOME: [&str; 3] = ["xtask", "ptx-builder", "emulator"];
 /// Test programs that need cargo, or the library that cargo built beside them.
 const TESTS_OF_BUILDS: [&str; 1] = ["compilers"];
+/// What tests of the Python package need beside the frameworks; later hypotheses are for one version of Python only.
+const PYTHON_TEST_PACKAGES: [&str; 3] = ["pytest", "hypothesis<6.151", "einops"];
 const RUN_TESTS: &str = include_str!("../scripts/run_tests.sh");
 
 /// Make one folder with everything that runs on a GPU node: lab, tests, kernels, scripts
@@ -70,6 +73,7 @@ impl Bundle {
         copy_programs(workspace, &out)?;
         shell.copy_file(workspace.path("lab/peers.py"), &out)?;
         copy_sources(workspace, &out.join("source"))?;
+        copy_wheels(workspace, &out.join("wheels"))?;
         if let Some(fa3) = &self.with_fa3 {
             let target = out.join("fa3");
             cmd!(shell, "cp -rL {fa3} {target}").quiet().run()?;
@@ -113,11 +117,21 @@ fn copy_programs(workspace: &Workspace, out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Copies what tests read at run time (snapshots, goldens) and what profilers show (device code), by its path in the
-/// repository.
+/// Puts the Python package there, and what its tests need.
+fn copy_wheels(workspace: &Workspace, out: &Path) -> Result<()> {
+    wheel::build(workspace, out)?;
+    let python = wheel::environment(workspace)?;
+    let options = [&setup::PIP_OPTIONS[..], &["--only-binary=:all:"]].concat();
+    let packages = PYTHON_TEST_PACKAGES;
+    run_quietly(cmd!(workspace.shell, "{python} -m pip download {options...} --dest {out} {packages...}"))?;
+    Ok(())
+}
+
+/// Copies what tests read at run time (snapshots, goldens, those in Python) and what profilers show (device code), by its
+/// path in the repository.
 fn copy_sources(workspace: &Workspace, out: &Path) -> Result<()> {
     let shell = &workspace.shell;
-    let wanted = ["*.snap", "tests/goldens", "kernels-device/src"];
+    let wanted = ["*.snap", "tests/goldens", "kernels-device/src", "bindings/c/include", "bindings/python"];
     let files =
         cmd!(shell, "git ls-files --cached --others --exclude-standard -- {wanted...}").quiet().read()?;
     for file in files.lines() {

@@ -33,6 +33,22 @@ pub(crate) fn lab(workspace: &Workspace) -> Result<PathBuf> {
     Ok(built.into_iter().next().context("the package flashcore-lab has a binary")?.path)
 }
 
+/// The shared library of a package, as a release build without symbols.
+pub(crate) fn shared_library(workspace: &Workspace, package: &str) -> Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let arguments = ["build", "--release", "--config", "profile.release.strip=true", "--package", package];
+    let format = "--message-format=json-render-diagnostics";
+    let messages = cmd!(workspace.shell, "{cargo} {arguments...} {format}").quiet().read()?;
+    let mut found = None;
+    for line in messages.lines() {
+        let message: Value = serde_json::from_str(line).context("cargo writes JSON")?;
+        let mut files = message["filenames"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        // Dependencies come first, so the last one is the package's own.
+        found = files.rfind(|file| file.ends_with(".so")).map(PathBuf::from).or(found);
+    }
+    found.with_context(|| format!("the package {package} has a shared library"))
+}
+
 /// The executable that a message of cargo announces, if it announces one.
 fn executable(message: &str) -> Result<Option<Executable>> {
     let message: Value = serde_json::from_str(message).context("cargo writes JSON")?;

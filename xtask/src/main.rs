@@ -8,6 +8,7 @@ mod gate;
 mod mutate;
 mod profile;
 mod progress;
+mod python;
 mod report;
 mod sanitize;
 mod sass;
@@ -15,6 +16,7 @@ mod setup;
 mod test;
 mod tools;
 mod tune;
+mod wheel;
 mod workspace;
 
 use std::process::ExitCode;
@@ -43,6 +45,7 @@ enum Verb {
     Profile(profile::Profile),
     Sanitize(sanitize::Sanitize),
     Bundle(bundle::Bundle),
+    Wheel(wheel::Wheel),
 }
 
 fn main() -> ExitCode {
@@ -69,6 +72,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Profile(verb) => verb.run(&workspace),
         Verb::Sanitize(verb) => verb.run(&workspace),
         Verb::Bundle(verb) => verb.run(&workspace),
+        Verb::Wheel(verb) => verb.run(&workspace),
     }
 }
 

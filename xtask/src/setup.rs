@@ -1,7 +1,7 @@
 //! `setup`: gets what a build of the device code needs and this machine lacks.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
@@ -119,6 +119,28 @@ fn install_ptxas(workspace: &Workspace) -> Result<Ptxas> {
         .context("the package has no ptxas for this machine; install a CUDA toolkit")
 }
 
+/// Makes pip say only what goes wrong.
+pub(crate) const PIP_OPTIONS: [&str; 2] = ["--quiet", "--disable-pip-version-check"];
+
+/// The Python of a virtual environment, which is made if it is missing, and given `packages` from PyPI.
+pub(crate) fn venv(workspace: &Workspace, folder: &Path, packages: &[&str]) -> Result<PathBuf> {
+    let shell = &workspace.shell;
+    let python = folder.join("bin/python");
+    let install = || -> Result<()> {
+        if !python.is_file() {
+            run_quietly(cmd!(shell, "python3 -m venv {folder}"))?;
+        }
+        run_quietly(cmd!(shell, "{python} -m pip install {PIP_OPTIONS...} {packages...}")).map(drop)
+    };
+    install().or_else(|error| {
+        // Debian's Python comes without what a new environment needs.
+        apt_get_install(workspace, &["python3-venv"]).with_context(|| format!("{error:#}"))?;
+        shell.remove_path(folder)?;
+        install()
+    })?;
+    Ok(python)
+}
+
 /// Installs a package from PyPI below `target`, with whatever this machine's Python has for that.
 fn pip_install(workspace: &Workspace, package: &str) -> Result<()> {
     let shell = &workspace.shell;
@@ -129,13 +151,12 @@ fn pip_install(workspace: &Workspace, package: &str) -> Result<()> {
         if !python.is_file() {
             run_quietly(cmd!(shell, "python3 -m venv {folder}"))?;
         }
-        run_quietly(cmd!(shell, "{python} -m pip install --quiet --disable-pip-version-check {package}"))
-            .map(drop)
+        run_quietly(cmd!(shell, "{python} -m pip install {PIP_OPTIONS...} {package}")).map(drop)
     };
     let with_pip = || -> Result<()> {
         let _ = std::fs::remove_dir_all(&folder); // what a venv without pip left behind
-        let options = ["--quiet", "--disable-pip-version-check", "--target"];
-        run_quietly(cmd!(shell, "python3 -m pip install {options...} {folder} {package}")).map(drop)
+        run_quietly(cmd!(shell, "python3 -m pip install {PIP_OPTIONS...} --target {folder} {package}"))
+            .map(drop)
     };
     let with_debian = || -> Result<()> {
         apt_get_install(workspace, &["python3-venv"])?;

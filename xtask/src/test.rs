@@ -6,15 +6,21 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use crate::setup;
 use crate::workspace::Workspace;
+use crate::{python, setup};
 
 /// Run all tests; those that need a GPU are skipped where there is none, and counted
+///
+/// Without arguments, also those of the Python package: its wheel is installed into a fresh environment of each Python that
+/// is there (3.10 to 3.13), tests itself, and runs its own tests with NumPy in one of them.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask test\n  cargo xtask test --package flashcore-tests --test forward"
+    after_help = "Examples:\n  cargo xtask test\n  cargo xtask test --package flashcore-tests --test forward\n  cargo xtask test --python"
 )]
 pub(crate) struct Test {
+    /// Only those of the Python package
+    #[arg(long, conflicts_with = "arguments")]
+    python: bool,
     /// Passed on to `cargo test` (default: --workspace)
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
@@ -23,44 +29,75 @@ pub(crate) struct Test {
 impl Test {
     pub(crate) fn run(self, workspace: &Workspace) -> Result<()> {
         setup::ensure(workspace)?;
-        let arguments =
-            if self.arguments.is_empty() { vec!["--workspace".to_owned()] } else { self.arguments };
-        let mut child = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-            .args(["test", "--no-fail-fast"])
-            .args(arguments)
-            .current_dir(workspace.path(""))
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("could not run cargo")?;
         let mut total = Totals::default();
-        let output = BufReader::new(child.stdout.take().context("the output is piped")?);
-        for line in output.lines() {
-            let line = line?;
-            writeln!(std::io::stdout(), "{line}")?;
-            total.add(&line);
+        let everything = self.arguments.is_empty();
+        let mut result = Ok(());
+        if !self.python {
+            let arguments = if everything { vec!["--workspace".to_owned()] } else { self.arguments };
+            result = cargo_test(workspace, arguments, &mut total);
         }
-        let status = child.wait()?;
-        if total == Totals::default() {
-            bail!("no test ran ({status})");
+        if everything {
+            python::test(workspace, &mut total)?;
         }
         let Totals { passed, failed, skipped } = total;
         println!("\nAll in all: {passed} passed, {failed} failed, {skipped} skipped.");
-        if !status.success() {
-            bail!("cargo test failed ({status})");
+        result?;
+        if failed > 0 {
+            bail!("{failed} tests failed");
         }
         Ok(())
     }
 }
 
+/// Runs `cargo test`, shows what it says and adds what it counts.
+fn cargo_test(workspace: &Workspace, arguments: Vec<String>, total: &mut Totals) -> Result<()> {
+    let mut child = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["test", "--no-fail-fast"])
+        .args(arguments)
+        .current_dir(workspace.path(""))
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("could not run cargo")?;
+    let output = BufReader::new(child.stdout.take().context("the output is piped")?);
+    for line in output.lines() {
+        let line = line?;
+        writeln!(std::io::stdout(), "{line}")?;
+        total.add(&line);
+    }
+    let status = child.wait()?;
+    if *total == Totals::default() {
+        bail!("no test ran ({status})");
+    }
+    if !status.success() {
+        bail!("cargo test failed ({status})");
+    }
+    Ok(())
+}
+
 /// Sums over all test programs.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Totals {
-    passed: usize,
-    failed: usize,
-    skipped: usize,
+pub(crate) struct Totals {
+    pub(crate) passed: usize,
+    pub(crate) failed: usize,
+    pub(crate) skipped: usize,
 }
 
 impl Totals {
+    /// Adds pytest's last line, like `3 passed, 1 skipped in 2.05s`.
+    pub(crate) fn add_pytest(&mut self, line: &str) {
+        let (counts, _) = line.rsplit_once(" in ").unwrap_or_default();
+        for part in counts.split(", ") {
+            let Some((number, what)) = part.split_once(' ') else { continue };
+            let number = number.parse().unwrap_or(0);
+            match what {
+                "passed" => self.passed += number,
+                "failed" | "error" | "errors" => self.failed += number,
+                "skipped" => self.skipped += number,
+                _ => {}
+            }
+        }
+    }
+
     /// Adds a line like `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out`.
     fn add(&mut self, line: &str) {
         let Some(counts) = line.strip_prefix("test result: ") else { return };
@@ -90,5 +127,8 @@ mod tests {
         );
         totals.add("test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.25s");
         assert_eq!(totals, Totals { passed: 4, failed: 2, skipped: 1 });
+        totals.add_pytest("SKIPPED [2] tests/test_torch.py:9: could not import 'torch'");
+        totals.add_pytest("2 failed, 10 passed, 3 skipped, 1 warning, 1 error in 61.20s (0:01:01)");
+        assert_eq!(totals, Totals { passed: 14, failed: 5, skipped: 4 });
     }
 }

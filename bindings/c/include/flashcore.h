@@ -210,6 +210,9 @@ uint32_t fc_abi_version(void);
 // Version of the library, such as "0.1.0". Static: do not free it.
 const char *fc_version_string(void);
 
+// Number of kernels that the library carries.
+size_t fc_kernel_count(void);
+
 // Submits `out = softmax(scale * q k^T) v` to `stream` and returns, most often before it is computed. Allocates no
 // device memory, waits for nothing, and may be recorded in a CUDA graph.
 //

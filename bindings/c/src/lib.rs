@@ -45,3 +45,9 @@ pub extern "C" fn fc_abi_version() -> u32 {
 pub extern "C" fn fc_version_string() -> *const c_char {
     const { concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast() }
 }
+
+/// Number of kernels that the library carries.
+#[unsafe(no_mangle)]
+pub extern "C" fn fc_kernel_count() -> usize {
+    flashcore::kernels::FWD.len()
+}

@@ -443,6 +443,7 @@ fn versions(_: &Kind) -> Result<(), Failure> {
     // SAFETY: a static C string.
     let version = unsafe { CStr::from_ptr(fc_version_string()) };
     assert_eq!(version.to_str(), Ok(env!("CARGO_PKG_VERSION")));
+    assert_eq!(fc_kernel_count(), flashcore::kernels::FWD.len());
     Ok(())
 }
 

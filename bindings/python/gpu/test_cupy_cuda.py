@@ -1,0 +1,59 @@
+"""CuPy on a Hopper GPU."""
+
+import numpy as np
+import pytest
+import reference
+
+import flashcore
+
+cupy = pytest.importorskip("cupy")
+try:
+    cupy.cuda.runtime.getDeviceCount()
+except cupy.cuda.runtime.CUDARuntimeError as error:
+    pytest.skip(f"CuPy sees no GPU: {error}", allow_module_level=True)
+
+
+def normal(*shape, seed=0):
+    return cupy.asarray(np.random.default_rng(seed).standard_normal(shape).astype(np.float16))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_nothing_is_copied(addresses, causal):
+    packed = normal(2, 200, 8, 64)
+    q, k, v = packed[:, :, :4], packed[:, :, 4:6], packed[:, :, 6:]
+    out, lse = flashcore.attention(q, k, v, causal=causal, return_lse=True)
+    assert isinstance(out, cupy.ndarray)
+    assert addresses == [[x.data.ptr for x in (q, k, v, out, lse)]]
+    reference.check(*(cupy.asnumpy(x) for x in (out, q, k, v, lse)), causal=causal)
+
+
+def test_transposed_and_given_outputs(addresses):
+    q = normal(2, 4, 100, 64).transpose(0, 2, 1, 3)
+    out = cupy.full((2, 100, 4, 64), cupy.nan, cupy.float16)
+    assert flashcore.attention(q, q, q, out=out) is out
+    assert addresses[0][3] == out.data.ptr
+    reference.check(*(cupy.asnumpy(x) for x in (out, q, q, q)))
+    assert flashcore.attention(q, q, q).strides == q.strides
+
+
+def test_the_current_stream_is_taken():
+    expected = normal(1, 300, 4, 128)
+    stream = cupy.cuda.Stream(non_blocking=True)
+    slow = cupy.ElementwiseKernel("int64 n", "float32 y", "for (long long i = 0; i < n; ++i) y = sinf(y + i);", "slow")
+    with stream:
+        q = cupy.zeros_like(expected)
+        slow(20_000_000, cupy.zeros(1, cupy.float32))
+        q[...] = expected  # on another stream than this one, attention would read zeros
+        out = flashcore.attention(q, q, q)
+    stream.synchronize()
+    reference.check(*(cupy.asnumpy(x) for x in (out, expected, expected, expected)))
+
+
+def test_errors():
+    q = normal(1, 100, 2, 64)
+    with pytest.raises(flashcore.ArgumentTypeError, match="element type float32"):
+        flashcore.attention(q.astype(cupy.float32), q, q)
+    with pytest.raises(flashcore.ArgumentTypeError, match="k is a numpy.ndarray"):
+        flashcore.attention(q, cupy.asnumpy(q), q)
+    with pytest.raises(flashcore.ArgumentError, match="overlaps that of q"):
+        flashcore.attention(q, q, q, out=q)

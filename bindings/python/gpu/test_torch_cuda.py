@@ -1,0 +1,299 @@
+"""PyTorch on a Hopper GPU."""
+
+import random
+import threading
+import time
+
+import pytest
+
+import flashcore
+
+torch = pytest.importorskip("torch")
+if not torch.cuda.is_available():
+    pytest.skip("no CUDA device", allow_module_level=True)
+
+import flashcore.torch as operators  # noqa: E402
+from flashcore import flash_attn_interface  # noqa: E402
+
+ROUNDING = {torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
+
+
+def normal(*shape, dtype=torch.bfloat16):
+    return torch.randn(shape, device="cuda", dtype=torch.float32).to(dtype)
+
+
+def exact(q, k, v, causal=False, scale=None, rounded=lambda x: x):
+    """Output and log-sum-exp in float64; ``rounded`` is what an ideal kernel does to probabilities and output."""
+    ratio = q.shape[2] // k.shape[2]
+    q, k, v = (x.double() for x in (q, k.repeat_interleave(ratio, 2), v.repeat_interleave(ratio, 2)))
+    scores = torch.einsum("bihd,bjhd->bhij", q, k) * (q.shape[-1] ** -0.5 if scale is None else scale)
+    if causal:
+        sees = torch.ones(q.shape[1], k.shape[1], dtype=torch.bool, device="cuda").tril(k.shape[1] - q.shape[1])
+        scores = scores.masked_fill(~sees, -torch.inf)
+    lse = scores.logsumexp(-1) if k.shape[1] else scores.new_full(scores.shape[:-1], -torch.inf)
+    largest = scores.amax(-1, keepdim=True) if k.shape[1] else scores.new_zeros((*scores.shape[:-1], 1))
+    weights = (scores - largest.masked_fill(largest == -torch.inf, 0.0)).exp()
+    total = weights.sum(-1, keepdim=True)
+    out = torch.einsum("bhij,bjhd->bhid", rounded(weights), v) / total.masked_fill(total == 0.0, 1.0)
+    return rounded(out.transpose(1, 2)), lse
+
+
+def check(out, q, k, v, lse=None, causal=False, scale=None):
+    """At most twice as far from float64 as an ideal kernel; the log-sum-exp within 1e-5."""
+    expected, expected_lse = exact(q, k, v, causal, scale)
+    ideal, _ = exact(q, k, v, causal, scale, lambda x: x.to(q.dtype).double())
+    assert out.shape == q.shape and out.dtype == q.dtype
+    if out.numel() == 0:
+        return
+    limit = 2 * (ideal - expected).abs().max() + ROUNDING[q.dtype] * expected.abs().max()
+    error = (out.double() - expected).abs().max()
+    assert error <= limit, f"error {error:.2e}, limit {limit:.2e}"
+    if lse is not None:
+        torch.testing.assert_close(lse.double(), expected_lse, rtol=1e-5, atol=1e-5)
+
+
+def padded(shape, dtype):
+    batch, seqlen, heads, head_dim = shape
+    return torch.empty(batch, seqlen + 1, heads + 2, head_dim + 8, device="cuda", dtype=dtype)[
+        :, :seqlen, 1:-1, :head_dim
+    ]
+
+
+def permuted(*order):
+    def empty(shape, dtype):
+        memory = torch.empty([shape[dim] for dim in order], device="cuda", dtype=dtype)
+        return memory.permute([order.index(dim) for dim in range(4)])
+
+    return empty
+
+
+LAYOUTS = [permuted(0, 1, 2, 3), permuted(0, 2, 1, 3), permuted(1, 0, 2, 3), permuted(2, 1, 0, 3), padded]
+
+
+@pytest.mark.parametrize("seed", range(500))
+def test_random_shapes_and_strides(seed):
+    generator = random.Random(seed)
+    dtype = generator.choice([torch.float16, torch.bfloat16])
+    batch, heads_kv, ratio = generator.randint(1, 3), generator.randint(1, 3), generator.randint(1, 4)
+    head_dim = 8 * generator.randint(1, 32)
+    seqlen_q, seqlen_kv = (generator.choice([generator.randint(0, 9), generator.randint(1, 1500)]) for _ in "qk")
+    causal, scale = generator.random() < 0.5, generator.choice([None, 0.05, 0.3])
+    q_shape, kv_shape = (batch, seqlen_q, heads_kv * ratio, head_dim), (batch, seqlen_kv, heads_kv, head_dim)
+    torch.manual_seed(seed)
+    q, k, v, out = (generator.choice(LAYOUTS)(shape, dtype) for shape in (q_shape, kv_shape, kv_shape, q_shape))
+    for tensor in (q, k, v):
+        tensor.copy_(torch.randn(tensor.shape, device="cuda"))
+    out.fill_(torch.nan)
+    found, lse = flashcore.attention(q, k, v, causal=causal, scale=scale, return_lse=True, out=out)
+    assert found is out
+    check(out, q, k, v, lse, causal, scale)
+    assert torch.equal(flashcore.attention(q, k, v, causal=causal, scale=scale), out)
+
+
+def test_nothing_is_copied():
+    qkv = normal(2, 1024, 3, 8, 128)
+    q, k, v = qkv.unbind(2)
+    flashcore.attention(q, k, v)
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    out = flashcore.attention(q, k, v)
+    assert torch.cuda.max_memory_allocated() - before == out.numel() * out.element_size()
+    memory = torch.empty_like(out)
+    pointer = memory.data_ptr()
+    assert flashcore.attention(q, k, v, out=memory).data_ptr() == pointer
+    assert torch.equal(memory, out)
+
+
+def test_calls_return_before_the_work_is_done():
+    q = normal(1, 512, 8, 64)
+    flashcore.attention(q, q, q)
+    torch.cuda.synchronize()
+    done = torch.cuda.Event()
+    torch.cuda._sleep(1_000_000_000)  # about half a second
+    start = time.perf_counter()
+    out = flashcore.attention(q, q, q)
+    seconds = time.perf_counter() - start
+    done.record()
+    assert not done.query() and seconds < 0.1
+    check(out, q, q, q)
+
+
+def test_side_streams():
+    expected = normal(1, 300, 4, 128)
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        q = torch.zeros_like(expected)
+        torch.cuda._sleep(100_000_000)
+        q.copy_(expected)  # on another stream than this one, attention would read zeros
+        out = flashcore.attention(q, q, q)
+    stream.synchronize()
+    check(out, expected, expected, expected)
+
+
+def test_threads_with_streams_of_their_own():
+    failures = []
+
+    def work(index):
+        try:
+            with torch.cuda.stream(torch.cuda.Stream()):
+                q = normal(1, 100 + 30 * index, 4, 64)
+                for _ in range(20):
+                    out = flashcore.attention(q, q, q, causal=True)
+                torch.cuda.current_stream().synchronize()
+                check(out, q, q, q, causal=True)
+                with pytest.raises(flashcore.ArgumentError, match=f"softmax scale -{index + 1} "):
+                    flashcore.attention(q, q, q, scale=-index - 1)
+        except BaseException as failure:  # pytest's failures are no Exceptions
+            failures.append(failure)
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+CALLS = {
+    "attention": lambda q, k, v: flashcore.attention(q, k, v, causal=True),
+    "operator": lambda q, k, v: operators.attention(q, k, v, True),
+    "drop-in": lambda q, k, v: flash_attn_interface.flash_attn_func(q, k, v, causal=True),
+    "with_lse": lambda q, k, v: flashcore.attention(q, k, v, causal=True, return_lse=True)[0],
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_cuda_graphs(call):
+    q, k = normal(2, 300, 8, 64), normal(2, 400, 2, 64)
+    call(q, k, k)  # loads the kernel
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = call(q, k, k)
+    for _ in range(3):
+        q.copy_(normal(*q.shape))
+        k.copy_(normal(*k.shape))
+        out.fill_(torch.nan)
+        graph.replay()
+        assert torch.equal(out, call(q, k, k))
+    check(out, q, k, k, causal=True)
+
+
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+def test_compiled_graphs_have_no_break(mode):
+    def model(q, k, v):
+        out, lse = flashcore.attention(torch.sin(q), k, v, causal=True, return_lse=True)
+        return flashcore.attention(out, k, v, scale=0.1) + 1, lse
+
+    compiled = torch.compile(model, fullgraph=True, mode=mode)
+    for _ in range(4):
+        q, k = normal(2, 300, 8, 64), normal(2, 400, 2, 64)
+        expected, expected_lse = model(q, k, k)
+        found, lse = compiled(q, k, k)
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(lse, expected_lse)
+
+
+@pytest.mark.parametrize("dtype", ROUNDING)
+@pytest.mark.parametrize("causal", [False, True])
+def test_operators_pass_opcheck(dtype, causal):
+    q, k = normal(2, 100, 4, 64, dtype=dtype), normal(2, 120, 2, 64, dtype=dtype)
+    transposed = normal(2, 4, 100, 64, dtype=dtype).transpose(1, 2)
+    for query in (q, transposed):
+        torch.library.opcheck(operators.attention, (query, k, k, causal, 0.3))
+        torch.library.opcheck(operators.attention_with_lse, (query, k, k, causal, None))
+        torch.library.opcheck(operators.attention_out, (query, k, k, torch.empty_like(query), causal, None))
+
+
+def test_there_is_no_backward_pass():
+    q = normal(1, 100, 2, 64).requires_grad_()
+    for call in CALLS.values():
+        with pytest.raises(NotImplementedError, match="no backward pass yet"):
+            call(q, q, q).sum().backward()
+
+
+@pytest.fixture
+def activated(monkeypatch):
+    """PyTorch's flash back end, computed by flashcore; the calls that reach it are listed."""
+    attention = pytest.importorskip("torch.nn.attention")
+    if not hasattr(attention, "activate_flash_attention_impl"):
+        pytest.skip(f"PyTorch {torch.__version__} cannot exchange its flash attention")
+    calls = []
+    compute = operators.TORCH.compute
+    monkeypatch.setattr(operators.TORCH, "compute", lambda *arguments: calls.append(1) or compute(*arguments))
+    operators.register()
+    attention.activate_flash_attention_impl(operators.NAME)
+    with attention.sdpa_kernel(attention.SDPBackend.FLASH_ATTENTION):
+        yield calls
+    attention.restore_flash_attention_impl()
+
+
+sdpa = torch.nn.functional.scaled_dot_product_attention
+
+
+@pytest.mark.parametrize("head_dim", [64, 100, 128])
+@pytest.mark.parametrize("causal", [False, True])
+def test_scaled_dot_product_attention(activated, head_dim, causal):
+    q = normal(2, 8, 300, head_dim)
+    k, v = normal(2, 2, 300, head_dim), normal(2, 2, 300, head_dim)
+    out = sdpa(q, k, v, is_causal=causal, enable_gqa=True)
+    assert len(activated) == 1
+    check(*(x.transpose(1, 2) for x in (out, q, k, v)), causal=causal)
+
+
+def test_what_flashcore_has_not_stays_pytorchs(activated):
+    q, k, v = (normal(2, 4, 256, 64).requires_grad_() for _ in "qkv")
+    assert sdpa(q, k, v, dropout_p=0.5).shape == q.shape and not activated
+    gradients = torch.autograd.grad(sdpa(q, k, v, is_causal=True).square().sum(), (q, k, v))
+    assert len(activated) == 1
+    exact = [x.detach().double().requires_grad_() for x in (q, k, v)]
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        expected = torch.autograd.grad(sdpa(*exact, is_causal=True).square().sum(), exact)
+    for found, reference in zip(gradients, expected):
+        assert (found.double() - reference).abs().max() <= 0.02 * reference.abs().max()
+
+
+def test_pytorch_has_its_own_back(activated):
+    q = normal(1, 4, 64, 64)
+    torch.nn.attention.restore_flash_attention_impl()
+    sdpa(q, q, q)
+    assert not activated
+
+
+def test_compiled_scaled_dot_product_attention(activated):
+    q = normal(2, 4, 200, 64)
+    out = torch.compile(sdpa, fullgraph=True)(q, q, q)
+    assert activated
+    check(*(x.transpose(1, 2) for x in (out, q, q, q)))
+
+
+def test_errors():
+    q = normal(1, 100, 2, 64)
+    with pytest.raises(flashcore.ArgumentError, match="k is CPU memory, but q is memory of CUDA device 0|k at 0x"):
+        flashcore.attention(q, q.cpu(), q)
+    with pytest.raises(flashcore.ArgumentError, match="k is memory of CUDA device 0, but q is CPU memory"):
+        flashcore.attention(q.cpu(), q, q)
+    with pytest.raises(flashcore.ArgumentError, match="overlaps that of q"):
+        flashcore.attention(q, q.clone(), q, out=q)
+    with pytest.raises(flashcore.ArgumentError, match="head_dim stride"):
+        flashcore.attention(q.transpose(1, 3), q, q)
+    with pytest.raises(flashcore.ArgumentTypeError, match="torch.float32"):
+        flashcore.attention(q, q, q.float())
+
+
+def test_two_devices():
+    if torch.cuda.device_count() < 2:
+        pytest.skip("one CUDA device")
+    q = normal(1, 100, 2, 64)
+    other = q.to("cuda:1")
+    out = flashcore.attention(other, other, other)  # while device 0 is the current one
+    assert out.device == other.device and torch.equal(out.cpu(), flashcore.attention(q, q, q).cpu())
+    with pytest.raises(flashcore.ArgumentError) as raised:
+        flashcore.attention(q, other, other)
+    assert raised.value.status == flashcore.Status.WRONG_DEVICE
+
+
+def test_plans_and_preloading():
+    flashcore.preload()
+    q = normal(1, 100, 2, 64)
+    assert "grid" in flashcore.plan(q, q, q)

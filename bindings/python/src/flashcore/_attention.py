@@ -1,0 +1,104 @@
+"""The public calls."""
+
+import sys
+from typing import Any
+
+from . import _library
+from ._framework import FRAMEWORKS, Framework, no_tensor
+
+
+def _framework(tensor: object) -> Framework:
+    """The framework of a tensor. One that the user has not imported stays so."""
+    modules = {base.__module__.partition(".")[0] for base in type(tensor).__mro__} & set(sys.modules)
+    framework: Framework
+    if "torch" in modules:
+        from ._torch import TORCH
+
+        framework = TORCH
+    elif "numpy" in modules:
+        from ._numpy import NumPy
+
+        framework = NumPy()
+    elif "cupy" in modules:
+        from ._cupy import CuPy
+
+        framework = CuPy()
+    elif modules & {"jax", "jaxlib"}:
+        from ._jax import Jax
+
+        framework = Jax()
+    else:
+        raise no_tensor(tensor)
+    FRAMEWORKS[type(tensor)] = framework
+    return framework
+
+
+def attention(
+    q: Any,
+    k: Any,
+    v: Any,
+    *,
+    causal: bool = False,
+    scale: float | None = None,
+    return_lse: bool = False,
+    out: Any = None,
+) -> Any:
+    """Computes ``softmax(scale * q @ k.T) @ v`` for every head.
+
+    Tensors are PyTorch's, JAX's, CuPy's or NumPy's, all of one framework, in f16 or bf16 (NumPy:
+    ``ml_dtypes.bfloat16``).
+
+    Args:
+        q: Queries, (batch, seqlen_q, heads_q, head_dim); head_dim is a multiple of 8 up to 256.
+        k: Keys, (batch, seqlen_kv, heads_kv, head_dim); heads_q is a multiple of heads_kv.
+        v: Values, of the shape of k.
+        causal: Query i sees only the keys up to i + seqlen_kv - seqlen_q (aligned bottom-right).
+        scale: What scores are multiplied with; 1 / sqrt(head_dim) if not given.
+        return_lse: Also return the log-sum-exp of each row of scaled scores.
+        out: Where to write the result, of the shape and type of q; its memory overlaps none of the others'. JAX's
+            arrays cannot be written to.
+
+    Returns:
+        The output, (batch, seqlen_q, heads_q, head_dim) in the type of q: ``out``, or a new tensor whose dimensions lie
+        in memory in the order of q's. Rows that see no key are 0. With ``return_lse``, a pair of it and the
+        log-sum-exp: natural logarithm, f32, contiguous (batch, heads_q, seqlen_q), -inf for rows that see no key.
+
+    Strides may be any multiples of 8 elements, with the elements of a head side by side: views of packed QKV, and
+    (batch, heads, seqlen, head_dim) seen through a transpose, are computed in place. Nothing is copied.
+
+    On a GPU the work is submitted to the current stream of PyTorch or CuPy, and the call returns, most often before it
+    is done. JAX has no current stream: the default stream waits for the inputs, and the call for the result. Tensors in
+    CPU memory are computed by the emulator, with an :class:`EmulatedWarning`.
+
+    Raises:
+        ArgumentError: A shape, stride, address or scale that cannot be computed with. Also a ValueError.
+        ArgumentTypeError: An element type other than f16 and bf16, or tensors of different kinds. Also a TypeError.
+        UnsupportedError: What flashcore does not have yet, such as tracing by JAX. Also a NotImplementedError.
+        DeviceError: No Hopper GPU, or what the driver refused. Also a RuntimeError.
+
+    >>> import numpy, flashcore
+    >>> q = numpy.ones((1, 100, 2, 64), numpy.float16)
+    >>> flashcore.attention(q, q, q, causal=True)[0, 99, 1, :4]
+    array([1., 1., 1., 1.], dtype=float16)
+    """
+    framework = FRAMEWORKS.get(type(q)) or _framework(q)
+    return framework.attention(q, k, v, causal, scale, return_lse, out)
+
+
+def plan(q: Any, k: Any, v: Any, *, causal: bool = False, scale: float | None = None, out: Any = None) -> str:
+    """How :func:`attention` would compute this: kernel, tiles, grid, estimated time. For people: the text changes.
+
+    Arguments are those of :func:`attention`, and what it refuses is refused, but for addresses. For tensors in CPU
+    memory it is the plan for an H200. Nothing is computed.
+    """
+    framework = FRAMEWORKS.get(type(q)) or _framework(q)
+    return framework.plan(q, k, v, causal, scale, out)
+
+
+def preload(ordinal: int = 0) -> None:
+    """Loads every kernel on a CUDA device now; otherwise the first call that needs one does, which takes longer then.
+
+    Raises:
+        DeviceError: There is no such device, or it is no Hopper GPU.
+    """
+    _library.cuda(ordinal).preload()

@@ -1,0 +1,43 @@
+"""CuPy's arrays, on CuPy's current stream."""
+
+from typing import Any
+
+import cupy
+
+from ._framework import Framework, Operand, unknown_dtype
+from ._numpy import DTYPES, empty_in_order, strides_in_elements
+
+
+class CuPy(Framework):
+    """CuPy: always device memory."""
+
+    def owns(self, tensor: Any) -> bool:
+        return isinstance(tensor, cupy.ndarray)
+
+    def locate(self, name: str, tensor: Any, stream: int | None) -> Operand:
+        dtype = DTYPES.get(tensor.dtype.name)
+        if dtype is None:
+            raise unknown_dtype(name, tensor.dtype)
+        strides = strides_in_elements(name, tensor)
+        return Operand(tensor.data.ptr, tensor.shape, strides, dtype, tensor.device.id)
+
+    def check_writable(self, out: Any) -> None:
+        pass
+
+    def empty_like(self, q: Any) -> Any:
+        with q.device:
+            return empty_in_order(cupy, q)
+
+    def empty_lse(self, q: Any) -> Any:
+        batch, seqlen, heads, _ = q.shape
+        with q.device:
+            return cupy.empty((batch, heads, seqlen), cupy.float32)
+
+    def address_of_lse(self, lse: Any, stream: int | None) -> int:
+        return int(lse.data.ptr)
+
+    def stream(self, q: Any) -> int | None:
+        if not self.owns(q):
+            return 0
+        with q.device:
+            return int(cupy.cuda.get_current_stream().ptr)

@@ -1,0 +1,56 @@
+"""Host memory, computed on the emulated device: copied there, and the outputs back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import _library
+
+if TYPE_CHECKING:
+    from ._framework import Operand
+
+#: Addresses keep their remainder by this, so that the emulated device finds misaligned what a GPU would.
+_ALIGNMENT = 256
+
+
+def _merged(spans: list[range]) -> list[range]:
+    """The same addresses as ranges that do not overlap."""
+    merged: list[range] = []
+    for span in sorted((span for span in spans if span), key=lambda span: span.start):
+        if merged and span.start < merged[-1].stop:
+            merged[-1] = range(merged[-1].start, max(merged[-1].stop, span.stop))
+        else:
+            merged.append(span)
+    return merged
+
+
+def forward(operands: dict[str, Operand], lse: int, options: bytes) -> None:
+    """Attention over q, k, v and out in host memory; ``lse`` is an address, or 0 for none.
+
+    What overlaps in host memory does so on the device, and is refused as a GPU would. Bytes between the elements of
+    ``out`` are copied there and back.
+    """
+    spans = {name: operand.span() for name, operand in operands.items()}
+    batch, seqlen, heads, _ = operands["q"].shape
+    spans["lse"] = range(lse, lse + 4 * batch * seqlen * heads) if lse else range(0)
+    device = _library.emulated()
+    allocated: list[int] = []
+    moves: list[tuple[range, int]] = []
+
+    def moved(address: int) -> int:
+        """Where a host address is on the device; those of empty tensors do not matter."""
+        return next((address + offset for span, offset in moves if address in span), address)
+
+    try:
+        for span in _merged(list(spans.values())):
+            allocated.append(device.alloc(len(span) + _ALIGNMENT))
+            start = allocated[-1] + span.start % _ALIGNMENT
+            device.upload(start, span.start, len(span))
+            moves.append((span, start - span.start))
+        packed = [operand.at(moved(operand.address)) for operand in operands.values()]
+        _library.forward(device.handle, 0, packed, moved(lse), options)
+        for output in (spans["out"], spans["lse"]):
+            device.download(output.start, moved(output.start), len(output))
+    finally:
+        for address in allocated:
+            device.free(address)

@@ -1,0 +1,208 @@
+"""What calls ask of a framework of tensors, and the way of a call that all of them share."""
+
+import sys
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from . import _emulated, _library
+from ._errors import ArgumentError, ArgumentTypeError, EmulatedWarning, Status
+
+_DIMS = ("batch", "seqlen", "heads", "head_dim")
+_WARNING = (
+    "these tensors lie in CPU memory, so flashcore computes on its emulator: the result is right, but this is about "
+    "half a million times slower than a GPU"
+)
+# Once per process, wherever it comes from, unless the user's filters say otherwise: those come first.
+warnings.simplefilter("once", EmulatedWarning, append=True)
+
+
+def _warn_emulated() -> None:
+    """Says that the emulator computes, and where it was called from outside of this package."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__package__") == __package__:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(_WARNING, EmulatedWarning, stacklevel=level)
+
+
+def type_name(value: object) -> str:
+    """A type's name with its module, for messages."""
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def check_rank(name: str, shape: Sequence[int]) -> None:
+    """Refuses what is not (batch, seqlen, heads, head_dim)."""
+    if len(shape) != 4:
+        raise ArgumentError(
+            f"{name} has {len(shape)} dimensions {tuple(shape)}; it must have 4: (batch, seqlen, heads, head_dim)"
+        )
+
+
+def check_strides(name: str, shape: Sequence[int], strides: Sequence[int]) -> None:
+    """Refuses steps backwards, and gaps between the elements of a head. Nobody steps along a dimension of size 1, or
+    through an empty tensor."""
+    if 0 in shape:
+        return
+    for dim, size, stride in zip(_DIMS, shape, strides):
+        if size > 1 and (stride != 1 if dim == "head_dim" else stride < 0):
+            needed = "be 1" if dim == "head_dim" else "not be negative"
+            raise ArgumentError(
+                f"{name} has {dim} stride {stride} (elements); it must {needed}", Status.STRIDE_MISALIGNED
+            )
+
+
+def unknown_dtype(name: str, dtype: object) -> ArgumentTypeError:
+    """Neither f16 nor bf16."""
+    return ArgumentTypeError(f"{name} has element type {dtype}; f16 and bf16 are supported", Status.UNKNOWN_DTYPE)
+
+
+def no_tensor(q: object) -> ArgumentTypeError:
+    """Something that no framework calls a tensor."""
+    return ArgumentTypeError(f"q is a {type_name(q)}, which is no tensor of PyTorch, JAX, CuPy or NumPy")
+
+
+def other_framework(name: str, tensor: object, q: object) -> ArgumentTypeError:
+    """Tensors of two frameworks, or something that is no tensor."""
+    if name == "q":
+        return no_tensor(q)
+    return ArgumentTypeError(f"{name} is a {type_name(tensor)}, but q is a {type_name(q)}")
+
+
+def place(ordinal: int | None) -> str:
+    """A device in words."""
+    return "CPU memory" if ordinal is None else f"memory of CUDA device {ordinal}"
+
+
+@dataclass(frozen=True)
+class Operand:
+    """Where a tensor lies."""
+
+    address: int
+    #: batch, seqlen, heads, head_dim.
+    shape: Sequence[int]
+    #: Of the same, in elements.
+    strides: Sequence[int]
+    #: ``fc_dtype``.
+    dtype: int
+    #: Number of the CUDA device; None for CPU memory.
+    ordinal: int | None
+
+    def at(self, address: int) -> bytes:
+        """``fc_tensor``, with this address."""
+        # A stride that nobody steps by may be negative, which the library cannot take.
+        strides = [max(stride, 0) for stride in self.strides[:3]]
+        return _library.pack_tensor(address, *self.shape, *strides, self.dtype)
+
+    def packed(self) -> bytes:
+        """``fc_tensor``."""
+        return self.at(self.address)
+
+    def span(self) -> range:
+        """Addresses from the first element to the end of the last, gaps included."""
+        if 0 in self.shape:
+            return range(0)
+        last = sum((size - 1) * stride for size, stride in zip(self.shape, self.strides))
+        return range(self.address, self.address + 2 * (last + 1))
+
+
+class Framework(ABC):
+    """Tensors of one framework."""
+
+    @abstractmethod
+    def owns(self, tensor: Any) -> bool:
+        """Whether a value is a tensor of this framework."""
+
+    @abstractmethod
+    def locate(self, name: str, tensor: Any, stream: int | None) -> Operand:
+        """Where a tensor of this framework lies. On a CUDA device, ``stream`` has to wait for what is still to write
+        it."""
+
+    @abstractmethod
+    def check_writable(self, out: Any) -> None:
+        """Raises if nothing may write to ``out``."""
+
+    @abstractmethod
+    def empty_like(self, q: Any) -> Any:
+        """Memory for the output."""
+
+    @abstractmethod
+    def empty_lse(self, q: Any) -> Any:
+        """Memory for the log-sum-exp: f32, contiguous (batch, heads, seqlen)."""
+
+    @abstractmethod
+    def address_of_lse(self, lse: Any, stream: int | None) -> int:
+        """Where that memory lies; as ``locate``."""
+
+    @abstractmethod
+    def stream(self, q: Any) -> int | None:
+        """The stream that the work is submitted to; None for CPU memory."""
+
+    def submitted(self, device: _library.Device, stream: int) -> None:  # noqa: B027 (most have nothing to do)
+        """Called when the work has been submitted."""
+
+    def operand(self, name: str, tensor: Any, q: Any, stream: int | None) -> Operand:
+        """Where a tensor lies, if it is one that can be computed with; what else is wrong, the library says."""
+        if not self.owns(tensor):
+            raise other_framework(name, tensor, q)
+        check_rank(name, tensor.shape)
+        operand = self.locate(name, tensor, stream)
+        check_strides(name, operand.shape, operand.strides)
+        return operand
+
+    def inputs(self, q: Any, k: Any, v: Any, stream: int | None) -> dict[str, Operand]:
+        """Where q, k and v lie."""
+        operands = {name: self.operand(name, tensor, q, stream) for name, tensor in zip("qkv", (q, k, v))}
+        for name, operand in operands.items():
+            check_place(name, operand, operands["q"])
+        return operands
+
+    def attention(self, q: Any, k: Any, v: Any, causal: bool, scale: float | None, return_lse: bool, out: Any) -> Any:
+        """What :func:`flashcore.attention` does for tensors of this framework."""
+        options = _library.pack_options(causal, scale)
+        stream = self.stream(q)
+        operands = self.inputs(q, k, v, stream)
+        if out is None:
+            out = self.empty_like(q)
+        else:
+            self.check_writable(out)
+        operands["out"] = self.operand("out", out, q, stream)
+        check_place("out", operands["out"], operands["q"])
+        lse = self.empty_lse(q) if return_lse else None
+        lse_address = 0 if lse is None else self.address_of_lse(lse, stream)
+        if stream is None:
+            _warn_emulated()
+            _emulated.forward(operands, lse_address, options)
+        else:
+            device = _library.cuda(operands["q"].ordinal or 0)
+            packed = [operand.packed() for operand in operands.values()]
+            _library.forward(device.handle, stream, packed, lse_address, options)
+            self.submitted(device, stream)
+        return out if lse is None else (out, lse)
+
+    def plan(self, q: Any, k: Any, v: Any, causal: bool, scale: float | None, out: Any) -> str:
+        """What :func:`flashcore.plan` does for tensors of this framework."""
+        stream = self.stream(q)
+        operands = self.inputs(q, k, v, stream)
+        if out is None:
+            batch, seqlen, heads, head_dim = operands["q"].shape
+            strides = (seqlen * heads * head_dim, heads * head_dim, head_dim, 1)
+            operands["out"] = Operand(0, operands["q"].shape, strides, operands["q"].dtype, None)
+        else:
+            operands["out"] = self.operand("out", out, q, stream)
+        device = _library.emulated() if stream is None else _library.cuda(operands["q"].ordinal or 0)
+        packed = [operand.packed() for operand in operands.values()]
+        return device.plan(packed, _library.pack_options(causal, scale))
+
+
+#: The framework of each type of tensor that was seen so far.
+FRAMEWORKS: dict[type, Framework] = {}
+
+
+def check_place(name: str, operand: Operand, q: Operand) -> None:
+    """Refuses CPU memory beside device memory. Of two CUDA devices the library tells more."""
+    if (operand.ordinal is None) != (q.ordinal is None):
+        raise ArgumentError(
+            f"{name} is {place(operand.ordinal)}, but q is {place(q.ordinal)}", Status.NOT_DEVICE_POINTER
+        )

@@ -1,0 +1,192 @@
+"""The C library, libflashcore_c.so: loaded once, its functions typed, its failures raised as exceptions."""
+
+import ctypes
+import functools
+import math
+import struct
+import threading
+from collections.abc import Sequence
+from ctypes import POINTER, byref, c_char, c_char_p, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
+from pathlib import Path
+
+from ._errors import ArgumentTypeError, failure
+
+ABI_VERSION = 1
+NAME_BYTES = 256
+
+F16 = 1
+BF16 = 2
+
+#: ``fc_tensor``: address; batch, seqlen, heads, head_dim; strides of the first three, in elements; ``fc_dtype``.
+pack_tensor = struct.Struct("@8Qi4x").pack
+_pack_options = struct.Struct("@Qiif4x").pack
+_OPTIONS_BYTES = struct.calcsize("@Qiif4x")
+
+
+class DeviceProperties(ctypes.Structure):
+    """``fc_device_properties``: facts of a device."""
+
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("total_memory_bytes", c_uint64),
+        ("l2_bytes", c_uint64),
+        ("ordinal", c_uint32),
+        ("is_emulated", c_uint32),
+        ("compute_capability_major", c_uint32),
+        ("compute_capability_minor", c_uint32),
+        ("sm_count", c_uint32),
+        ("smem_limit_bytes", c_uint32),
+        ("driver_version", c_uint32),
+        ("name", c_char * NAME_BYTES),
+    ]
+
+
+# Structs are passed as the bytes that `struct` packs (c_char_p): quicker than filling ctypes structures, and every call
+# has its own, so that threads share nothing. Device addresses are numbers.
+_TENSOR = c_char_p
+_ADDRESS = c_size_t
+_SIGNATURES = {
+    "fc_abi_version": (c_uint32, []),
+    "fc_version_string": (c_char_p, []),
+    "fc_kernel_count": (c_size_t, []),
+    "fc_last_error": (c_char_p, []),
+    "fc_attention_forward": (c_int32, [c_void_p, _ADDRESS, *[_TENSOR] * 4, _ADDRESS, c_char_p]),
+    "fc_attention_plan_text": (
+        c_int32,
+        [c_void_p, *[_TENSOR] * 4, c_char_p, c_void_p, c_size_t, POINTER(c_size_t)],
+    ),
+    "fc_device_open_cuda": (c_int32, [c_uint32, POINTER(c_void_p)]),
+    "fc_device_open_emulated": (c_int32, [POINTER(c_void_p)]),
+    "fc_device_get_properties": (c_int32, [c_void_p, POINTER(DeviceProperties)]),
+    "fc_device_preload": (c_int32, [c_void_p]),
+    "fc_stream_synchronize": (c_int32, [c_void_p, _ADDRESS]),
+    "fc_alloc": (c_int32, [c_void_p, c_size_t, POINTER(c_size_t)]),
+    "fc_free": (c_int32, [c_void_p, _ADDRESS]),
+    "fc_copy_to_device": (c_int32, [c_void_p, _ADDRESS, _ADDRESS, c_size_t]),
+    "fc_copy_to_host": (c_int32, [c_void_p, _ADDRESS, _ADDRESS, c_size_t]),
+}
+
+
+def _load() -> ctypes.CDLL:
+    path = Path(__file__).with_name("libflashcore_c.so")
+    library = ctypes.CDLL(str(path))
+    for name, (result, arguments) in _SIGNATURES.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    found = library.fc_abi_version()
+    if found != ABI_VERSION:
+        raise ImportError(f"{path} has version {found} of the C interface, but this package needs {ABI_VERSION}")
+    return library
+
+
+library = _load()
+_forward = library.fc_attention_forward
+_last_error = library.fc_last_error
+
+VERSION: str = library.fc_version_string().decode()
+KERNEL_COUNT: int = library.fc_kernel_count()
+
+
+def check(status: int) -> None:
+    """Raises what this thread's last call failed with, if it did."""
+    if status:
+        raise failure(status, _last_error().decode())
+
+
+def pack_options(causal: bool, scale: float | None) -> bytes:
+    """``fc_attention_options``."""
+    if scale is None:
+        return _DEFAULT_SCALE[bool(causal)]
+    try:
+        return _pack_options(_OPTIONS_BYTES, bool(causal), 1, scale)
+    except OverflowError:  # beyond f32: the library says what is wrong with infinity
+        return _pack_options(_OPTIONS_BYTES, bool(causal), 1, math.inf)
+    except struct.error:
+        raise ArgumentTypeError(f"scale is {scale!r}, which is no number") from None
+
+
+_DEFAULT_SCALE = [_pack_options(_OPTIONS_BYTES, causal, 0, 0.0) for causal in (False, True)]
+
+
+def forward(handle: int, stream: int, tensors: Sequence[bytes], lse: int, options: bytes) -> None:
+    """``fc_attention_forward`` over q, k, v and out; ``lse`` is an address, or 0 for none."""
+    status = _forward(handle, stream, *tensors, lse, options)
+    if status:
+        check(status)
+
+
+class Device:
+    """An open device of the C library. It stays open until the process ends: recorded graphs may still need it."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+
+    @functools.cached_property
+    def properties(self) -> DeviceProperties:
+        """Facts of the device."""
+        properties = DeviceProperties(struct_size=ctypes.sizeof(DeviceProperties))
+        check(library.fc_device_get_properties(self.handle, byref(properties)))
+        return properties
+
+    def preload(self) -> None:
+        """Loads every kernel now, instead of at the first call that needs it."""
+        check(library.fc_device_preload(self.handle))
+
+    def synchronize(self, stream: int) -> None:
+        """Waits for the work of a stream."""
+        check(library.fc_stream_synchronize(self.handle, stream))
+
+    def alloc(self, size: int) -> int:
+        """The address of ``size`` bytes of device memory, a multiple of 256; 0 for none."""
+        address = c_size_t()
+        check(library.fc_alloc(self.handle, size, byref(address)))
+        return address.value
+
+    def free(self, address: int) -> None:
+        """Frees what ``alloc`` gave."""
+        check(library.fc_free(self.handle, address))
+
+    def upload(self, to: int, source: int, size: int) -> None:
+        """Copies host memory at ``source`` to the device, when all its work is done."""
+        check(library.fc_copy_to_device(self.handle, to, source, size))
+
+    def download(self, to: int, source: int, size: int) -> None:
+        """Copies device memory at ``source`` to the host, when all the device's work is done."""
+        check(library.fc_copy_to_host(self.handle, to, source, size))
+
+    def plan(self, tensors: Sequence[bytes], options: bytes) -> str:
+        """``fc_attention_plan_text`` of q, k, v and out."""
+        length = c_size_t()
+        arguments = (self.handle, *tensors, options)
+        check(library.fc_attention_plan_text(*arguments, None, 0, byref(length)))
+        text = ctypes.create_string_buffer(length.value + 1)
+        check(library.fc_attention_plan_text(*arguments, text, len(text), byref(length)))
+        return text.value.decode()
+
+
+_lock = threading.Lock()
+_cuda: dict[int, Device] = {}
+_emulated: list[Device] = []
+
+
+def cuda(ordinal: int) -> Device:
+    """CUDA device ``ordinal``, opened once."""
+    device = _cuda.get(ordinal)
+    if device is None:
+        with _lock:
+            device = _cuda.get(ordinal)
+            if device is None:
+                handle = c_void_p()
+                check(library.fc_device_open_cuda(ordinal, byref(handle)))
+                device = _cuda[ordinal] = Device(handle.value or 0)
+    return device
+
+
+def emulated() -> Device:
+    """The emulated device, opened once."""
+    with _lock:
+        if not _emulated:
+            handle = c_void_p()
+            check(library.fc_device_open_emulated(byref(handle)))
+            _emulated.append(Device(handle.value or 0))
+        return _emulated[0]

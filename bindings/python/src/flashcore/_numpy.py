@@ -1,0 +1,63 @@
+"""NumPy's arrays: f16, and ``ml_dtypes.bfloat16``."""
+
+from typing import Any
+
+import numpy
+
+from . import _library
+from ._errors import ArgumentError
+from ._framework import Framework, Operand, unknown_dtype
+
+DTYPES = {"float16": _library.F16, "bfloat16": _library.BF16}
+
+
+def strides_in_elements(name: str, tensor: Any) -> list[int]:
+    """Strides of an array that counts them in bytes, as NumPy's and CuPy's do."""
+    for stride in tensor.strides:
+        if stride % 2:
+            raise ArgumentError(f"{name} has a stride of {stride} bytes, which is no number of elements")
+    return [stride // 2 for stride in tensor.strides]
+
+
+def empty_in_order(library: Any, q: Any) -> Any:
+    """A new array of the shape and type of q, with dimensions in memory in the order of q's, and no gaps.
+
+    ``empty_like`` would take the dimension of a broadcast array that has stride 0 for the innermost one.
+    """
+    order = [*sorted(range(3), key=lambda dim: -q.strides[dim]), 3]
+    array = library.empty([q.shape[dim] for dim in order], q.dtype)
+    return array.transpose([order.index(dim) for dim in range(4)])
+
+
+class NumPy(Framework):
+    """NumPy: always CPU memory."""
+
+    def owns(self, tensor: Any) -> bool:
+        return isinstance(tensor, numpy.ndarray)
+
+    def locate(self, name: str, tensor: Any, stream: int | None) -> Operand:
+        dtype = DTYPES.get(tensor.dtype.name)
+        if dtype is None or not tensor.dtype.isnative:
+            raise unknown_dtype(name, tensor.dtype)
+        return Operand(_address(tensor), tensor.shape, strides_in_elements(name, tensor), dtype, None)
+
+    def check_writable(self, out: Any) -> None:
+        if self.owns(out) and not out.flags.writeable:
+            raise ArgumentError("out is read-only")
+
+    def empty_like(self, q: Any) -> Any:
+        return empty_in_order(numpy, q)
+
+    def empty_lse(self, q: Any) -> Any:
+        batch, seqlen, heads, _ = q.shape
+        return numpy.empty((batch, heads, seqlen), numpy.float32)
+
+    def address_of_lse(self, lse: Any, stream: int | None) -> int:
+        return _address(lse)
+
+    def stream(self, q: Any) -> int | None:
+        return None
+
+
+def _address(array: Any) -> int:
+    return int(array.__array_interface__["data"][0])

@@ -1,0 +1,121 @@
+"""PyTorch's tensors, on PyTorch's current stream. Ordinary CUDA tensors take a short way, because microseconds
+count."""
+
+from typing import Any
+
+import torch
+
+from . import _library
+from ._errors import ArgumentError
+from ._framework import FRAMEWORKS, Framework, Operand, check_rank, check_strides, other_framework, unknown_dtype
+
+_DTYPES = {torch.float16: _library.F16, torch.bfloat16: _library.BF16}
+#: Types whose memory may be read as it is. Others, such as those of tracers, go through the dispatcher.
+_PLAIN = frozenset([torch.Tensor, torch.nn.Parameter])
+
+# Looking these up costs time, too.
+_empty_like = torch.empty_like
+_is_compiling = torch.compiler.is_compiling
+_is_grad_enabled = torch.is_grad_enabled
+_pack_tensor = _library.pack_tensor
+_pack_options = _library.pack_options
+_forward = _library.forward
+_cuda = _library.cuda
+
+
+def _stream_of_device(ordinal: int) -> int:
+    return int(torch.cuda.current_stream(ordinal).cuda_stream)
+
+
+#: The current stream of a device. PyTorch's own compiled code gets it by the same function, which is much quicker.
+_current_stream = getattr(torch._C, "_cuda_getCurrentRawStream", _stream_of_device)
+
+
+class Torch(Framework):
+    """PyTorch."""
+
+    def owns(self, tensor: Any) -> bool:
+        return isinstance(tensor, torch.Tensor)
+
+    def locate(self, name: str, tensor: Any, stream: int | None) -> Operand:
+        dtype = _DTYPES.get(tensor.dtype)
+        if dtype is None:
+            raise unknown_dtype(name, tensor.dtype)
+        if not (tensor.is_cpu or tensor.is_cuda):
+            raise ArgumentError(f"{name} is on device {tensor.device}; cuda and cpu are supported")
+        ordinal = tensor.get_device() if tensor.is_cuda else None
+        return Operand(tensor.data_ptr(), tensor.shape, tensor.stride(), dtype, ordinal)
+
+    def check_writable(self, out: Any) -> None:
+        pass
+
+    def empty_like(self, q: Any) -> Any:
+        return torch.empty_like(q)
+
+    def empty_lse(self, q: Any) -> Any:
+        batch, seqlen, heads, _ = q.shape
+        return q.new_empty((batch, heads, seqlen), dtype=torch.float32)
+
+    def address_of_lse(self, lse: Any, stream: int | None) -> int:
+        return int(lse.data_ptr())
+
+    def stream(self, q: Any) -> int | None:
+        return _current_stream(q.get_device()) if self.owns(q) and q.is_cuda else None
+
+    def attention(self, q: Any, k: Any, v: Any, causal: bool, scale: float | None, return_lse: bool, out: Any) -> Any:
+        if (
+            _is_compiling()
+            or not (type(k) in _PLAIN and type(v) in _PLAIN and type(q) in _PLAIN)
+            or (_is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad))
+            or q.is_meta
+        ):
+            return self._dispatch(q, k, v, causal, scale, return_lse, out)
+        return self.compute(q, k, v, causal, scale, return_lse, out)
+
+    def compute(self, q: Any, k: Any, v: Any, causal: bool, scale: float | None, return_lse: bool, out: Any) -> Any:
+        """Attention over tensors that have memory. Records nothing for a backward pass."""
+        ordinal = q.get_device()
+        if ordinal < 0:
+            return super().attention(q, k, v, causal, scale, return_lse, out)
+        if out is None:
+            out = _empty_like(q)
+        elif not self.owns(out):
+            raise other_framework("out", out, q)
+        tensors = _pack("q", q), _pack("k", k), _pack("v", v), _pack("out", out)
+        lse = self.empty_lse(q) if return_lse else None
+        lse_address = 0 if lse is None else lse.data_ptr()
+        stream = _current_stream(ordinal)
+        _forward(_cuda(ordinal).handle, stream, tensors, lse_address, _pack_options(causal, scale))
+        return out if lse is None else (out, lse)
+
+    def _dispatch(self, q: Any, k: Any, v: Any, causal: bool, scale: float | None, return_lse: bool, out: Any) -> Any:
+        """By the operators, which tracers and autograd know."""
+        from . import torch as operators
+
+        for name, tensor in (("q", q), ("k", k), ("v", v)):
+            if not self.owns(tensor):
+                raise other_framework(name, tensor, q)
+        if out is None:
+            operator = operators.attention_with_lse if return_lse else operators.attention
+            return operator(q, k, v, causal, scale)
+        if _is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+            raise ArgumentError("out cannot be given where a backward pass is recorded")
+        lse = operators.attention_out(q, k, v, out, causal, scale)
+        return (out, lse) if return_lse else out
+
+
+def _pack(name: str, tensor: torch.Tensor) -> bytes:
+    """``fc_tensor``."""
+    shape = tensor.shape
+    strides = tensor.stride()
+    dtype = _DTYPES.get(tensor.dtype)
+    if dtype is None:
+        raise unknown_dtype(name, tensor.dtype)
+    if len(shape) != 4 or strides[3] != 1:
+        check_rank(name, shape)
+        check_strides(name, shape, strides)
+    return _pack_tensor(tensor.data_ptr(), *shape, *strides[:3], dtype)
+
+
+TORCH = Torch()
+FRAMEWORKS.update(dict.fromkeys(_PLAIN, TORCH))

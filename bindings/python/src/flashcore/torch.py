@@ -1,0 +1,151 @@
+"""flashcore as operators of PyTorch, which ``torch.compile``, ``torch.export``, CUDA graphs and autograd know, and as
+an implementation of ``torch.nn.functional.scaled_dot_product_attention``.
+
+:func:`flashcore.attention` calls these operators where they are needed, as under ``torch.compile``. There is no
+backward pass yet: asking for gradients raises :class:`flashcore.UnsupportedError`.
+
+    >>> import torch, flashcore.torch
+    >>> compiled = torch.compile(flashcore.torch.attention, fullgraph=True)
+
+    >>> from torch.nn.attention import SDPBackend, activate_flash_attention_impl, sdpa_kernel
+    >>> flashcore.torch.register()
+    >>> activate_flash_attention_impl("flashcore")
+    >>> with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+    ...     torch.nn.functional.scaled_dot_product_attention(q, k, v)  # (batch, heads, seqlen, head_dim)
+"""
+
+from typing import Any, Optional
+
+import torch
+
+from ._errors import UnsupportedError
+from ._framework import check_rank
+from ._torch import TORCH
+
+__all__ = ["attention", "attention_out", "attention_with_lse", "register"]
+
+#: The name by which ``activate_flash_attention_impl`` knows this library.
+NAME = "flashcore"
+
+
+@torch.library.custom_op("flashcore::attention", mutates_args=())
+def attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = False, scale: Optional[float] = None
+) -> torch.Tensor:
+    """The operator ``flashcore::attention``: :func:`flashcore.attention` without ``out`` and log-sum-exp.
+
+    q and the result are (batch, seqlen_q, heads_q, head_dim), k and v (batch, seqlen_kv, heads_kv, head_dim), in f16 or
+    bf16.
+    """
+    result: torch.Tensor = TORCH.compute(q, k, v, causal, scale, False, None)
+    return result
+
+
+@torch.library.custom_op("flashcore::attention_with_lse", mutates_args=())
+def attention_with_lse(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = False, scale: Optional[float] = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The operator ``flashcore::attention_with_lse``: the output, and the log-sum-exp, f32 (batch, heads_q,
+    seqlen_q)."""
+    out, lse = TORCH.compute(q, k, v, causal, scale, True, None)
+    return out, lse
+
+
+@torch.library.custom_op("flashcore::attention_out", mutates_args=("out",))
+def attention_out(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    out: torch.Tensor,
+    causal: bool = False,
+    scale: Optional[float] = None,
+) -> torch.Tensor:
+    """The operator ``flashcore::attention_out``: writes to ``out``, and returns the log-sum-exp."""
+    lse: torch.Tensor = TORCH.compute(q, k, v, causal, scale, True, out)[1]
+    return lse
+
+
+@attention.register_fake
+def _(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = False, scale: Any = None) -> Any:
+    check_rank("q", q.shape)
+    return TORCH.empty_like(q)
+
+
+@attention_with_lse.register_fake
+def _(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = False, scale: Any = None) -> Any:
+    return TORCH.empty_like(q), TORCH.empty_lse(q)
+
+
+@attention_out.register_fake
+def _(q: Any, k: Any, v: Any, out: Any, causal: bool = False, scale: Any = None) -> Any:
+    return TORCH.empty_lse(q)
+
+
+def _backward(context: Any, *gradients: torch.Tensor) -> None:
+    raise UnsupportedError("flashcore has no backward pass yet: call it under torch.no_grad()")
+
+
+attention.register_autograd(_backward)
+attention_with_lse.register_autograd(_backward)
+
+
+class _Registration:
+    """Keeps the operators of PyTorch replaced until it is removed."""
+
+    def __init__(self) -> None:
+        self.library: Optional[torch.library.Library] = torch.library.Library("aten", "IMPL", "CUDA")
+        name = "_scaled_dot_product_flash_attention"
+        self.original = torch.library.get_kernel(f"aten::{name}", "CUDA")
+        self.library.impl(name, self.forward, "CUDA", with_keyset=True, allow_override=True)
+
+    def remove(self) -> None:
+        """Gives PyTorch its own implementation back."""
+        if self.library is not None:
+            self.library._destroy()
+            self.library = None
+
+    def forward(
+        self,
+        keys: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        return_debug_mask: bool = False,
+        *,
+        scale: Optional[float] = None,
+    ) -> Any:
+        """What ``scaled_dot_product_attention`` calls: tensors are (batch, heads, seqlen, head_dim)."""
+        if dropout_p != 0.0 or return_debug_mask or query.dtype not in (torch.float16, torch.bfloat16):
+            return self.original.call_boxed(
+                keys, query, key, value, dropout_p, is_causal, return_debug_mask, scale=scale
+            )
+        out = torch.empty_like(query)
+        q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (query, key, value))
+        _, lse = TORCH.compute(
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal, scale, True, out.transpose(1, 2)
+        )
+        # Without dropout nobody reads the state of the random numbers.
+        seed = torch.empty(2, dtype=torch.uint64, device=query.device)
+        offset = torch.empty((), dtype=torch.uint64, device=query.device)
+        return out, lse, None, None, query.size(2), key.size(2), seed, offset, query.new_empty(0)
+
+
+def register() -> None:
+    """Makes ``torch.nn.attention.activate_flash_attention_impl("flashcore")`` known to PyTorch (2.11 or later).
+
+    Once activated, ``scaled_dot_product_attention`` computes with flashcore wherever PyTorch chooses its flash back end
+    on CUDA tensors. PyTorch's own kernels still compute what flashcore has not: dropout, the backward pass, nested
+    tensors.
+
+    Raises:
+        UnsupportedError: This PyTorch has no such registry.
+    """
+    try:
+        from torch.nn.attention import register_flash_attention_impl
+    except ImportError:
+        raise UnsupportedError(
+            f"PyTorch {torch.__version__} cannot exchange its flash attention; version 2.11 can"
+        ) from None
+    register_flash_attention_impl(NAME, register_fn=_Registration)

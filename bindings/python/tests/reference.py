@@ -1,0 +1,44 @@
+"""Attention by its definition, in float64, and how far a result may be from it. Knows nothing of flashcore."""
+
+import numpy as np
+
+#: Half a unit of the last place of numbers around 1.
+UNIT = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+
+
+def attention(q, k, v, causal=False, scale=None, rounded=lambda x: x):
+    """Output, (batch, seqlen_q, heads_q, head_dim), and log-sum-exp, (batch, heads_q, seqlen_q). ``rounded`` is applied
+    to what an ideal kernel rounds: the probabilities before they are divided by their sum, and the output."""
+    q, k, v = (np.asarray(x).astype(np.float64) for x in (q, k, v))
+    (_, seqlen_q, heads_q, head_dim), (_, seqlen_kv, heads_kv, _) = q.shape, k.shape
+    k, v = (np.repeat(x, heads_q // heads_kv, axis=2) for x in (k, v))
+    scores = np.einsum("bihd,bjhd->bhij", q, k) * (head_dim**-0.5 if scale is None else scale)
+    if causal:
+        sees = np.arange(seqlen_kv) <= np.arange(seqlen_q)[:, None] + seqlen_kv - seqlen_q
+        scores = np.where(sees, scores, -np.inf)
+    largest = np.max(scores, axis=-1, keepdims=True, initial=-np.inf)
+    finite = np.where(np.isfinite(largest), largest, 0.0)
+    weights = np.exp(scores - finite)
+    total = weights.sum(axis=-1, keepdims=True)
+    with np.errstate(divide="ignore"):
+        lse = (np.log(total) + finite)[..., 0]
+    out = np.einsum("bhij,bjhd->bhid", rounded(weights), v) / np.where(total == 0.0, 1.0, total)
+    return rounded(out.transpose(0, 2, 1, 3)), lse
+
+
+def check(out, q, k, v, lse=None, causal=False, scale=None):
+    """Fails unless ``out`` is at most twice as far from the reference as an ideal kernel, and ``lse`` within 1e-5. NaN
+    is never near enough."""
+    dtype = np.asarray(q).dtype
+    expected, expected_lse = attention(q, k, v, causal, scale)
+    ideal, _ = attention(q, k, v, causal, scale, lambda x: x.astype(dtype).astype(np.float64))
+    out = np.asarray(out)
+    assert out.shape == expected.shape and out.dtype == dtype
+    largest = np.max(np.abs(expected), initial=0.0)
+    limit = 2 * np.max(np.abs(ideal - expected), initial=0.0) + UNIT[dtype.name] * largest
+    error = np.max(np.abs(out.astype(np.float64) - expected), initial=0.0)
+    assert error <= limit, f"error {error:.2e}, limit {limit:.2e}"
+    if lse is not None:
+        lse = np.asarray(lse)
+        assert lse.shape == expected_lse.shape and lse.dtype == np.float32
+        np.testing.assert_allclose(lse, expected_lse, rtol=1e-5, atol=1e-5, equal_nan=False)

@@ -1,0 +1,106 @@
+"""The drop-in for FlashAttention-3, on the CPU."""
+
+import pytest
+
+import flashcore
+
+torch = pytest.importorskip("torch")
+
+from flashcore import flash_attn_interface as interface  # noqa: E402
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(torch.bfloat16)
+
+
+Q, K, V = normal(2, 40, 4, 64), normal(2, 60, 2, 64, seed=1), normal(2, 60, 2, 64, seed=2)
+
+
+def test_dense_attention():
+    expected, lse = flashcore.attention(Q, K, V, causal=True, scale=0.2, return_lse=True)
+    found = interface.flash_attn_func(Q, K, V, 0.2, True, num_splits=3, pack_gqa=True, sm_margin=4, deterministic=True)
+    assert torch.equal(found, expected)
+    out, found = interface.flash_attn_func(Q, K, V, softmax_scale=0.2, causal=True, return_attn_probs=True)
+    assert torch.equal(out, expected) and torch.equal(found, lse)
+
+
+def test_windows_that_are_no_windows():
+    full, causal = flashcore.attention(Q, K, V), flashcore.attention(Q, K, V, causal=True)
+    for window in [(-1, -1), (59, -1), (-1, 39), (100, 100), torch.tensor([59, 39])]:
+        assert torch.equal(interface.flash_attn_func(Q, K, V, window_size=window), full)
+    for window in [(-1, 0), (59, 0)]:
+        assert torch.equal(interface.flash_attn_func(Q, K, V, window_size=window), causal)
+    for window in [(-1, -1), (-1, 0), (59, 39), (-1, 7)]:
+        assert torch.equal(interface.flash_attn_func(Q, K, V, causal=True, window_size=window), causal)
+
+
+def test_elements_that_are_no_neighbours_are_copied():
+    v = V.transpose(1, 3).contiguous().transpose(1, 3)
+    assert v.stride(-1) != 1
+    assert torch.equal(interface.flash_attn_func(Q, K, v), interface.flash_attn_func(Q, K, V))
+
+
+def test_packed():
+    qkv = normal(2, 40, 3, 4, 64)
+    expected = flashcore.attention(*qkv.unbind(2), causal=True)
+    assert torch.equal(interface.flash_attn_qkvpacked_func(qkv, causal=True), expected)
+    heads = normal(2, 40, 8, 64)
+    q, k, v = heads[:, :, :4], heads[:, :, 4:6], heads[:, :, 6:]
+    expected, lse = flashcore.attention(q, k, v, return_lse=True)
+    out, found = interface.flash_attn_qkvpacked_func(heads, num_heads_q=4, return_attn_probs=True)
+    assert torch.equal(out, expected) and torch.equal(found, lse)
+    with pytest.raises(ValueError, match="num_heads_q"):
+        interface.flash_attn_qkvpacked_func(heads)
+
+
+def test_caches_of_one_length():
+    expected, lse = flashcore.attention(Q, K, V, causal=True, return_lse=True)
+    assert torch.equal(interface.flash_attn_with_kvcache(Q, K, V, causal=True), expected)
+    longer = [torch.cat([x, x], dim=1) for x in (K, V)]
+    out, found, *split = interface.flash_attn_with_kvcache(
+        Q, *longer, cache_seqlens=60, causal=True, return_softmax_lse=True
+    )
+    assert torch.equal(out, expected) and torch.equal(found, lse)
+    assert [x.numel() for x in split] == [0, 0]
+
+
+SCALE = torch.ones(2, 2)
+MISSING = [
+    (lambda: interface.flash_attn_func(Q, K, V, window_size=(5, 0)), r"sliding window \(5, 0\)"),
+    (lambda: interface.flash_attn_func(Q, K, V, causal=True, window_size=(5, -1)), r"sliding window"),
+    (lambda: interface.flash_attn_func(Q, K, V, softcap=15.0), r"softcap \(15.0\)"),
+    (lambda: interface.flash_attn_func(Q, K, V, attention_chunk=7), r"attention_chunk \(7\)"),
+    (lambda: interface.flash_attn_func(Q, K, V, qv=Q), r"qv"),
+    (lambda: interface.flash_attn_func(Q, K, V, k_descale=SCALE), r"k_descale"),
+    (lambda: interface.flash_attn_func(Q, K, normal(2, 60, 2, 128)), r"v of another head_dim \(128\) than q \(64\)"),
+    (lambda: interface.flash_attn_func(*[x[..., :59] for x in (Q, K, V)]), r"head_dim 59"),
+    (lambda: interface.flash_attn_func(*[x.to(torch.float8_e4m3fn) for x in (Q, K, V)]), r"float8_e4m3fn"),
+    (lambda: interface.flash_attn_with_kvcache(Q, K, V, k=K, v=V), r"appending to a cache"),
+    (lambda: interface.flash_attn_with_kvcache(Q, K, V, page_table=SCALE), r"paged KV"),
+    (lambda: interface.flash_attn_with_kvcache(Q, K, V, rotary_cos=SCALE), r"rotary embedding"),
+    (lambda: interface.flash_attn_with_kvcache(Q, K, V, cache_seqlens=torch.tensor([3, 4])), r"each sequence"),
+    (lambda: interface.flash_attn_with_kvcache(Q, K, V, cu_seqlens_q=SCALE), r"variable lengths in one batch"),
+    (lambda: interface.flash_attn_varlen_func(Q, K, V, None, None, 1, 1), r"flash_attn_varlen_func"),
+    (lambda: interface.flash_attn_combine(Q, SCALE), r"flash_attn_combine"),
+    (lambda: interface.get_scheduler_metadata(1, 1, 1, 1, 1, 64, SCALE), r"get_scheduler_metadata"),
+]
+
+
+@pytest.mark.parametrize("call, what", MISSING, ids=[what for _, what in MISSING])
+def test_what_is_missing_is_named(call, what):
+    with pytest.raises(NotImplementedError, match=f"flashcore has no .*{what}.* yet") as raised:
+        call()
+    assert isinstance(raised.value, flashcore.UnsupportedError)
+
+
+def test_there_is_no_backward_pass():
+    q = Q.clone().requires_grad_()
+    out = interface.flash_attn_func(q, K, V)
+    with pytest.raises(NotImplementedError, match="no backward pass yet"):
+        torch.autograd.grad(out.sum(), q)
+
+
+def test_gradients_of_v_alone_are_recorded():
+    v = V.clone().requires_grad_()
+    out, lse = interface.flash_attn_func(Q, K, v, return_attn_probs=True)
+    assert out.requires_grad and torch.equal(out.detach(), flashcore.attention(Q, K, V))

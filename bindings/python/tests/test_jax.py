@@ -1,0 +1,73 @@
+"""JAX on the CPU, computed by the emulator."""
+
+import numpy as np
+import pytest
+import reference
+
+import flashcore
+
+jax = pytest.importorskip("jax")
+
+jnp = jax.numpy
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu():
+    with jax.default_device(jax.devices("cpu")[0]):
+        yield
+
+
+def normal(shape, dtype, seed=0):
+    return jax.random.normal(jax.random.key(seed), shape, dtype)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+@pytest.mark.parametrize("causal", [False, True])
+def test_results_are_those_of_the_reference(dtype, causal):
+    q, k, v = normal((2, 40, 4, 64), dtype), normal((2, 50, 2, 64), dtype, 1), normal((2, 50, 2, 64), dtype, 2)
+    before = np.array(q)
+    out, lse = flashcore.attention(q, k, v, causal=causal, return_lse=True)
+    assert isinstance(out, jax.Array) and out.devices() == q.devices()
+    reference.check(out, q, k, v, lse, causal=causal)
+    assert np.array_equal(before, q)
+
+
+def test_results_that_jax_still_computes_are_waited_for():
+    q = normal((1, 60, 2, 128), jnp.float16)
+    k = jax.jit(lambda x: sum(jnp.sin(x * i) for i in range(50)))(q)
+    out = flashcore.attention(q, k, k)
+    reference.check(out + 0, q, k, k)
+
+
+def test_two_outputs_are_two_arrays():
+    q = normal((1, 9, 1, 64), jnp.float16)
+    one, other = flashcore.attention(q, q, q), flashcore.attention(q, q, q, causal=True)
+    assert one.unsafe_buffer_pointer() != other.unsafe_buffer_pointer()
+    reference.check(one, q, q, q)
+
+
+def test_empty_tensors():
+    q, k = normal((1, 9, 1, 64), jnp.float16), normal((1, 0, 1, 64), jnp.float16)
+    assert np.all(np.asarray(flashcore.attention(q, k, k)) == 0)
+    assert flashcore.attention(k, q, q).shape == k.shape
+
+
+def test_errors():
+    q = normal((1, 10, 2, 64), jnp.float16)
+    with pytest.raises(flashcore.UnsupportedError, match="cannot be traced by jax.jit"):
+        jax.jit(flashcore.attention)(q, q, q)
+    with pytest.raises(flashcore.UnsupportedError, match="cannot be traced"):
+        jax.vmap(lambda x: flashcore.attention(x, x, x))(q[None])
+    with pytest.raises(flashcore.ArgumentError, match="JAX's arrays are immutable"):
+        flashcore.attention(q, q, q, out=q)
+    with pytest.raises(flashcore.ArgumentTypeError, match="k is a numpy.ndarray"):
+        flashcore.attention(q, np.asarray(q), q)
+    with pytest.raises(flashcore.ArgumentTypeError, match="q has element type float32"):
+        flashcore.attention(q.astype(jnp.float32), q, q)
+    with pytest.raises(flashcore.ArgumentError, match="3 query heads are not a multiple"):
+        flashcore.attention(normal((1, 10, 3, 64), jnp.float16), q, q)
+
+
+def test_plans():
+    q = normal((1, 10, 2, 64), jnp.bfloat16)
+    assert "bf16" in flashcore.plan(q, q, q)

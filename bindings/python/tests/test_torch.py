@@ -1,0 +1,182 @@
+"""PyTorch on the CPU, computed by the emulator: what needs no GPU to be right."""
+
+import subprocess
+import sys
+
+import pytest
+import reference
+from cases import CASES
+from hypothesis import given, settings
+
+import flashcore
+
+torch = pytest.importorskip("torch")
+
+import flashcore.torch as operators  # noqa: E402
+
+DTYPES = [torch.float16, torch.bfloat16]
+
+
+def normal(*shape, dtype=torch.float16, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def numpy_of(tensor):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    if tensor.dtype == torch.bfloat16:
+        return tensor.detach().contiguous().view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.detach().numpy()
+
+
+def check(out, q, k, v, lse=None, **options):
+    reference.check(*map(numpy_of, (out, q, k, v)), None if lse is None else lse.numpy(), **options)
+
+
+@settings(max_examples=30)
+@given(case=CASES)
+def test_results_are_those_of_the_reference(case):
+    q, k, v, out = map(torch.from_numpy, case.arrays("float16"))
+    options = dict(causal=case.causal, scale=case.scale)
+    found, lse = flashcore.attention(q, k, v, return_lse=True, out=out, **options)
+    assert found is out
+    check(out, q, k, v, lse, **options)
+    new = flashcore.attention(q, k, v, **options)
+    assert torch.equal(new, out) and new.stride() == torch.empty_like(q).stride()
+
+
+def test_bfloat16():
+    q, k = normal(1, 70, 4, 64, dtype=torch.bfloat16), normal(1, 90, 2, 64, dtype=torch.bfloat16)
+    check(flashcore.attention(q, k, k, causal=True), q, k, k, causal=True)
+
+
+def test_broadcast_q_gets_an_output_of_its_own():
+    q = normal(1, 20, 2, 64).expand(3, 20, 2, 64)
+    check(flashcore.attention(q, q, q), q, q, q)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("causal", [False, True])
+def test_operators_pass_opcheck(dtype, causal):
+    q, k = normal(2, 20, 4, 64, dtype=dtype), normal(2, 30, 2, 64, dtype=dtype)
+    transposed = normal(2, 4, 20, 64, dtype=dtype).transpose(1, 2)
+    for query in (q, transposed):
+        torch.library.opcheck(operators.attention, (query, k, k, causal, 0.3))
+        torch.library.opcheck(operators.attention_with_lse, (query, k, k, causal, None))
+        torch.library.opcheck(operators.attention_out, (query, k, k, torch.empty_like(query), causal, None))
+
+
+def test_compiled_graphs_have_no_break():
+    q, k = normal(1, 20, 4, 64), normal(1, 30, 2, 64)
+    expected, lse = flashcore.attention(q, k, k, causal=True, return_lse=True)
+
+    def model(q, k, v, out):
+        first = flashcore.attention(q * 1, k, v, causal=True)
+        second, lse = flashcore.attention(q, k, v, causal=True, return_lse=True)
+        third = flashcore.attention(q, k, v, causal=True, out=out)
+        return first + 0, second, lse, third
+
+    out = torch.empty_like(q)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    first, second, found, third = compiled(q, k, k, out)
+    for result in (first, second, third, out):
+        assert torch.equal(result, expected)
+    assert torch.equal(found, lse)
+
+
+def test_the_first_call_may_be_a_compiled_one():
+    script = (
+        "{}\n"
+        "q = torch.ones(1, 20, 2, 64, dtype=torch.float16)\n"
+        "call = lambda q: flashcore.attention(q, q, q, causal=True)\n"
+        "print(torch.compile(call, fullgraph=True, backend='aot_eager')(q).sum().item())"
+    )
+    for imports in ("import torch, flashcore", "import flashcore, torch, flashcore.torch"):
+        result = subprocess.run(
+            [sys.executable, "-c", script.format(imports)], capture_output=True, text=True, check=False
+        )
+        assert result.stdout == "2560.0\n", result.stderr
+
+
+def test_there_is_no_backward_pass():
+    q, k = normal(1, 20, 2, 64).requires_grad_(), normal(1, 30, 2, 64)
+    for out in (
+        flashcore.attention(q, k, k),
+        flashcore.attention(k, q, q, return_lse=True)[0],
+        operators.attention(q, k, k),
+    ):
+        assert out.requires_grad
+        with pytest.raises(NotImplementedError, match="no backward pass yet") as raised:
+            out.sum().backward()
+        assert isinstance(raised.value, flashcore.UnsupportedError)
+    with torch.no_grad():
+        assert not flashcore.attention(q, k, k).requires_grad
+    with pytest.raises(flashcore.ArgumentError, match="out cannot be given where a backward pass is recorded"):
+        flashcore.attention(q, k, k, out=torch.empty_like(q))
+
+
+def test_parameters_and_subclasses():
+    q = torch.nn.Parameter(normal(1, 20, 2, 64))
+    with torch.no_grad():
+        check(flashcore.attention(q, q, q), q, q, q)
+    labelled = q.detach().as_subclass(type("Labelled", (torch.Tensor,), {}))
+    check(flashcore.attention(labelled, q.detach(), q.detach()).as_subclass(torch.Tensor), q, q, q)
+
+
+def test_tensors_without_memory_have_a_shape():
+    q = normal(2, 20, 4, 64)
+    out, lse = flashcore.attention(q.to("meta"), q.to("meta"), q.to("meta"), return_lse=True)
+    assert out.is_meta and out.shape == q.shape and lse.shape == (2, 4, 20)
+    with pytest.raises(flashcore.ArgumentError, match="q has 3 dimensions"):
+        flashcore.attention(q[0].to("meta"), q, q)
+    with pytest.raises(flashcore.ArgumentError, match="k is on device meta; cuda and cpu are supported"):
+        flashcore.attention(q, q.to("meta"), q)
+
+
+@pytest.mark.parametrize(
+    "change, kind, message",
+    [
+        (lambda q: q.float(), TypeError, "q has element type torch.float32; f16 and bf16 are supported"),
+        (lambda q: q.bfloat16(), TypeError, "k has element type f16, but q has bf16"),
+        (lambda q: q[0], ValueError, "q has 3 dimensions"),
+        (lambda q: q.transpose(1, 3), ValueError, "q has head_dim stride 128 (elements); it must be 1"),
+        (lambda q: q[..., :12], ValueError, "head_dim 12 is not supported"),
+        (lambda q: q.numpy(), TypeError, "k is a torch.Tensor, but q is a numpy.ndarray"),
+        (lambda q: torch.nn.Identity(), TypeError, "which is no tensor"),
+    ],
+)
+def test_errors(change, kind, message):
+    q = normal(1, 64, 2, 64)
+    with pytest.raises(kind) as raised:
+        flashcore.attention(change(q), q, q)
+    assert message in str(raised.value) and isinstance(raised.value, flashcore.Error)
+
+
+def test_the_warning_points_to_the_caller():
+    q = normal(1, 8, 2, 64)
+    with pytest.warns(flashcore.EmulatedWarning) as warned:
+        flashcore.attention(q, q, q)
+    assert [warning.filename for warning in warned] == [__file__]
+
+
+def test_plans():
+    q = normal(1, 64, 2, 64)
+    assert "seqlen 64 x 64" in flashcore.plan(q, q, q)
+
+
+def test_the_registration_computes_and_goes():
+    attention = pytest.importorskip("torch.nn.attention")
+    if not hasattr(attention, "activate_flash_attention_impl"):
+        pytest.skip(f"PyTorch {torch.__version__} cannot exchange its flash attention")
+    operators.register()
+    assert operators.NAME in attention.list_flash_attention_impls()
+    attention.activate_flash_attention_impl(operators.NAME)
+    assert attention.current_flash_attention_impl() == operators.NAME
+    attention.restore_flash_attention_impl()
+    assert attention.current_flash_attention_impl() is None
+
+    registration = operators._Registration()
+    q, k = normal(1, 2, 20, 64), normal(1, 2, 30, 64)
+    out, lse, *_ = registration.forward(None, q, k, k, 0.0, False, scale=0.3)
+    registration.remove()
+    check(*(x.transpose(1, 2) for x in (out, q, k, k)), lse, scale=0.3)
+    assert out.stride() == q.stride()
