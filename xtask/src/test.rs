@@ -1,7 +1,7 @@
 //! `test`: the whole test suite, on this machine.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -9,13 +9,19 @@ use clap::Args;
 use crate::setup;
 use crate::workspace::Workspace;
 
+/// What tests the bindings that are workspaces of their own: folder, program and arguments.
+const BINDINGS: [(&str, &[&str]); 2] = [
+    ("bindings/candle", &["cargo", "test", "--no-fail-fast", "--locked"]),
+    ("bindings/cust", &["./with-driver.sh", "cargo", "test", "--no-fail-fast", "--locked"]),
+];
+
 /// Run all tests; those that need a GPU are skipped where there is none, and counted
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask test\n  cargo xtask test --package flashcore-tests --test forward"
 )]
 pub(crate) struct Test {
-    /// Passed on to `cargo test` (default: --workspace)
+    /// Passed on to `cargo test` (default: --workspace, and then the bindings that are workspaces of their own)
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }
@@ -23,33 +29,43 @@ pub(crate) struct Test {
 impl Test {
     pub(crate) fn run(self, workspace: &Workspace) -> Result<()> {
         setup::ensure(workspace)?;
-        let arguments =
-            if self.arguments.is_empty() { vec!["--workspace".to_owned()] } else { self.arguments };
-        let mut child = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-            .args(["test", "--no-fail-fast"])
-            .args(arguments)
-            .current_dir(workspace.path(""))
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("could not run cargo")?;
-        let mut total = Totals::default();
-        let output = BufReader::new(child.stdout.take().context("the output is piped")?);
-        for line in output.lines() {
-            let line = line?;
-            writeln!(std::io::stdout(), "{line}")?;
-            total.add(&line);
+        let everything = self.arguments.is_empty();
+        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        command.args(["test", "--no-fail-fast"]).args(self.arguments).current_dir(workspace.path(""));
+        let mut commands = vec![command];
+        if everything {
+            commands[0].arg("--workspace");
+            commands.extend(BINDINGS.map(|(folder, words)| {
+                let mut command = Command::new(words[0]);
+                command.args(&words[1..]).current_dir(workspace.path(folder));
+                command
+            }));
         }
-        let status = child.wait()?;
+
+        let mut total = Totals::default();
+        let mut failures = Vec::new();
+        for mut command in commands {
+            let status = total.add_all(&mut command)?;
+            if !status.success() {
+                failures.push(format!("{} failed ({status})", shown(&command)));
+            }
+        }
         if total == Totals::default() {
-            bail!("no test ran ({status})");
+            failures.push("no test ran".to_owned());
         }
         let Totals { passed, failed, skipped } = total;
         println!("\nAll in all: {passed} passed, {failed} failed, {skipped} skipped.");
-        if !status.success() {
-            bail!("cargo test failed ({status})");
+        if !failures.is_empty() {
+            bail!("{}", failures.join("; "));
         }
         Ok(())
     }
+}
+
+/// A command as one would type it.
+fn shown(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
 /// Sums over all test programs.
@@ -61,6 +77,21 @@ struct Totals {
 }
 
 impl Totals {
+    /// Runs `command`, shows its output, and adds what it says of its tests.
+    fn add_all(&mut self, command: &mut Command) -> Result<ExitStatus> {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("could not run {}", shown(command)))?;
+        let output = BufReader::new(child.stdout.take().context("the output is piped")?);
+        for line in output.lines() {
+            let line = line?;
+            writeln!(std::io::stdout(), "{line}")?;
+            self.add(&line);
+        }
+        Ok(child.wait()?)
+    }
+
     /// Adds a line like `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out`.
     fn add(&mut self, line: &str) {
         let Some(counts) = line.strip_prefix("test result: ") else { return };

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use candle_core::{D, DType, Device, IndexOp, Tensor};
+use candle_core::{D, DType, Device, Tensor};
 use candle_nn::{
     Embedding, Linear, Module, RmsNorm, VarBuilder, embedding, linear_no_bias, ops, rms_norm, rotary_emb,
 };
@@ -254,26 +254,27 @@ fn largest_difference(a: &Tensor, b: &Tensor) -> Result<f32> {
     Ok((a - b)?.abs()?.flatten_all()?.max(0)?.to_scalar()?)
 }
 
-/// What became of a comparison.
+/// What became of a comparison. Pairs are of the attention in question, and of candle's.
 #[derive(Clone, Copy, Debug)]
 struct Outcome {
-    /// Largest error of a logit, by flashcore's attention and by candle's.
+    /// Largest error of a logit.
     errors: [f32; 2],
-    /// Largest difference of the two.
-    difference: f32,
-    /// Tokens, and for how many of them both paths find the same next token most likely.
-    tokens: usize,
-    agreeing: usize,
+    /// Tokens whose most likely successor is the one of the model in f32.
+    agreeing: [usize; 2],
     /// Of one forward pass.
     times: [Duration; 2],
+    /// Largest difference of the two.
+    difference: f32,
+    tokens: usize,
 }
 
 impl Outcome {
     /// Whether flashcore is as good as candle, but for what rounding may do: an error of at most twice candle's, and
-    /// another most likely token only where two are almost equally likely, which is rare.
+    /// another most likely successor where two are almost equally likely, which is rare.
     fn is_right(&self) -> bool {
-        let [flash, unfused] = self.errors;
-        flash <= 2.0 * unfused && self.agreeing * 20 >= self.tokens * 19
+        let [error, candle_error] = self.errors;
+        let [agreeing, candle_agreeing] = self.agreeing;
+        error <= 2.0 * candle_error && agreeing + self.tokens / 20 >= candle_agreeing
     }
 }
 
@@ -307,35 +308,34 @@ fn compare(arguments: &Arguments, attention: AttentionFn) -> Result<Outcome> {
     let decoder = model(dtype)?;
     let (by_flashcore, flash_time) = timed(&device, || decoder.forward(&tokens, attention))?;
     let (by_candle, candle_time) = timed(&device, || decoder.forward(&tokens, unfused))?;
-    let same = by_flashcore.argmax(D::Minus1)?.eq(&by_candle.argmax(D::Minus1)?)?;
+    let agreeing = |logits: &Tensor| {
+        let same = logits.argmax(D::Minus1)?.eq(&right.argmax(D::Minus1)?)?;
+        same.to_dtype(DType::U32)?.sum_all()?.to_scalar::<u32>()
+    };
     Ok(Outcome {
         errors: [largest_difference(&by_flashcore, &right)?, largest_difference(&by_candle, &right)?],
+        agreeing: [agreeing(&by_flashcore)? as usize, agreeing(&by_candle)? as usize],
+        times: [flash_time, candle_time],
         difference: largest_difference(&by_flashcore, &by_candle)?,
         tokens: length,
-        agreeing: same.i(0)?.to_dtype(DType::U32)?.sum_all()?.to_scalar::<u32>()? as usize,
-        times: [flash_time, candle_time],
     })
 }
 
 fn main() -> Result<ExitCode> {
     let outcome = compare(&Arguments::parse(), flash)?;
-    for ((name, error), time) in ["flashcore", "candle"].iter().zip(outcome.errors).zip(outcome.times) {
+    let Outcome { errors, agreeing, times, difference, tokens } = outcome;
+    for (i, name) in ["flashcore", "candle"].into_iter().enumerate() {
+        let (error, agreeing, ms) = (errors[i], agreeing[i], times[i].as_secs_f64() * 1e3);
         println!(
-            "{name:<9}  largest error of a logit {error:.2e}, forward pass {:.1} ms",
-            time.as_secs_f64() * 1e3
+            "{name:<9}  {ms:.1} ms, largest error of a logit {error:.1e}, {agreeing} of {tokens} successors as in f32"
         );
     }
-    let Outcome { difference, agreeing, tokens, .. } = outcome;
-    println!(
-        "largest difference {difference:.2e}; {agreeing} of {tokens} tokens have the same most likely successor"
-    );
+    println!("largest difference of the two {difference:.1e}");
     if outcome.is_right() {
         println!("right");
         Ok(ExitCode::SUCCESS)
     } else {
-        println!(
-            "WRONG: flashcore's error must be at most twice candle's, and 95 % of the tokens must agree"
-        );
+        println!("WRONG: flashcore's error may be twice candle's, and 5 % fewer successors may be as in f32");
         Ok(ExitCode::FAILURE)
     }
 }

@@ -23,17 +23,17 @@ sources=$(cargo metadata --format-version 1 --locked --features cuda |
 "$root/bindings/stub-driver.sh" "$cuda/lib/stubs" "$sources/src/driver/sys/mod.rs"
 
 export PATH="$cuda/bin:$PATH" CUDA_HOME="$cuda" CUDA_COMPUTE_CAP=90
-programs=$(cargo test --no-run --locked --release --features cuda --config profile.release.strip=true --message-format=json-render-diagnostics |
-  python3 -c '
-import json, sys
-for message in map(json.loads, sys.stdin):
-    if message.get("executable"):
-        print(message["target"]["name"], message["executable"])')
-
 rm -rf "$out"
 mkdir -p "$out"
-while read -r name path; do
-  cp "$path" "$out/$name"
-done <<<"$programs"
+options=(--locked --release --features cuda --config profile.release.strip=true --message-format=json-render-diagnostics)
+copy() { # the programs that cargo announces
+  python3 -c '
+import json, shutil, sys
+for message in map(json.loads, sys.stdin):
+    if message.get("executable"):
+        shutil.copy(message["executable"], sys.argv[1] + "/" + message["target"]["name"])' "$out"
+}
+cargo test --no-run --test flash_attn "${options[@]}" | copy
+cargo build --example decoder "${options[@]}" | copy
 cp gpu/run.sh "$out"
 du -sh "$out"

@@ -21,8 +21,7 @@ step() { # name, pattern of the lines to show, command
   "$@" >"$out/$name.log" 2>&1 || { failed=1; echo "FAILED ($?), the end of $out/$name.log:"; tail -n 15 "$out/$name.log"; }
   grep -E "$shown" "$out/$name.log"
 }
-# One at a time, since one test synchronizes the device to see what happens without.
-step tests '^test result|^test .*(FAILED|ignored)' "$here/flash_attn" --test-threads=1
+step tests '^test result|^test .*(FAILED|ignored)' "$here/flash_attn"
 for dtype in f16 bf16; do
   for tokens in 1024 4096; do
     step "decoder-$dtype-$tokens" '.' "$here/decoder" --device cuda --dtype "$dtype" --tokens "$tokens"

@@ -25,8 +25,9 @@ struct Gpu {
 
 impl Gpu {
     fn open() -> Result<Self, Failure> {
-        let context = cust::quick_init()?;
-        Ok(Gpu { context, flashcore: Device::cuda(0)? })
+        // In this order, since cust's errors cannot always be printed.
+        let flashcore = Device::cuda(0)?;
+        Ok(Gpu { context: cust::quick_init()?, flashcore })
     }
 
     /// A stream of cust's, on the calling thread.

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Runs what build.sh put into this folder, on a GPU node. Prints a summary; the whole log goes to $OUT (default: ./logs).
+set -uo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+out=${OUT:-$here/logs}
+mkdir -p "$out"
+"$here/buffers" >"$out/cust.log" 2>&1
+status=$?
+grep -E '^test ' "$out/cust.log" || tail -n 15 "$out/cust.log"
+exit "$status"
