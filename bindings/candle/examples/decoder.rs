@@ -140,7 +140,7 @@ fn unfused(q: &Tensor, k: &Tensor, v: &Tensor) -> candle_core::Result<Tensor> {
     let scores = (scores.to_dtype(DType::F32)? * f64::from(scale(q)?))?;
     let index = Tensor::arange(0, tokens as u32, q.device())?;
     let hidden = index.unsqueeze(0)?.broadcast_gt(&index.unsqueeze(1)?)?.broadcast_as(scores.shape())?;
-    let nothing = Tensor::full(f32::NEG_INFINITY, scores.shape(), q.device())?;
+    let nothing = Tensor::new(f32::NEG_INFINITY, q.device())?.broadcast_as(scores.shape())?;
     let weights = ops::softmax_last_dim(&hidden.where_cond(&nothing, &scores)?)?.to_dtype(q.dtype())?;
     weights.matmul(&repeated(v)?)?.transpose(1, 2)?.contiguous()
 }

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds tests and example for CUDA, on a machine without CUDA, into a folder that runs on a GPU node:
+# Builds tests and example for CUDA, on a machine without CUDA, into a folder that runs on a GPU node, and packs it:
 #   bindings/candle/gpu/build.sh [FOLDER]      (default: target/flashcore/candle-gpu)
+#   scp target/flashcore/candle-gpu.tar.xz node: && ssh node 'tar xf candle-gpu.tar.xz && candle-gpu/run.sh'
 # nvcc and the libraries to link with come from PyPI. Version 13.0, because drivers refuse PTX newer than they are.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../../.." && pwd)
@@ -36,4 +37,5 @@ for message in map(json.loads, sys.stdin):
 cargo test --no-run --test flash_attn "${options[@]}" | copy
 cargo build --example decoder "${options[@]}" | copy
 cp gpu/run.sh "$out"
-du -sh "$out"
+tar -C "$(dirname "$out")" -cf - "$(basename "$out")" | xz -T2 >"$out.tar.xz"
+du -h "$out" "$out.tar.xz"

@@ -61,3 +61,18 @@ impl From<Error> for candle_core::Error {
         candle_core::Error::Cuda(Box::new(error)).bt()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_found_behind_what_candle_adds() {
+        let error = Error::Rank { operand: Operand::K, found: 3 };
+        let of_candle = || candle_core::Error::from(error.clone());
+        assert_eq!(Error::of(&of_candle()), Some(&error));
+        assert_eq!(Error::of(&of_candle().context("layer 3").with_path("model")), Some(&error));
+        assert_eq!(Error::of(&candle_core::Error::msg("other")), None);
+        assert!(of_candle().to_string().starts_with("k has 3 dimensions, but needs 4"));
+    }
+}

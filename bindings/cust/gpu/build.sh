@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the tests, on a machine without CUDA, into a folder that runs on a GPU node:
+# Builds the tests, on a machine without CUDA, into a folder that runs on a GPU node, and packs it:
 #   bindings/cust/gpu/build.sh [FOLDER]      (default: target/flashcore/cust-gpu)
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -14,4 +14,5 @@ for message in map(json.loads, sys.stdin):
     if message.get("executable"):
         shutil.copy(message["executable"], sys.argv[1] + "/" + message["target"]["name"])' "$out"
 cp "$here/run.sh" "$out"
-du -sh "$out"
+tar -C "$(dirname "$out")" -cf - "$(basename "$out")" | xz -T2 >"$out.tar.xz"
+du -h "$out" "$out.tar.xz"

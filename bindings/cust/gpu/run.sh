@@ -4,7 +4,7 @@ set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=${OUT:-$here/logs}
 mkdir -p "$out"
-"$here/buffers" >"$out/cust.log" 2>&1
+RUST_BACKTRACE=0 "$here/buffers" >"$out/cust.log" 2>&1
 status=$?
 grep -E '^test ' "$out/cust.log" || tail -n 15 "$out/cust.log"
 exit "$status"
