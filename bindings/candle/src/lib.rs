@@ -1,4 +1,4 @@
-//! [flashcore](flashcore)'s attention for candle, under the names of `candle-flash-attn-v3`.
+//! [flashcore]'s attention for candle, under the names of `candle-flash-attn-v3`.
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};

@@ -1,4 +1,4 @@
-//! [flashcore](flashcore)'s attention on buffers and streams of [`cust`], without a copy.
+//! [flashcore]'s attention on buffers and streams of [`cust`], without a copy.
 //!
 //! ```no_run
 //! use cust::memory::{CopyDestination, DeviceBuffer};
