@@ -1,13 +1,19 @@
 //! `test`: the whole test suite, on this machine.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::workspace::Workspace;
 use crate::{python, setup};
+
+/// What tests the bindings that are workspaces of their own: folder, program and arguments.
+const BINDINGS: [(&str, &[&str]); 2] = [
+    ("bindings/candle", &["cargo", "test", "--no-fail-fast", "--locked"]),
+    ("bindings/cust", &["./with-driver.sh", "cargo", "test", "--no-fail-fast", "--locked"]),
+];
 
 /// Run all tests; those that need a GPU are skipped where there is none, and counted
 ///
@@ -21,7 +27,7 @@ pub(crate) struct Test {
     /// Only those of the Python package
     #[arg(long, conflicts_with = "arguments")]
     python: bool,
-    /// Passed on to `cargo test` (default: --workspace)
+    /// Passed on to `cargo test` (default: --workspace, and then the bindings that are workspaces of their own)
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }
@@ -29,49 +35,54 @@ pub(crate) struct Test {
 impl Test {
     pub(crate) fn run(self, workspace: &Workspace) -> Result<()> {
         setup::ensure(workspace)?;
-        let mut total = Totals::default();
         let everything = self.arguments.is_empty();
-        let mut result = Ok(());
+        let mut commands = Vec::new();
         if !self.python {
-            let arguments = if everything { vec!["--workspace".to_owned()] } else { self.arguments };
-            result = cargo_test(workspace, arguments, &mut total);
+            let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+            command.args(["test", "--no-fail-fast"]).args(self.arguments).current_dir(workspace.path(""));
+            if everything {
+                command.arg("--workspace");
+            }
+            commands.push(command);
+            if everything {
+                commands.extend(BINDINGS.map(|(folder, words)| {
+                    let mut command = Command::new(words[0]);
+                    command.args(&words[1..]).current_dir(workspace.path(folder));
+                    command
+                }));
+            }
+        }
+
+        let mut total = Totals::default();
+        let mut failures = Vec::new();
+        for mut command in commands {
+            let status = total.add_all(&mut command)?;
+            if !status.success() {
+                failures.push(format!("{} failed ({status})", shown(&command)));
+            }
         }
         if everything {
             python::test(workspace, &mut total)?;
         }
+        if total == Totals::default() {
+            failures.push("no test ran".to_owned());
+        }
         let Totals { passed, failed, skipped } = total;
         println!("\nAll in all: {passed} passed, {failed} failed, {skipped} skipped.");
-        result?;
         if failed > 0 {
-            bail!("{failed} tests failed");
+            failures.push(format!("{failed} tests failed"));
+        }
+        if !failures.is_empty() {
+            bail!("{}", failures.join("; "));
         }
         Ok(())
     }
 }
 
-/// Runs `cargo test`, shows what it says and adds what it counts.
-fn cargo_test(workspace: &Workspace, arguments: Vec<String>, total: &mut Totals) -> Result<()> {
-    let mut child = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["test", "--no-fail-fast"])
-        .args(arguments)
-        .current_dir(workspace.path(""))
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("could not run cargo")?;
-    let output = BufReader::new(child.stdout.take().context("the output is piped")?);
-    for line in output.lines() {
-        let line = line?;
-        writeln!(std::io::stdout(), "{line}")?;
-        total.add(&line);
-    }
-    let status = child.wait()?;
-    if *total == Totals::default() {
-        bail!("no test ran ({status})");
-    }
-    if !status.success() {
-        bail!("cargo test failed ({status})");
-    }
-    Ok(())
+/// A command as one would type it.
+fn shown(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
 /// Sums over all test programs.
@@ -96,6 +107,21 @@ impl Totals {
                 _ => {}
             }
         }
+    }
+
+    /// Runs `command`, shows its output, and adds what it says of its tests.
+    fn add_all(&mut self, command: &mut Command) -> Result<ExitStatus> {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("could not run {}", shown(command)))?;
+        let output = BufReader::new(child.stdout.take().context("the output is piped")?);
+        for line in output.lines() {
+            let line = line?;
+            writeln!(std::io::stdout(), "{line}")?;
+            self.add(&line);
+        }
+        Ok(child.wait()?)
     }
 
     /// Adds a line like `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out`.

@@ -1,0 +1,78 @@
+//! Everything that can go wrong, as one type, and the way through candle's error and back.
+
+use candle_core::DType;
+use flashcore::Operand;
+
+/// What a call refused, or what the driver refused.
+///
+/// candle's functions return [`candle_core::Error`]; this type travels inside, with its text unchanged, and
+/// [`Error::of`] finds it again.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The tensor does not have the four dimensions of attention.
+    #[error("{operand} has {found} dimensions, but needs 4: (batch, seqlen, heads, head_dim)")]
+    Rank {
+        /// The tensor.
+        operand: Operand,
+        /// Number of its dimensions.
+        found: usize,
+    },
+    /// The elements of a head are not neighbours.
+    #[error("{operand} has stride {stride} along head_dim (elements), but needs 1: call contiguous() on it")]
+    HeadDimStride {
+        /// The tensor.
+        operand: Operand,
+        /// Given, in elements.
+        stride: usize,
+    },
+    /// There are no kernels for this element type.
+    #[error("{operand} has element type {}, but f16 or bf16 is needed", .found.as_str())]
+    Dtype {
+        /// The tensor.
+        operand: Operand,
+        /// Given.
+        found: DType,
+    },
+    /// What flashcore refused.
+    #[error(transparent)]
+    Flashcore(#[from] flashcore::Error),
+}
+
+/// [`std::result::Result`] with this crate's [`enum@Error`].
+pub(crate) type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// The error of this crate inside an error of candle's, if one is there.
+    pub fn of(error: &candle_core::Error) -> Option<&Error> {
+        match error {
+            candle_core::Error::Cuda(inner) => inner.downcast_ref(),
+            candle_core::Error::WithBacktrace { inner, .. }
+            | candle_core::Error::Context { inner, .. }
+            | candle_core::Error::WithPath { inner, .. } => Error::of(inner),
+            _ => None,
+        }
+    }
+}
+
+impl From<Error> for candle_core::Error {
+    fn from(error: Error) -> Self {
+        // The only variant that keeps both the text and the type of an error.
+        candle_core::Error::Cuda(Box::new(error)).bt()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_found_behind_what_candle_adds() {
+        let error = Error::Rank { operand: Operand::K, found: 3 };
+        let of_candle = || candle_core::Error::from(error.clone());
+        assert_eq!(Error::of(&of_candle()), Some(&error));
+        assert_eq!(Error::of(&of_candle().context("layer 3").with_path("model")), Some(&error));
+        assert_eq!(Error::of(&candle_core::Error::msg("other")), None);
+        assert!(of_candle().to_string().starts_with("k has 3 dimensions, but needs 4"));
+    }
+}
