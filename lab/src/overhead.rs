@@ -8,6 +8,8 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
+use flashcore::driver::Launch;
+use flashcore::kernels::KernelImage;
 use flashcore::{Device, Dtype, Plan, Pointers, Stream, Tensor};
 use flashcore_c::{fc_attention_forward, fc_attention_options, fc_device_close, fc_device_open_cuda};
 use flashcore_c::{fc_dtype, fc_status, fc_tensor};
@@ -24,6 +26,13 @@ use crate::shape::{Dtypes, Masks, Shapes};
 const CALLS: usize = 200;
 /// Rounds that do not count.
 const WARM_UP: usize = 3;
+
+/// What the driver alone takes: no call can take less.
+static NOTHING: KernelImage = KernelImage {
+    symbol: "nothing",
+    ptx: ".version 8.0\n.target sm_90\n.address_size 64\n.visible .entry nothing() { ret; }\n",
+    cubin: None,
+};
 
 /// Options of `overhead`.
 #[derive(Args)]
@@ -120,6 +129,15 @@ fn measure(device: &Device, case: &Case, dtype: Dtype, rounds: u16) -> Result<Ve
         time("Rust: Attention::forward_into", &mut || Ok(tensors.run(&stream)?))?,
         time("C: fc_attention_forward", &mut || c.call(&stream))?,
     ];
+    let nothing = Launch {
+        kernel: &NOTHING,
+        grid: [1; 3],
+        block: 32,
+        cluster: 1,
+        smem_bytes: 0,
+        overlaps_previous: false,
+        params: &[],
+    };
     // As whoever uses the GPU through other libraries, too, has it; and so that the parts add up.
     let _entered = device.backend().enter()?;
     let parts = [
@@ -135,6 +153,10 @@ fn measure(device: &Device, case: &Case, dtype: Dtype, rounds: u16) -> Result<Ve
                 .try_for_each(|desc| device.encode_tensor_map(desc).map(|map| _ = black_box(map)))?)
         })?,
         time("  tensor maps and launch", &mut || Ok(tensors.run_plan(&planned, &stream)?))?,
+        time("  a kernel that does nothing: its launch", &mut || {
+            // SAFETY: it takes no parameters and touches no memory.
+            Ok(unsafe { stream.launch(&nothing) }?)
+        })?,
         time("on a stream made elsewhere, the context being current", &mut || {
             // SAFETY: the stream lives on.
             let borrowed = unsafe { Stream::from_raw(device, stream.raw())? };
