@@ -190,11 +190,13 @@ fn run(variant: &Variant, case: &Case, device: &Device) -> Result<Outputs, Error
 /// Cases, each with the number of clusters that share its tiles: work tiles of all kinds in turn, and several for each
 /// CTA of more key tiles than there are stages, so that every barrier goes through several phases.
 fn cases(variant: &Variant) -> Vec<(Case, u32)> {
-    let Tile { block_m, block_n, cluster, splits, .. } = variant.tile;
+    let Tile { block_m, block_n, stages, cluster, .. } = variant.tile;
+    // Where CTAs have one work tile, its keys go twice through all slots.
+    let key_tiles = if variant.splits_keys() { (2 * stages + 1) * variant.split_ctas() } else { 3 };
     let usual = Case {
         batch: 1,
         seqlen_q: (2 * cluster * block_m - 8) as usize,
-        seqlen_kv: (3 * splits * block_n + 24) as usize,
+        seqlen_kv: (key_tiles * block_n + 24) as usize,
         heads_q: 2,
         heads_kv: 1,
         head_dim: variant.head_dim as usize,

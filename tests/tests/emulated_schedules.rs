@@ -14,14 +14,15 @@ const SEEDS: u64 = 20;
 const COMPLETIONS: [Completion; 3] = [Completion::Eager, Completion::Lazy, Completion::Random];
 
 /// Two work tiles for each of the few CTAs, of two key tiles or more, the last one not full: stages are filled again, and
-/// Q and O meet the next tile's. Where CTAs share the keys of a work tile, each has one, and two key tiles.
+/// Q and O meet the next tile's. Where consumers share the keys of a work tile, each CTA has one, and more key tiles than stages.
 fn case(variant: &Variant) -> Case {
-    let Tile { block_m, block_n, cluster, splits, .. } = variant.tile;
+    let Tile { block_m, block_n, stages, cluster, .. } = variant.tile;
+    let key_tiles = if variant.splits_keys() { (stages + 1) * variant.split_ctas() } else { 1 };
     Case {
         batch: 1,
         // The tiles of a cluster are neighbours of one head, so that a second tile is that of a second head.
         seqlen_q: if cluster == 1 { block_m as usize + 8 } else { (cluster * block_m) as usize - 8 },
-        seqlen_kv: ((2 * splits - 1) * block_n) as usize + 24,
+        seqlen_kv: (key_tiles * block_n) as usize + 24,
         heads_q: cluster as usize,
         heads_kv: 1,
         head_dim: variant.head_dim as usize,
