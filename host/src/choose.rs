@@ -16,9 +16,16 @@ pub(crate) fn eligible(problem: &Problem) -> impl Iterator<Item = &'static Varia
     wide_enough().filter(move |variant| Some(variant.head_dim) == narrowest)
 }
 
-/// The eligible kernel that should take the least time.
+/// The eligible kernel that should take the least time. Those that split keys are for few work tiles: where there are more,
+/// their smaller tiles read K and V more often than was measured when their costs were.
 pub(crate) fn choose(problem: &Problem, sm_count: u32) -> &'static Variant {
+    let few = |variant: &Variant| {
+        let q = problem.q_shape();
+        let tiles = q.seqlen.div_ceil(variant.tile.block_m as usize).saturating_mul(q.batch * q.heads);
+        tiles.saturating_mul(variant.split_ctas() as usize) <= SPLIT_ROUNDS * sm_count as usize
+    };
     eligible(problem)
+        .filter(|variant| !variant.splits_keys() || few(variant))
         .min_by_key(|variant| estimate(variant, problem, sm_count))
         .expect("every dtype and mask has a kernel of head_dim 256, and `Problem` admits no more")
 }
@@ -39,8 +46,10 @@ pub(crate) fn estimate(variant: &Variant, problem: &Problem, sm_count: u32) -> u
     let groups = seqlen_q.div_ceil(CONSUMER_ROWS);
     let overhead = u64::from(variant.cost.tile_keys);
     let share = seqlen_kv.div_ceil(keys * splits) * keys;
+    // A consumer that has an SM alone is faster than one of two, but not twice as fast.
+    let alone = if consumers > 1 { share * 5 / 4 } else { share };
     // The last tile of a head sees all keys, under a causal mask too.
-    let longest = consumers * (share + overhead);
+    let longest = (consumers.min(groups) * share).max(alone) + consumers * overhead;
     let busiest = if problem.causal {
         // Tiles of different lengths even out over the SMs.
         let step = if variant.has_short_step() { u64::from(variant.short_n()) } else { keys };
@@ -60,12 +69,15 @@ pub(crate) fn estimate(variant: &Variant, problem: &Problem, sm_count: u32) -> u
         let units = m_blocks / cluster;
         let (whole, rest) = (groups / (consumers * cluster), groups % (consumers * cluster));
         let busy = whole * consumers + rest.min(consumers);
-        let tile = busy * share / units + consumers * overhead;
+        let tile = (busy * share / units).max(alone) + consumers * overhead;
         units.saturating_mul(heads).div_ceil(clusters).saturating_mul(tile)
     };
     let launch = if cluster > 1 { CLUSTER_LAUNCH_PS } else { 0 };
     busiest.saturating_mul(u64::from(variant.cost.key_ps)).saturating_add(launch)
 }
+
+/// Rounds of work tiles over all SMs, at most, in which keys are split.
+const SPLIT_ROUNDS: usize = 2;
 
 /// What it costs to start clusters that share K and V rather than single CTAs, as measured.
 const CLUSTER_LAUNCH_PS: u64 = 3_000_000;

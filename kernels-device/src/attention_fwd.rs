@@ -2,7 +2,7 @@
 //!
 //! A CTA is responsible for `block_m` rows of Q of one head, and takes such work tiles from
 //! [`Tiles`](crate::schedule::Tiles) until none is left. It has one producer warpgroup, of which one thread
-//! issues TMA loads, and two or three consumer warpgroups, each of which owns 64 of the rows:
+//! issues TMA loads, and two or three consumer warpgroups, each of which owns 64 of the rows (but see *split over keys*):
 //!
 //! ```text
 //! producer   K₀ Q  K₁ V₀ K₂ V₁ …                     rings of slots for Q, K and V
@@ -29,7 +29,7 @@
 //! Keys are visited from the last tile to the first, so that the tiles that need a mask come first and the steady
 //! loop has none. A consumer skips those of which its own rows see nothing.
 
-use crate::config::{Dtype, MMA_K, Spec, Tile, Variant, WARPGROUP_ROWS, WARPGROUP_THREADS};
+use crate::config::{Dtype, MAX_SPLITS, MMA_K, Spec, Tile, Variant, WARPGROUP_ROWS, WARPGROUP_THREADS};
 use crate::layout::{SLAB_COLUMNS, SLAB_ROW_BYTES, SWIZZLE_ATOM_BYTES, Swizzle};
 use crate::mask;
 use crate::params::FwdParams;
@@ -46,7 +46,7 @@ use crate::schedule::{KeyBlocks, Tiles, WorkTile};
 use crate::softmax::{Finished, Partial, Softmax};
 
 /// The tensor maps of a launch, boxes (64, block_m), (64, block_n), (64, block_n) and (64, 16) of
-/// (head_dim, seqlen, heads, batch).
+/// (head_dim, seqlen, heads, batch); where keys are split, that of O is as narrow as a consumer's share.
 pub struct Maps {
     /// Q
     pub q: TensorMapRef,
@@ -70,8 +70,6 @@ enum NamedBarrier {
 
 /// Rows of O that a warp stores on its own.
 const WARP_ROWS: u32 = 16;
-/// CTAs that may share a work tile.
-const MAX_SPLITS: usize = 8;
 
 /// What every role of a CTA knows.
 struct Cta<'a> {
@@ -999,7 +997,7 @@ unsafe fn combine<const O: usize, const H: usize>(cta: &Cta, v: &Variant) {
         unsafe { cluster::load_x4(mapped, chunk * cta.part.stride) }
     };
     // All loads first: each takes as long as all of them.
-    let mut rows = [Partial::NO_KEYS; MAX_SPLITS];
+    let mut rows = [Partial::NO_KEYS; MAX_SPLITS as usize];
     let mut whole = Partial::NO_KEYS;
     let mut split = 0;
     while split < splits {

@@ -32,6 +32,8 @@ pub const WARPGROUP_THREADS: u32 = 128;
 pub const MMA_K: u32 = 16;
 /// Shared memory that a CTA may ask for on sm_90: 227 KiB.
 pub const SMEM_LIMIT: u32 = 232_448;
+/// Consumers that may share the keys of a work tile.
+pub const MAX_SPLITS: u32 = 8;
 /// 32-bit registers of an SM.
 pub const REGISTER_FILE: u32 = 65_536;
 
@@ -44,8 +46,8 @@ pub struct Tile {
     pub block_n: u32,
     /// Slots of the K ring, and of the V ring.
     pub stages: u32,
-    /// CTAs of a cluster, with neighbouring tiles of the same head: each loads its part of K and V into the shared
-    /// memory of all of them, so that K and V leave L2 once for the cluster. 1 means no cluster.
+    /// CTAs of a cluster that shares K and V, with neighbouring tiles of the same head: each loads its part into the shared
+    /// memory of all of them, so that K and V leave L2 once for the cluster. 1 means no such cluster.
     pub cluster: u32,
     /// Consumers that share the keys of a work tile, for where there are few tiles: the two of a CTA take every second key
     /// tile of the CTA's share, and half as many CTAs form a cluster. What they come to is combined through shared memory.
@@ -117,7 +119,7 @@ impl Variant {
         self.tile.block_m * self.tile.cluster > WARPGROUP_ROWS
     }
 
-    /// Columns of O that one TMA store takes: a slab, or this CTA's share of the columns.
+    /// Columns of O that one TMA store takes: a slab, or a consumer's share of the columns.
     pub const fn o_box_columns(&self) -> u32 {
         if self.splits_keys() { self.head_dim / self.tile.splits } else { SLAB_COLUMNS }
     }
@@ -215,13 +217,20 @@ impl Variant {
         );
         assert!(
             splits == 1
-                || splits.is_multiple_of(2) && splits <= 8 && cluster == 1 && block_m == WARPGROUP_ROWS,
+                || splits.is_multiple_of(2)
+                    && splits <= MAX_SPLITS
+                    && cluster == 1
+                    && block_m == WARPGROUP_ROWS,
             "who shares keys has 64 rows, and shares no K and V"
         );
         assert!(
-            splits == 1
-                || self.head_dim.is_multiple_of(16 * splits) && self.head_dim <= SLAB_COLUMNS * splits,
-            "O is combined in equal shares of its columns, 16 at a time, a slab at most"
+            stages >= 2 * self.key_groups(),
+            "a consumer wants its next K before it gives back the V of its last step"
+        );
+        assert!(matches!(self.o_box_columns(), 16 | 32 | 64), "rows of a box are as wide as a swizzle");
+        assert!(
+            splits == 1 || self.head_dim == self.o_box_columns() * splits,
+            "O is combined in equal shares of its columns"
         );
         assert!(self.kv_box_rows().is_multiple_of(8), "parts of a tile are whole swizzle atoms");
         assert!(stages >= 2, "K of the next step loads while this step computes");

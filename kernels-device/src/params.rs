@@ -35,7 +35,7 @@ pub struct FwdParams {
 const _: () = assert!(size_of::<FwdParams>() == 8 + 2 * 4 + 2 * 12 + 44 + 4);
 
 /// The work of a launch, in *units*: what a cluster of CTAs (often of one) takes at a time, as many neighbouring tiles of
-/// `block_m` query rows of one head as it has CTAs.
+/// `block_m` query rows of one head as it has CTAs that share K and V.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Work {
