@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::metrics::{Cell, Check};
-use crate::output;
+use crate::output::{self, Origin};
 
 /// Sequence lengths of the grid.
 const LENGTHS: [usize; 2] = [128, 512];
@@ -21,9 +21,8 @@ const LENGTHS: [usize; 2] = [128, 512];
 /// A run of the emulator.
 #[derive(Serialize)]
 struct Counts {
-    version: &'static str,
-    commit: Option<&'static str>,
-    date: String,
+    #[serde(flatten)]
+    origin: Origin,
     device: String,
     /// Why there is no GPU.
     no_gpu: String,
@@ -70,14 +69,7 @@ pub(crate) fn run(no_gpu: flashcore::Error, cells: &[(Case, Dtype)], out: &Path)
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let counts = Counts {
-        version: env!("CARGO_PKG_VERSION"),
-        commit: option_env!("FLASHCORE_COMMIT"),
-        date: output::now(),
-        device: device_name,
-        no_gpu: no_gpu.to_string(),
-        rows,
-    };
+    let counts = Counts { origin: Origin::now(), device: device_name, no_gpu: no_gpu.to_string(), rows };
     println!("{}", table(&counts.rows, presets::UTF8_FULL_CONDENSED));
     println!(
         "FLOP are those of wgmma, in whole tiles; passes and conflicts those of other accesses to shared memory."

@@ -7,6 +7,22 @@ use std::time::SystemTime;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+/// Which program made a file of figures, and when.
+#[derive(Serialize)]
+pub(crate) struct Origin {
+    version: &'static str,
+    commit: Option<&'static str>,
+    date: String,
+}
+
+impl Origin {
+    /// This program, now.
+    pub(crate) fn now() -> Self {
+        let commit = option_env!("FLASHCORE_COMMIT");
+        Origin { version: env!("CARGO_PKG_VERSION"), commit, date: now() }
+    }
+}
+
 /// The time, RFC 3339.
 pub(crate) fn now() -> String {
     humantime::format_rfc3339_seconds(SystemTime::now()).to_string()

@@ -19,7 +19,7 @@ use flashcore_tests::grid;
 use serde::Serialize;
 
 use crate::metrics::{Machine, median};
-use crate::output;
+use crate::output::{self, Origin};
 use crate::shape::{Dtypes, Masks, Shapes};
 
 /// Calls between two waits for the GPU: few enough that the driver's queue, of about a thousand, is never full.
@@ -56,9 +56,8 @@ pub(crate) struct Options {
 /// What a run measured, as it is written to a file.
 #[derive(Serialize)]
 struct Findings {
-    version: &'static str,
-    commit: Option<&'static str>,
-    date: String,
+    #[serde(flatten)]
+    origin: Origin,
     machine: Machine,
     measured: Vec<Overhead>,
 }
@@ -90,9 +89,7 @@ pub(crate) fn run(device: flashcore::Result<Device>, options: &Options) -> Resul
     }
     println!("{}", table(&measured));
     let machine = Machine::of(&device, None);
-    let commit = option_env!("FLASHCORE_COMMIT");
-    let version = env!("CARGO_PKG_VERSION");
-    output::write(&Findings { version, commit, date: output::now(), machine, measured }, &options.out)?;
+    output::write(&Findings { origin: Origin::now(), machine, measured }, &options.out)?;
     Ok(true)
 }
 

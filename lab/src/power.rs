@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use crate::PeerOptions;
 use crate::metrics::{FLASHCORE, Machine, pj_per_flop};
-use crate::output;
+use crate::output::{self, Origin};
 use crate::peers::Peers;
 use crate::sensors::{COUNTER_SECONDS, Readings, Sensors};
 use crate::shape::{Bhsd, Dtypes, Masks, Shapes, mask};
@@ -52,9 +52,8 @@ pub(crate) struct Options {
 /// What a run measured, as it is written to a file.
 #[derive(Serialize)]
 struct Findings {
-    version: &'static str,
-    commit: Option<&'static str>,
-    date: String,
+    #[serde(flatten)]
+    origin: Origin,
     machine: Machine,
     seconds: f64,
     measured: Vec<Sustained>,
@@ -114,9 +113,7 @@ pub(crate) fn run(device: flashcore::Result<Device>, options: &Options) -> Resul
             .ok(),
     };
     let mut findings = Findings {
-        version: env!("CARGO_PKG_VERSION"),
-        commit: option_env!("FLASHCORE_COMMIT"),
-        date: output::now(),
+        origin: Origin::now(),
         machine: Machine::of(&device, Some(&sensors)),
         seconds: options.seconds,
         measured: Vec::new(),

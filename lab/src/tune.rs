@@ -15,7 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::metrics::{Check, Machine, median};
-use crate::output;
+use crate::output::{self, Origin};
 use crate::sensors::Sensors;
 use crate::shape::{Bhsd, Dtypes, Masks, Shapes};
 use crate::timing::{Protocol, Recorded, guess_ms};
@@ -97,9 +97,8 @@ impl Options {
 /// What a run found, as it is written to a file.
 #[derive(Serialize)]
 struct Findings {
-    version: &'static str,
-    commit: Option<&'static str>,
-    date: String,
+    #[serde(flatten)]
+    origin: Origin,
     machine: Machine,
     seconds: f64,
     rounds: u16,
@@ -112,9 +111,7 @@ pub(crate) fn run(device: flashcore::Result<Device>, options: &Options) -> Resul
     let device = device?;
     device.preload()?;
     let mut findings = Findings {
-        version: env!("CARGO_PKG_VERSION"),
-        commit: option_env!("FLASHCORE_COMMIT"),
-        date: output::now(),
+        origin: Origin::now(),
         machine: Machine::of(&device, Sensors::new(device.properties().ordinal).as_ref()),
         seconds: options.seconds,
         rounds: options.rounds,
