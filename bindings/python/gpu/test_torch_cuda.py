@@ -70,8 +70,8 @@ def permuted(*order):
 LAYOUTS = [permuted(0, 1, 2, 3), permuted(0, 2, 1, 3), permuted(1, 0, 2, 3), permuted(2, 1, 0, 3), padded]
 
 
-@pytest.mark.parametrize("seed", range(500))
-def test_random_shapes_and_strides(seed):
+def random_problem(seed):
+    """Tensors q, k, v and out of random shapes and strides, and the arguments that go with them."""
     generator = random.Random(seed)
     dtype = generator.choice([torch.float16, torch.bfloat16])
     batch, heads_kv, ratio = generator.randint(1, 3), generator.randint(1, 3), generator.randint(1, 4)
@@ -83,11 +83,33 @@ def test_random_shapes_and_strides(seed):
     q, k, v, out = (generator.choice(LAYOUTS)(shape, dtype) for shape in (q_shape, kv_shape, kv_shape, q_shape))
     for tensor in (q, k, v):
         tensor.copy_(torch.randn(tensor.shape, device="cuda"))
+    return (q, k, v), out, {"causal": causal, "scale": scale}
+
+
+@pytest.mark.parametrize("seed", range(500))
+def test_random_shapes_and_strides(seed):
+    qkv, out, arguments = random_problem(seed)
     out.fill_(torch.nan)
-    found, lse = flashcore.attention(q, k, v, causal=causal, scale=scale, return_lse=True, out=out)
+    found, lse = flashcore.attention(*qkv, return_lse=True, out=out, **arguments)
     assert found is out
-    check(out, q, k, v, lse, causal, scale)
-    assert torch.equal(flashcore.attention(q, k, v, causal=causal, scale=scale), out)
+    check(out, *qkv, lse, **arguments)
+    assert torch.equal(flashcore.attention(*qkv, **arguments), out)
+    if out.numel() == 0:
+        return
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = flashcore.attention(*qkv, **arguments)
+    captured.fill_(torch.nan)
+    graph.replay()
+    assert torch.equal(captured, out)
+
+
+@pytest.mark.parametrize("seed", range(0, 500, 25))
+def test_random_shapes_and_strides_compiled(seed):
+    qkv, _, arguments = random_problem(seed)
+    torch._dynamo.reset()  # else the compiler gives up after some shapes
+    compiled = torch.compile(flashcore.attention, fullgraph=True)
+    assert torch.equal(compiled(*qkv, **arguments), flashcore.attention(*qkv, **arguments))
 
 
 def test_nothing_is_copied():
