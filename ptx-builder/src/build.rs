@@ -26,6 +26,7 @@ use crate::{DeviceToolchain, Error, Finding, Ptxas, Resources, Result, Verdict, 
 pub struct Builder<'a> {
     kernels_dir: PathBuf,
     out_dir: PathBuf,
+    target_dir: Option<PathBuf>,
     features: Vec<String>,
     line_tables: bool,
     ptxas: Option<Ptxas>,
@@ -102,11 +103,19 @@ impl<'a> Builder<'a> {
         Builder {
             kernels_dir: kernels_dir.into(),
             out_dir: out_dir.into(),
+            target_dir: None,
             features: Vec::new(),
             line_tables: false,
             ptxas: None,
             observer: Box::new(|_| ()),
         }
+    }
+
+    /// Where the device crate is compiled: a folder that other builds of the same device crate may share, so that only the
+    /// first one compiles. Without it, one in the output folder.
+    pub fn target_dir(mut self, target_dir: Option<PathBuf>) -> Self {
+        self.target_dir = target_dir;
+        self
     }
 
     /// Cargo features of the device crate.
@@ -150,14 +159,14 @@ impl<'a> Builder<'a> {
     /// See [`Error`].
     pub fn examine(&self, entries: &[Entry]) -> Result<BuildReport> {
         let toolchain = DeviceToolchain::find()?;
-        fs::create_dir_all(&self.out_dir).map_err(Error::io("could not create", &self.out_dir))?;
-        let out_dir = self.out_dir.canonicalize().map_err(Error::io("could not find", &self.out_dir))?;
+        let out_dir = make_folder(&self.out_dir)?;
+        let target_dir = make_folder(self.target_dir.as_ref().unwrap_or(&out_dir.join("cargo")))?;
 
         (self.observer)(Step::Compiling);
         let started = Instant::now();
         let compiled = Compilation {
             kernels_dir: &self.kernels_dir,
-            target_dir: &out_dir.join("cargo"),
+            target_dir: &target_dir,
             features: &self.features,
             line_tables: self.line_tables,
         }
@@ -234,6 +243,12 @@ impl<'a> Builder<'a> {
         fs::write(log, format!("{identity}\n{said}")).map_err(Error::io("could not write", log))?;
         Ok((said, Some(started.elapsed().as_secs_f64())))
     }
+}
+
+/// The folder by its absolute path, made if it is not there.
+fn make_folder(path: &Path) -> Result<PathBuf> {
+    fs::create_dir_all(path).map_err(Error::io("could not create", path))?;
+    path.canonicalize().map_err(Error::io("could not find", path))
 }
 
 /// Removes what former builds made of entry points that are no more.

@@ -8,6 +8,8 @@ use crate::{Artifact, Builder, Entry, Ptxas, ptxas, toolchain};
 
 /// Set to 1 for profilers to see the kernels' Rust lines.
 const LINE_TABLES_VARIABLE: &str = "FLASHCORE_LINE_TABLES";
+/// Names the folder in which device code is compiled, for build scripts to share.
+const TARGET_DIR_VARIABLE: &str = "FLASHCORE_DEVICE_TARGET_DIR";
 
 /// Compiles `entries` of the device crate, with its cargo `features`, from the build script of a crate whose folder is
 /// a member of the workspace, and writes `images.rs` to its `OUT_DIR`: `IMAGES`, a table of values of a type
@@ -37,6 +39,7 @@ fn try_embed(features: &[&str], entries: &[Entry]) -> Result<(), Box<dyn std::er
     let assembler = find_assembler(&workspace.join("target"));
     let version = assembler.as_ref().map(|ptxas| ptxas.version().to_owned());
     let report = Builder::new(kernels_dir, out_dir.join("kernels"))
+        .target_dir(env::var_os(TARGET_DIR_VARIABLE).map(PathBuf::from))
         .features(features)
         .line_tables(env::var(LINE_TABLES_VARIABLE).is_ok_and(|value| value == "1"))
         .ptxas(assembler)
