@@ -76,7 +76,8 @@ fn nothing_is_left_for_later(root: &Path) -> Result<(), String> {
     let words = ["TODO", "FIXME", "XXX", "todo!(", "unimplemented!(", "PLACEHOLDER"];
     let found: Vec<String> = sources(root)
         .into_iter()
-        .filter(|(path, _)| path != file!())
+        // Recorded outputs are base64, which may spell anything.
+        .filter(|(path, _)| path != file!() && !path.starts_with("tests/goldens/outputs/"))
         .flat_map(|(path, text)| {
             let hits =
                 text.lines().enumerate().filter(|(_, line)| words.iter().any(|word| line.contains(word)));
