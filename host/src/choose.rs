@@ -168,6 +168,25 @@ mod tests {
     }
 
     #[test]
+    fn keys_are_split_where_tiles_are_few() {
+        let splits = |heads, seqlen, head_dim, causal| {
+            let layout =
+                TensorLayout::packed(Dtype::F16, Shape { batch: 1, seqlen, heads, head_dim }, Order::Bhsd);
+            let problem = Problem::new(layout, layout, layout, layout, causal, None).unwrap();
+            choose(&problem, Properties::h200().sm_count).splits_keys()
+        };
+        for causal in [false, true] {
+            for head_dim in [64, 128] {
+                assert!(splits(8, 512, head_dim, causal));
+                // By its estimated costs alone such a kernel would win some of these, which were never measured.
+                for seqlen in [1024, 65_536, 131_072] {
+                    assert!(!splits(64, seqlen, head_dim, causal), "{seqlen}, {head_dim}, {causal}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn the_longest_sequences_are_estimated() {
         let longest = crate::problem::MAX_DIM as u64;
         let groups = longest.div_ceil(64);
