@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::ptr::{null, null_mut};
 use std::thread;
 
+use flashcore::driver::Graph;
 use flashcore::{Device, Dtype, Plan};
 use flashcore_c::fc_status::*;
 use flashcore_c::*;
@@ -142,9 +143,13 @@ impl Call {
     }
 
     fn forward(&self, device: &Opened) -> fc_status {
+        self.forward_on(device, null_mut())
+    }
+
+    fn forward_on(&self, device: &Opened, stream: *mut c_void) -> fc_status {
         let Call { q, k, v, out, lse, options, .. } = self;
         // SAFETY: the memory lives until the device is closed.
-        unsafe { fc_attention_forward(device.0, null_mut(), q, k, v, out, *lse, options) }
+        unsafe { fc_attention_forward(device.0, stream, q, k, v, out, *lse, options) }
     }
 
     fn outputs(&self, device: &Opened) -> Outputs {
@@ -192,6 +197,36 @@ fn same_bits(kind: Kind, case: &Case) -> Result<(), Failure> {
         call.out = device.tensor(&call.poison);
         ok(call.forward(&device));
         assert_eq!(call.outputs(&device).out, expected.out);
+    }
+    Ok(())
+}
+
+/// A call on the caller's stream is recorded in a graph, and computes when that is launched: each time the same bits.
+fn graphs_record_calls(kind: &Kind) -> Result<(), Failure> {
+    let (case, dtype) =
+        (Case { seqlen_q: 300, seqlen_kv: 200, causal: true, ..Case::default() }, Dtype::Bf16);
+    let inputs = case.inputs(dtype, 4);
+    let expected = host(*kind, &case, &inputs)?;
+    let device = kind.open();
+    // SAFETY: the handle is open.
+    ok(unsafe { fc_device_preload(device.0) });
+    let call = Call::new(&device, &case, &inputs);
+    let stream = kind.host()?.stream()?;
+    let raw = std::ptr::without_provenance_mut(stream.raw() as usize);
+    let graph = Graph::capture(&stream, |_| {
+        ok(call.forward_on(&device, raw));
+        Ok(())
+    })?;
+    assert_eq!(call.outputs(&device).out, call.poison, "recording must not compute");
+    for _ in 0..3 {
+        let out = call.poison.bits.as_ptr().cast();
+        // SAFETY: as many bytes as there are; nothing is running.
+        ok(unsafe { fc_copy_to_device(device.0, call.out.data, out, size_of_val(&call.poison.bits[..])) });
+        // SAFETY: the memory lives until the device is closed.
+        unsafe { graph.launch(&stream)? };
+        stream.synchronize()?;
+        let found = call.outputs(&device);
+        assert_eq!((&found.out, bits(&found.lse)), (&expected.out, bits(&expected.lse)));
     }
     Ok(())
 }
@@ -460,7 +495,7 @@ fn main() -> ExitCode {
     let cuda = Device::cuda(0).map(|_| Kind::Cuda);
     let cuda = Resource::new("cuda", cuda.map_err(|error| format!("skipped: no CUDA device ({error})")));
     let emulated = Resource::new("emulated", Ok(Kind::Emulated));
-    let mut suite = Suite::on(vec![cuda, emulated.clone()]);
+    let mut suite = Suite::on(vec![cuda.clone(), emulated.clone()]);
     let base = Case { seqlen_q: 100, seqlen_kv: 130, heads_q: 4, heads_kv: 2, ..Case::default() };
     let cases = [
         Case { batch: 1, ..base },
@@ -491,7 +526,10 @@ fn main() -> ExitCode {
     for (name, test) in tests {
         suite.test(name, test);
     }
+    // The emulated device of this interface has no stream but the default one, which records nothing.
+    let mut cuda = Suite::on(vec![cuda]);
+    cuda.test("graphs_record_calls", graphs_record_calls);
     let mut emulator = Suite::on(vec![emulated]);
     emulator.test("unknown_streams_are_refused", unknown_streams_are_refused);
-    suite.and(emulator).run()
+    suite.and(cuda).and(emulator).run_serially()
 }
