@@ -206,8 +206,8 @@ impl Attention {
         for &Scored { key, score, .. } in scores {
             let weight = (score - max).exp();
             sum += weight;
-            let kept = self.dropout.as_ref().map_or(1.0, |dropout| dropout.factor(at, key));
-            let rounded = kept * round(weight);
+            let kept = self.dropout.as_ref().is_none_or(|dropout| dropout.keeps([at.b, at.h, at.s, key]));
+            let rounded = if kept { round(weight) } else { 0.0 };
             for (o, &v) in zip(&mut o, self.key_row(&self.v, at, key)) {
                 *o += rounded * f64::from(v);
             }

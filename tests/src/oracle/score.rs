@@ -39,6 +39,11 @@ impl Modify {
     pub fn new(f: impl Fn(f64, usize, usize, usize, usize) -> f64 + Send + Sync + 'static) -> Self {
         Modify(Arc::new(move |score, [b, h, i, j]| f(score, b, h, i, j)))
     }
+
+    /// What becomes of a score at \[b, h, i, j\].
+    pub fn call(&self, score: f64, index: [usize; 4]) -> f64 {
+        (self.0)(score, index)
+    }
 }
 
 impl fmt::Debug for Modify {
@@ -78,8 +83,8 @@ impl Scoring {
             score += bias;
             addends += bias.abs();
         }
-        if let Some(Modify(modify)) = &self.modify {
-            let modified = modify(score, index);
+        if let Some(modify) = &self.modify {
+            let modified = modify.call(score, index);
             addends += (modified - score).abs();
             score = modified;
         }
@@ -110,13 +115,13 @@ impl Dropout {
         Dropout { p, keep: Arc::new(move |[b, h, i, j]| keep(b, h, i, j)) }
     }
 
-    /// What the weight of a key counts: 0 or 1.
-    pub(super) fn factor(&self, at: Position, key: usize) -> f64 {
-        f64::from((self.keep)([at.b, at.h, at.s, key]))
+    /// Whether the weight at \[b, h, i, j\] is kept.
+    pub fn keeps(&self, index: [usize; 4]) -> bool {
+        (self.keep)(index)
     }
 
-    /// What all weights that are left count more.
-    pub(super) fn gain(&self) -> f64 {
+    /// How many times the weights that are kept count: 1/(1 - p).
+    pub fn gain(&self) -> f64 {
         1.0 / (1.0 - self.p)
     }
 }
