@@ -57,7 +57,7 @@ fn lies() -> impl Strategy<Value = Lies> {
 
 /// Problems of sequences up to `longest`, with up to `head_dim` columns.
 pub(crate) fn problem(longest: usize, head_dim: usize) -> impl Strategy<Value = Problem> {
-    let sizes = (1..4usize, 1..=longest, 1..=longest, 1..3usize, 1..4usize, 1..=head_dim, 1..=head_dim);
+    let sizes = (1..5usize, 1..=longest, 1..=longest, 1..3usize, 1..4usize, 1..=head_dim, 1..=head_dim);
     let band = [option::of(0..longest), option::of(0..longest)];
     let mask = (band, any::<bool>(), option::of(1..2 * longest), any::<bool>(), any::<bool>());
     let blocks = option::of((1..=longest, 1..=longest));
@@ -98,10 +98,12 @@ pub(crate) fn problem(longest: usize, head_dim: usize) -> impl Strategy<Value = 
 impl Lies {
     /// The batch and the seqlen of a tensor of sequences up to `longest`, and where they lie in it.
     fn place(self, batch: usize, longest: usize, seed: u64) -> (usize, usize, Vec<Tokens>) {
-        let lengths = match self.packed {
-            true => Lengths::WithZeros { longest }.draw(batch, seed),
-            false => vec![longest; batch],
+        let lengths = match (self.packed, seed % 3) {
+            (false, _) => Lengths::Equal(longest),
+            (true, 0) => Lengths::WithZeros { longest },
+            (true, _) => Lengths::Uniform { longest },
         };
+        let lengths = lengths.draw(batch, seed);
         let (tensor_batch, seqlen, tokens) = if self.packed {
             (1, lengths.iter().sum::<usize>(), Tokens::packed(&cu_seqlens(&lengths)))
         } else {
