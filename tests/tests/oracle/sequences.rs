@@ -152,12 +152,12 @@ proptest! {
             keys,
             ..Attention::new(q, k, v, 0.5)
         };
-        for b in 0..BATCH {
+        for (b, &prefix) in prefix.iter().enumerate() {
             let dropped = keep(0.3, seed);
             let per_sequence = 4 * LONGEST * LONGEST;
             let bias = biases.data[b * per_sequence..][..per_sequence].to_vec();
             let own = Attention {
-                mask: Mask { prefix: Some(vec![prefix[b]]), ..a.mask.clone() },
+                mask: Mask { prefix: Some(vec![prefix]), ..a.mask.clone() },
                 scoring: Scoring {
                     alibi: Some(Broadcast::per_head(slopes.data[4 * b..][..4].to_vec())),
                     bias: Some(Broadcast::new([1, 4, LONGEST, LONGEST], bias)),
