@@ -1,8 +1,8 @@
 //! How far from the right answer a kernel may be.
 //!
 //! With errors taken as maxima over the tensor: the kernel's error may be twice that of an ideal kernel of the
-//! same element type (three times, where scores are capped), plus twice what adding and subtracting 0.3 in that type costs the right answer (which keeps
-//! the bound above zero where the ideal kernel is exact). LSE must be within 1e-5, relative or absolute, or within what
+//! same element type (three times, where scores are capped), plus twice what adding and subtracting 0.3 in that type
+//! costs the right answer (which keeps the bound above zero where the ideal kernel is exact). LSE must be within 1e-5, relative or absolute, or within what
 //! rounding in f32 may do to the row's scores, where large terms cancel.
 //! A number that is not finite must be the same in both. Rows that are no query's must be as they were.
 
@@ -157,7 +157,7 @@ fn lse_index(shape: Shape, row: Position) -> usize {
     (row.b * shape.heads + row.h) * shape.seqlen + row.s
 }
 
-/// Checks that rows of outputs that were poisoned, `o` and `lse` as in [`compare`], still are where they are no query's.
+/// Checks that outputs that were poisoned, `o` and `lse` as in [`compare`], still are in all rows that are no query's.
 ///
 /// # Errors
 /// The first row that is not.

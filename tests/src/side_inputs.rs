@@ -145,7 +145,7 @@ pub fn sinks(heads: usize, seed: u64) -> Vec<f32> {
     (0..heads).map(|_| 2.0 * rng.sample::<f32, _>(StandardNormal)).collect()
 }
 
-/// A range of keys for each of `rows` queries, within `seqlen_kv` keys; one in eight is empty, and as many hold all keys.
+/// A range of keys for each of `rows` queries, within `seqlen_kv` keys. One in eight is empty, as many hold all keys.
 pub fn key_ranges(rows: usize, seqlen_kv: usize, seed: u64) -> Vec<Range<usize>> {
     let mut rng = StdRng::seed_from_u64(seed);
     let range = |_| {

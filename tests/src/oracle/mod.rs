@@ -2,7 +2,8 @@
 //!
 //! [`Attention::exact`] does them in f64. [`Attention::ideal`] is the best that a kernel of the element type can do:
 //! it too starts from inputs in that type and keeps scores and sums wide, but rounds each weight before it multiplies
-//! V, and rounds the result. Its error is the yardstick for a real kernel's.
+//! V, and rounds the result. Its error is the yardstick for a real kernel's. Only scores that something is added to are
+//! rounded to f32: what is added may be so large that f32 has no room for the rest.
 //!
 //! Which keys a query sees is [`Mask`]'s business, what is done to a score [`Scoring`]'s, where sequences lie
 //! [`Tokens`]'.
@@ -43,9 +44,9 @@ pub struct Attention {
     pub mask: Mask,
     /// What is done to scaled scores.
     pub scoring: Scoring,
-    /// For each query head the score of a key that all queries see and that has no value: it takes its share of
-    /// the weight, so that the other weights sum to less than 1, and counts in the log-sum-exp. Nothing is done to it, nor does it
-    /// count as a key: a row that sees no key is 0, and its LSE is the sink.
+    /// For each query head the score of a key that all queries see and that has no value: it takes its share of the
+    /// weight, so that the other weights sum to less than 1, and counts in the log-sum-exp. Neither scale nor scoring
+    /// applies to it, and it is no key: a row that sees none is 0, and its LSE is the sink.
     pub sinks: Option<Vec<f32>>,
     /// Which weights are left out.
     pub dropout: Option<Dropout>,
@@ -157,10 +158,10 @@ impl Attention {
 
     /// How far computing in f32 may move the LSE of this row.
     ///
-    /// Each of the instructions that make up a dot product cuts its sum off at the last bit of the largest of its terms:
-    /// large terms that cancel leave an error that is large beside the score, in any kernel that sums in f32. What is
-    /// added to a score is rounded, and so is the sum: such an error counts by the weight of its key, so that a bias that
-    /// hides a key costs nothing.
+    /// Each of the instructions that make up a dot product cuts its sum off at the last bit of the largest of its
+    /// terms: large terms that cancel leave an error that is large beside the score, in any kernel that sums in f32.
+    /// What is added to a score is rounded, and so is the sum: such an error counts by the weight of its key, so that a
+    /// bias that hides a key allows none.
     pub fn score_error(&self, at: Position) -> f64 {
         let scores = self.scores(at);
         let lse = self.weigh(at, &scores, |x| x).lse;
@@ -220,8 +221,8 @@ impl Attention {
         Row { o, lse: log_add_exp(max + sum.ln(), sink) }
     }
 
-    /// What [`Self::weigh`] makes of scores that a kernel holds in f32, in `dtype`. Without an addend they are as good as
-    /// exact; with a large one, nothing small is left.
+    /// What [`Self::weigh`] makes in `dtype` of scores that a kernel holds in f32. Without an addend they are as good
+    /// as exact; with a large one, nothing small is left.
     fn weigh_in(&self, at: Position, mut scores: Vec<Scored>, dtype: Dtype) -> Row {
         if self.scoring.adds() {
             for Scored { score, .. } in &mut scores {

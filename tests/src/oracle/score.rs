@@ -105,8 +105,8 @@ pub struct Dropout {
 }
 
 impl Dropout {
-    /// Weights are left out with probability `p`: those for which `keep(b, h, i, j)` is false. The others count 1/(1 - p)
-    /// times in the output. The log-sum-exp is that of all.
+    /// Weights are left out with probability `p`: those for which `keep(b, h, i, j)` is false. The others count
+    /// 1/(1 - p) times in the output. The log-sum-exp is that of all.
     ///
     /// # Panics
     /// If `p` is not in 0..1.

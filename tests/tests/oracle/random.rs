@@ -185,7 +185,7 @@ proptest! {
             let (found, wanted) = (a.exact(at), definition::row(&a, at));
             prop_assert!(definition::distance(&found, &wanted) < 1e-12, "{at:?}: {found:?}, not {wanted:?}");
             let ideal = a.ideal(at, Dtype::F16);
-            // A weight and an output of half a unit in the last place too much each, that of an output below 1/16 aside.
+            // Rounding the weights and rounding the output costs at most half a unit in the last place each.
             let slack = 2f64.powi(-10) * a.dropout.as_ref().map_or(1.0, Dropout::gain);
             let largest = a.v.data.iter().fold(0.0f32, |largest, v| largest.max(v.abs()));
             for (ideal, exact) in ideal.o.iter().zip(&found.o) {
