@@ -1,5 +1,8 @@
 //! GPU time of a call: many launches in one CUDA graph, many replays of the graph, the median.
 
+use std::borrow::Borrow;
+use std::fmt;
+
 use anyhow::Result;
 use clap::Args;
 use flashcore::driver::{Event, Graph};
@@ -31,6 +34,18 @@ impl Protocol {
         Protocol { launches: 10, settle_ms: 100.0, min_replays: 20, min_ms: 50.0 };
 }
 
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Protocol { launches, settle_ms, min_replays, min_ms } = self;
+        write!(
+            f,
+            "{launches} launches in one CUDA graph. The graph is replayed for {settle_ms} ms, until the power limit is felt, \
+             then at least {min_replays} times and for at least {min_ms} ms; a time is the median over the latter, divided by \
+             the launches."
+        )
+    }
+}
+
 /// Replays before the first one that counts, at least.
 const WARM_UP: usize = 3;
 
@@ -52,40 +67,36 @@ pub(crate) fn guess_ms(case: &Case) -> f64 {
 }
 
 /// Calls on a case, recorded and ready to be replayed.
-pub(crate) struct Recorded<'a> {
+pub(crate) struct Recorded<T> {
     graph: Graph,
     stream: Stream,
     start: Event,
     end: Event,
     launches: usize,
     /// The graph holds their addresses.
-    _tensors: &'a OnDevice,
+    _tensors: T,
 }
 
-impl<'a> Recorded<'a> {
+impl<T: Borrow<OnDevice>> Recorded<T> {
     /// Records `launches` calls on `tensors`.
-    pub(crate) fn new(device: &Device, tensors: &'a OnDevice, launches: usize) -> Result<Self> {
-        Self::record(device, tensors, launches, |stream| tensors.run(stream))
+    pub(crate) fn new(device: &Device, tensors: T, launches: usize) -> Result<Self> {
+        Self::record(device, tensors, launches, OnDevice::run)
     }
 
     /// Records `launches` launches of `plan`, which must be one for `tensors`.
-    pub(crate) fn of_plan(
-        device: &Device,
-        tensors: &'a OnDevice,
-        plan: &Plan,
-        launches: usize,
-    ) -> Result<Self> {
-        Self::record(device, tensors, launches, |stream| tensors.run_plan(plan, stream))
+    pub(crate) fn of_plan(device: &Device, tensors: T, plan: &Plan, launches: usize) -> Result<Self> {
+        Self::record(device, tensors, launches, |tensors, stream| tensors.run_plan(plan, stream))
     }
 
     fn record(
         device: &Device,
-        tensors: &'a OnDevice,
+        tensors: T,
         launches: usize,
-        call: impl Fn(&Stream) -> flashcore::Result<()>,
+        call: impl Fn(&OnDevice, &Stream) -> flashcore::Result<()>,
     ) -> Result<Self> {
         let stream = device.stream()?;
-        let graph = Graph::capture(&stream, |stream| (0..launches).try_for_each(|_| call(stream)))?;
+        let graph =
+            Graph::capture(&stream, |stream| (0..launches).try_for_each(|_| call(tensors.borrow(), stream)))?;
         let (start, end) = (Event::new(device)?, Event::new(device)?);
         Ok(Recorded { graph, stream, start, end, launches, _tensors: tensors })
     }
