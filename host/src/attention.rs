@@ -1,8 +1,10 @@
 //! The public call: checks, plans, launches.
 
 use crate::Stream;
-use crate::check;
-use crate::error::Result;
+use crate::array::ArrayView;
+use crate::check::{self, Numbers};
+use crate::error::{Error, Operand, Result};
+use crate::features::{Align, Features};
 use crate::lse::{Lse, LseView};
 use crate::plan::{Plan, Pointers};
 use crate::problem::Problem;
@@ -27,19 +29,93 @@ use crate::tensor::{AsTensorView, Tensor, TensorView};
 /// its rounding to the element type may move the row by half a unit in the last place of that type. Scores themselves have
 /// no more than the 24 bits of f32. Where |x| is far beyond 2^24, rounding alone may make a weight overflow, and the row
 /// may become NaN or infinite.
+///
+/// # Which keys a query sees
+///
+/// Query i *stands* at key `d = i + seqlen_kv - seqlen_q`, or at key `i` if aligned top-left ([`Self::align`]). Without a mask it
+/// sees every key. Masks compose: it sees the keys j for which all of these hold:
+///
+/// | method | key j is seen if |
+/// |---|---|
+/// | [`Self::causal`] | `j <= d` |
+/// | [`Self::window`] | `d - left <= j <= d + right` |
+/// | [`Self::chunk`] | j lies in the same chunk of n keys as d |
+/// | [`Self::prefix`] | as above, or `j < prefix` of the sequence |
+///
+/// # Scores
+///
+/// Scores are `x = scale * q·k`; with [`Self::softcap`], `cap * tanh(x / cap)`. [`Self::sinks`] adds a logit of each query head to
+/// the denominator of the softmax.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Attention {
+pub struct Attention<'a> {
     causal: bool,
+    features: Features,
     scale: Option<f32>,
+    sequences: Sequences<'a>,
+    prefix: Option<ArrayView<'a, i32>>,
+    sinks: Option<ArrayView<'a, f32>>,
 }
 
-impl Attention {
-    /// Attention of every query to every key, with scale `1 / sqrt(head_dim)`.
+/// Where sequences begin and end, if they are not all as long as their tensors: numbers on the device, which may change between
+/// launches of a recorded graph. Plain attention needs none.
+///
+/// *Packed* sequences lie one behind the other in a tensor (1, rows of all, heads, head_dim). Starts are the first rows of
+/// each sequence, and at last the end of the last one: `cu_seqlens` of other libraries. Sequences may be empty.
+///
+/// *Used* numbers say how many rows of each sequence count; rows beyond them are neither read nor written. They go with packed
+/// sequences, and with others.
+///
+/// Numbers that lead out of a tensor are taken for its last row, so that nothing else is ever touched; sequences of queries must not
+/// overlap.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Sequences<'a> {
+    starts_q: Option<ArrayView<'a, i32>>,
+    starts_kv: Option<ArrayView<'a, i32>>,
+    used_q: Option<ArrayView<'a, i32>>,
+    used_kv: Option<ArrayView<'a, i32>>,
+}
+
+impl<'a> Sequences<'a> {
+    /// All as long as their tensors.
     pub const fn new() -> Self {
-        Attention { causal: false, scale: None }
+        Sequences { starts_q: None, starts_kv: None, used_q: None, used_kv: None }
     }
 
-    /// Whether query i sees only the keys up to `i + seqlen_kv - seqlen_q` (aligned bottom-right).
+    /// Sequences of q and out are packed, and begin there.
+    pub const fn starts_q(self, starts: ArrayView<'a, i32>) -> Self {
+        Sequences { starts_q: Some(starts), ..self }
+    }
+
+    /// Sequences of k and v are packed, and begin there.
+    pub const fn starts_kv(self, starts: ArrayView<'a, i32>) -> Self {
+        Sequences { starts_kv: Some(starts), ..self }
+    }
+
+    /// So many queries of each sequence count.
+    pub const fn used_q(self, used: ArrayView<'a, i32>) -> Self {
+        Sequences { used_q: Some(used), ..self }
+    }
+
+    /// So many keys of each sequence count.
+    pub const fn used_kv(self, used: ArrayView<'a, i32>) -> Self {
+        Sequences { used_kv: Some(used), ..self }
+    }
+}
+
+impl<'a> Attention<'a> {
+    /// Attention of every query to every key, with scale `1 / sqrt(head_dim)`.
+    pub const fn new() -> Self {
+        Attention {
+            causal: false,
+            features: Features::NONE,
+            scale: None,
+            sequences: Sequences::new(),
+            prefix: None,
+            sinks: None,
+        }
+    }
+
+    /// Whether query i sees only the keys up to the one it stands at: `i + seqlen_kv - seqlen_q` (aligned bottom-right).
     pub const fn causal(self, causal: bool) -> Self {
         Attention { causal, ..self }
     }
@@ -47,6 +123,90 @@ impl Attention {
     /// What scores are multiplied with before the softmax.
     pub const fn scale(self, scale: f32) -> Self {
         Attention { scale: Some(scale), ..self }
+    }
+
+    /// How many keys a query sees before the one it stands at, and after it; `None` is all.
+    pub const fn window(mut self, left: Option<usize>, right: Option<usize>) -> Self {
+        self.features.left = left;
+        self.features.right = right;
+        self
+    }
+
+    /// Where queries stand.
+    pub const fn align(mut self, align: Align) -> Self {
+        self.features.align = align;
+        self
+    }
+
+    /// A query sees only keys of its own chunk of `keys` keys: `j / keys == d / keys`, rounded down.
+    pub const fn chunk(mut self, keys: usize) -> Self {
+        self.features.chunk = Some(keys);
+        self
+    }
+
+    /// Keys before `lengths[b]` are seen by all queries of sequence b, whatever else they see. Goes with no limit to the left
+    /// and no chunks.
+    pub const fn prefix(self, lengths: ArrayView<'a, i32>) -> Self {
+        Attention { prefix: Some(lengths), ..self }
+    }
+
+    /// Scores x become `cap * tanh(x / cap)`.
+    pub const fn softcap(mut self, cap: f32) -> Self {
+        self.features.softcap = Some(cap);
+        self
+    }
+
+    /// `exp(logits[h])` is added to the sum of the exponentials of the scores of each row of query head h: weights then add up to
+    /// less than 1. It counts in the log-sum-exp; a row that sees no key gives zeros, and the logit as its log-sum-exp. Logits
+    /// are natural, finite or -inf.
+    pub const fn sinks(self, logits: ArrayView<'a, f32>) -> Self {
+        Attention { sinks: Some(logits), ..self }
+    }
+
+    /// Where sequences begin and end.
+    pub const fn sequences(self, sequences: Sequences<'a>) -> Self {
+        Attention { sequences, ..self }
+    }
+
+    /// What is asked for, without addresses.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoStarts`].
+    fn features(&self) -> Result<Features> {
+        let count = |operand, starts: Option<ArrayView<'_, i32>>| match starts {
+            Some(starts) => starts.len().checked_sub(1).ok_or(Error::NoStarts { operand }).map(Some),
+            None => Ok(None),
+        };
+        let Sequences { starts_q, starts_kv, used_q, used_kv } = self.sequences;
+        Ok(Features {
+            right: if self.causal { Some(0) } else { self.features.right },
+            prefix: self.prefix.is_some(),
+            sinks: self.sinks.is_some(),
+            packed_q: count(Operand::StartsQ, starts_q)?,
+            packed_kv: count(Operand::StartsKv, starts_kv)?,
+            used_q: used_q.is_some(),
+            used_kv: used_kv.is_some(),
+            ..self.features
+        })
+    }
+
+    /// The numbers that go along, with how many are needed for this problem.
+    pub(crate) fn arrays(&self, problem: &Problem) -> [Option<Numbers>; 6] {
+        let sequences = problem.sequences();
+        let of = |operand, array: Option<(u64, usize)>, expected| {
+            array.map(|(ptr, found)| Numbers { operand, ptr, found, expected })
+        };
+        let ints = |array: Option<ArrayView<'_, i32>>| array.map(|array| (array.ptr(), array.len()));
+        let Sequences { starts_q, starts_kv, used_q, used_kv } = self.sequences;
+        let sinks = self.sinks.map(|array| (array.ptr(), array.len()));
+        [
+            of(Operand::StartsQ, ints(starts_q), sequences + 1),
+            of(Operand::StartsKv, ints(starts_kv), sequences + 1),
+            of(Operand::UsedQ, ints(used_q), sequences),
+            of(Operand::UsedKv, ints(used_kv), sequences),
+            of(Operand::Prefix, ints(self.prefix), sequences),
+            of(Operand::Sinks, sinks, problem.q_shape().heads),
+        ]
     }
 
     /// Computes the output into a new tensor, in the order of `q`. Returns before it is computed.
@@ -104,13 +264,22 @@ impl Attention {
             return Ok(());
         }
         let _entered = stream.device().backend().enter()?;
-        check::residence(stream.device(), [&q, &k, &v, &out], lse.as_ref())?;
+        let arrays = self.arrays(&problem);
+        check::residence(stream.device(), [&q, &k, &v, &out], lse.as_ref(), &arrays)?;
+        let [starts_q, starts_kv, used_q, used_kv, prefix, sinks] =
+            arrays.map(|array| array.map_or(0, |array| array.ptr));
         let pointers = Pointers {
             q: q.ptr(),
             k: k.ptr(),
             v: v.ptr(),
             out: out.ptr(),
             lse: lse.map_or(0, |lse| lse.ptr()),
+            starts_q,
+            starts_kv,
+            used_q,
+            used_kv,
+            prefix,
+            sinks,
         };
         // SAFETY: the problem was checked against the views, whose makers vouch for the memory.
         unsafe { stream.launch_plan(&plan, &pointers) }
@@ -128,9 +297,9 @@ impl Attention {
         out: &TensorView<'_>,
         lse: Option<&LseView<'_>>,
     ) -> Result<Problem> {
-        let problem =
-            Problem::new(*q.layout(), *k.layout(), *v.layout(), *out.layout(), self.causal, self.scale)?;
-        check::extents(&problem, [q, k, v, out], lse)?;
+        let layouts = [*q.layout(), *k.layout(), *v.layout(), *out.layout()];
+        let problem = Problem::with_features(layouts, self.features()?, self.scale)?;
+        check::extents(&problem, [q, k, v, out], lse, &self.arrays(&problem))?;
         Ok(problem)
     }
 }

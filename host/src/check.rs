@@ -12,11 +12,23 @@ use crate::tensor_map;
 
 const OPERANDS: [Operand; 4] = [Operand::Q, Operand::K, Operand::V, Operand::Out];
 
-/// Checks address and size of q, k, v, out and lse, and that outputs overlap nothing. Asks no device.
+/// An array of a call: numbers of 4 bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Numbers {
+    pub(crate) operand: Operand,
+    pub(crate) ptr: u64,
+    /// How many there are.
+    pub(crate) found: usize,
+    /// How many the problem needs.
+    pub(crate) expected: usize,
+}
+
+/// Checks address and size of q, k, v, out, lse and arrays, and that outputs overlap nothing. Asks no device.
 pub(crate) fn extents(
     problem: &Problem,
     views: [&TensorView<'_>; 4],
     lse: Option<&LseView<'_>>,
+    arrays: &[Option<Numbers>],
 ) -> Result<()> {
     let layouts = [&problem.q, &problem.k, &problem.v, &problem.out];
     let mut used = [const { 0..0 }; 4];
@@ -32,8 +44,26 @@ pub(crate) fn extents(
         let lse = extent(Operand::Lse, lse.ptr(), lse.bytes(), problem.lse_bytes()?, alignment)?;
         apart((Operand::Lse, &lse), &inputs)?;
         apart((Operand::Lse, &lse), &[(Operand::Out, out)])?;
+        apart_from_arrays((Operand::Lse, &lse), arrays)?;
     }
-    Ok(())
+    for &Numbers { operand, ptr, found, expected } in arrays.iter().flatten() {
+        if found != expected {
+            return Err(Error::ArrayLength { operand, expected, found });
+        }
+        extent(operand, ptr, 4 * found, 4 * expected, 4)?;
+    }
+    apart_from_arrays((Operand::Out, out), arrays)
+}
+
+fn apart_from_arrays(output: (Operand, &Range<u64>), arrays: &[Option<Numbers>]) -> Result<()> {
+    let overlaps = |array: &&Numbers| {
+        let end = array.ptr.saturating_add(4 * array.found as u64);
+        array.ptr < output.1.end && output.1.start < end
+    };
+    match arrays.iter().flatten().find(overlaps) {
+        Some(array) => Err(Error::Aliasing { output: output.0, other: array.operand }),
+        None => Ok(()),
+    }
 }
 
 /// Checks that all memory is of `device`. It asks the driver, which is quick and allowed while recording a graph.
@@ -41,10 +71,13 @@ pub(crate) fn residence(
     device: &Device,
     views: [&TensorView<'_>; 4],
     lse: Option<&LseView<'_>>,
+    arrays: &[Option<Numbers>],
 ) -> Result<()> {
     let tensors = OPERANDS.into_iter().zip(views).filter(|(_, view)| !view.shape().is_empty());
     let addresses = tensors.map(|(operand, view)| (operand, view.ptr()));
-    for (operand, ptr) in addresses.chain(lse.map(|lse| (Operand::Lse, lse.ptr()))) {
+    let arrays =
+        arrays.iter().flatten().filter(|array| array.found > 0).map(|array| (array.operand, array.ptr));
+    for (operand, ptr) in addresses.chain(lse.map(|lse| (Operand::Lse, lse.ptr()))).chain(arrays) {
         match device.backend().locate(ptr)? {
             Location::ThisDevice => {}
             Location::OtherDevice(found) => {
@@ -109,7 +142,7 @@ mod tests {
         let [q, k, v, out] = addresses.map(|ptr| view(ptr, BYTES));
         // SAFETY: nothing is launched with it.
         let lse = lse.map(|(ptr, bytes)| unsafe { LseView::from_raw_parts(ptr, bytes) });
-        extents(&problem(), [&q, &k, &v, &out], lse.as_ref())
+        extents(&problem(), [&q, &k, &v, &out], lse.as_ref(), &[])
     }
 
     const Q: u64 = 0x10_0000;
@@ -146,7 +179,8 @@ mod tests {
     fn memory_is_large_enough() {
         let small = view(V, BYTES - 1);
         let expected = Error::TooSmall { operand: Operand::V, needed: BYTES, given: BYTES - 1 };
-        let result = extents(&problem(), [&view(Q, BYTES), &view(K, BYTES), &small, &view(OUT, BYTES)], None);
+        let views = [&view(Q, BYTES), &view(K, BYTES), &small, &view(OUT, BYTES)];
+        let result = extents(&problem(), views, None, &[]);
         assert_eq!(result, Err(expected));
         let expected = Error::TooSmall { operand: Operand::Lse, needed: LSE_BYTES, given: LSE_BYTES - 4 };
         assert_eq!(check([Q, K, V, OUT], Some((LSE, LSE_BYTES - 4))), Err(expected));
@@ -173,7 +207,7 @@ mod tests {
         let (_mock, device) = Mock::device();
         let tensor = Tensor::zeros(&device, Dtype::F16, SHAPE, Order::Bshd).unwrap();
         let here = tensor.view();
-        let check = |other: &TensorView<'_>| residence(&device, [&here, other, &here, &here], None);
+        let check = |other: &TensorView<'_>| residence(&device, [&here, other, &here, &here], None, &[]);
         assert_eq!(check(&here), Ok(()));
         let ptr = OTHER_DEVICE;
         let expected = Error::WrongDevice { operand: Operand::K, ptr, found: 1, expected: 0 };
@@ -183,6 +217,6 @@ mod tests {
         // SAFETY: nothing is launched with it.
         let lse = unsafe { LseView::from_raw_parts(ptr, LSE_BYTES) };
         let expected = Error::NotDevicePointer { operand: Operand::Lse, ptr };
-        assert_eq!(residence(&device, [&here; 4], Some(&lse)), Err(expected));
+        assert_eq!(residence(&device, [&here; 4], Some(&lse), &[]), Err(expected));
     }
 }

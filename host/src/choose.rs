@@ -5,12 +5,15 @@ use flashcore_kernels::entry::FWD;
 
 use crate::problem::Problem;
 
-/// The kernels that can compute a problem: those of its dtype and mask, and of the narrowest head_dim that is wide
-/// enough.
+/// The kernels that can compute a problem: those of its dtype, mask and scores, and of the narrowest head_dim that is wide
+/// enough. General kernels can compute every problem.
 pub(crate) fn eligible(problem: &Problem) -> impl Iterator<Item = &'static Variant> {
-    let (dtype, causal, head_dim) = (problem.dtype(), problem.causal, problem.q_shape().head_dim);
+    let (dtype, mask, head_dim) = (problem.dtype(), problem.mask(), problem.q_shape().head_dim);
+    let score = problem.features.score();
     let wide_enough = move || {
-        FWD.iter().filter(move |v| v.dtype == dtype && v.causal == causal && v.head_dim as usize >= head_dim)
+        let fits =
+            move |v: &&Variant| v.dtype == dtype && v.score == score && v.head_dim as usize >= head_dim;
+        FWD.iter().filter(fits).filter(move |v| v.mask == mask || v.is_general())
     };
     let narrowest = wide_enough().map(|variant| variant.head_dim).min();
     wide_enough().filter(move |variant| Some(variant.head_dim) == narrowest)
@@ -26,6 +29,7 @@ pub(crate) fn choose(problem: &Problem, sm_count: u32) -> &'static Variant {
     };
     eligible(problem)
         .filter(|variant| !variant.splits_keys() || few(variant))
+        .filter(|variant| variant.mask == problem.mask())
         .min_by_key(|variant| estimate(variant, problem, sm_count))
         .expect("every dtype and mask has a kernel of head_dim 256, and `Problem` admits no more")
 }
@@ -50,7 +54,7 @@ pub(crate) fn estimate(variant: &Variant, problem: &Problem, sm_count: u32) -> u
     let alone = if consumers > 1 { share * 5 / 4 } else { share };
     // The last tile of a head sees all keys, under a causal mask too.
     let longest = (consumers.min(groups) * share).max(alone) + consumers * overhead;
-    let busiest = if problem.causal {
+    let busiest = if problem.features.uneven() {
         // Tiles of different lengths even out over the SMs.
         let step = if variant.has_short_step() { u64::from(variant.short_n()) } else { keys };
         let visited = causal_steps(step, seqlen_q, seqlen_kv) * step / splits;

@@ -24,6 +24,18 @@ pub enum Operand {
     Out,
     /// Log-sum-exp output.
     Lse,
+    /// First queries of packed sequences.
+    StartsQ,
+    /// First keys of packed sequences.
+    StartsKv,
+    /// Numbers of queries that count.
+    UsedQ,
+    /// Numbers of keys that count.
+    UsedKv,
+    /// Lengths of prefixes.
+    Prefix,
+    /// Logits of attention sinks.
+    Sinks,
 }
 
 impl fmt::Display for Operand {
@@ -34,6 +46,12 @@ impl fmt::Display for Operand {
             Operand::V => "v",
             Operand::Out => "out",
             Operand::Lse => "lse",
+            Operand::StartsQ => "cu_seqlens_q",
+            Operand::StartsKv => "cu_seqlens_kv",
+            Operand::UsedQ => "seqused_q",
+            Operand::UsedKv => "seqused_kv",
+            Operand::Prefix => "prefix",
+            Operand::Sinks => "sinks",
         })
     }
 }
@@ -266,6 +284,46 @@ pub enum Error {
     Scale {
         /// Given.
         scale: f32,
+    },
+    /// The bound of the scores is not a positive number of ordinary size.
+    #[error("softcap {softcap} is not supported: it must be positive, finite and not denormal")]
+    Softcap {
+        /// Given.
+        softcap: f32,
+    },
+    /// Chunks without keys.
+    #[error("a chunk must have at least one key, but 0 was given")]
+    EmptyChunk,
+    /// What a query sees would be two ranges of keys.
+    #[error("a prefix goes with no limit to the left and no chunks: a query would see two ranges of keys")]
+    PrefixUnderWindow,
+    /// An array has not as many numbers as the call needs.
+    #[error("{operand} has {found} numbers, but {expected} are needed")]
+    ArrayLength {
+        /// The array.
+        operand: Operand,
+        /// Needed.
+        expected: usize,
+        /// Given.
+        found: usize,
+    },
+    /// Packed sequences need at least the end of the last one.
+    #[error("{operand} is empty; it needs a number for each sequence, and the end of the last one")]
+    NoStarts {
+        /// The array.
+        operand: Operand,
+    },
+    /// A tensor reaches further than a ragged tensor map counts.
+    #[error(
+        "{operand} reaches over {units} steps of its strides; at most {limit} are supported with these features"
+    )]
+    ReachesTooFar {
+        /// The tensor.
+        operand: Operand,
+        /// Steps of the greatest common divisor of its strides, from the first row to the end.
+        units: u64,
+        /// Supported.
+        limit: u64,
     },
 
     // Memory.

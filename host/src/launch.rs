@@ -49,7 +49,7 @@ impl Stream {
         let [q, k, v, out] = plan.tensor_maps(pointers)?;
         let encode = |desc| self.device().encode_tensor_map(desc);
         let maps = [encode(&q)?, encode(&k)?, encode(&v)?, encode(&out)?];
-        let params = FwdParams { lse: pointers.lse, ..plan.params };
+        let params = plan.params_at(pointers);
         let [q, k, v, out] = maps.each_ref().map(map_bytes);
         let launch = Launch {
             kernel,
@@ -71,7 +71,7 @@ fn map_bytes(map: &TensorMap) -> &[u8] {
 }
 
 fn params_bytes(params: &FwdParams) -> &[u8] {
-    // SAFETY: `repr(C)`, one u64 and an even number of 32-bit words (as is asserted where it is declared): no padding.
+    // SAFETY: `repr(C)`, and as large as its parts (as is asserted where they are declared): no padding.
     unsafe { std::slice::from_raw_parts((&raw const *params).cast(), size_of::<FwdParams>()) }
 }
 

@@ -75,12 +75,14 @@
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("device addresses are 64 bits wide: flashcore needs a 64-bit host");
 
+mod array;
 mod attention;
 mod check;
 mod choose;
 mod device;
 pub mod driver;
 mod error;
+mod features;
 pub mod kernels;
 mod launch;
 mod lse;
@@ -89,14 +91,17 @@ mod memory;
 mod mock;
 mod plan;
 mod problem;
+mod ragged;
 mod tensor;
 pub mod tensor_map;
 
-pub use attention::Attention;
+pub use array::{Array, ArrayView};
+pub use attention::{Attention, Sequences};
 pub use device::{Device, Stream};
 pub use error::{Dim, Error, Operand, Result};
+pub use features::{Align, Features};
 pub use flashcore_kernels::config::Dtype;
 pub use lse::{Lse, LseView};
 pub use plan::{Plan, Pointers};
-pub use problem::{HEAD_DIM_STEP, MAX_DIM, MAX_HEAD_DIM, MAX_STRIDE, Problem};
+pub use problem::{HEAD_DIM_STEP, MAX_DIM, MAX_GENERAL_DIM, MAX_HEAD_DIM, MAX_STRIDE, Problem};
 pub use tensor::{AsTensorView, Element, Order, Shape, Strides, Tensor, TensorLayout, TensorView};

@@ -2,15 +2,16 @@
 
 use std::fmt;
 
-use flashcore_kernels::config::{Dtype, Variant};
+use flashcore_kernels::config::{Dtype, Variant, WARPGROUP_ROWS};
 use flashcore_kernels::divisor::Divisor;
 use flashcore_kernels::layout::{SLAB_COLUMNS, Swizzle};
-use flashcore_kernels::params::{FwdParams, Work};
+use flashcore_kernels::params::{FwdParams, General, Sequences, Work};
 
 use crate::choose::{choose, eligible, estimate};
 use crate::driver::Properties;
 use crate::error::{Error, Result};
 use crate::problem::Problem;
+use crate::ragged::Ragged;
 use crate::tensor::TensorLayout;
 use crate::tensor_map::{TensorMapDesc, TensorMapError};
 
@@ -18,6 +19,12 @@ use crate::tensor_map::{TensorMapDesc, TensorMapError};
 const SECTION_BYTES: usize = 32 << 20;
 /// Rows of O that one warp stores.
 const STORE_ROWS: u32 = 16;
+/// What a bundle of work costs, in keys of a whole tile: much more than it takes to start a CTA.
+const BUNDLE_KEYS: u64 = 4096;
+/// Bundles fall in cost only if there are at least so many for each SM: the first are twice as costly as they are on average.
+const MIN_ROUNDS: u32 = 4;
+/// At most so many bundles for each SM.
+const MAX_ROUNDS: u32 = 16;
 /// Work tiles are counted in i32.
 const MAX_TILES: u64 = i32::MAX as u64;
 
@@ -39,7 +46,7 @@ pub struct Plan {
 }
 
 /// Device addresses of a launch. `lse` is 0 if not asked for; those of empty tensors are not used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pointers {
     /// Queries.
     pub q: u64,
@@ -51,6 +58,18 @@ pub struct Pointers {
     pub out: u64,
     /// Log-sum-exp.
     pub lse: u64,
+    /// First queries of packed sequences; 0 if there are none, as for those below.
+    pub starts_q: u64,
+    /// First keys of packed sequences.
+    pub starts_kv: u64,
+    /// Numbers of queries that count.
+    pub used_q: u64,
+    /// Numbers of keys that count.
+    pub used_kv: u64,
+    /// Lengths of prefixes.
+    pub prefix: u64,
+    /// Logits of attention sinks.
+    pub sinks: u64,
 }
 
 impl Plan {
@@ -74,6 +93,9 @@ impl Plan {
         let (needed, limit) = (variant.smem().bytes, device.smem_limit_bytes);
         if needed > limit {
             return Err(Error::SharedMemory { symbol: variant.symbol, needed, limit });
+        }
+        if variant.is_general() {
+            return Plan::general(problem, device, variant);
         }
         let (q, kv) = (problem.q_shape(), problem.kv_shape());
         let (cluster, splits) = (variant.tile.cluster, variant.split_ctas());
@@ -105,8 +127,98 @@ impl Plan {
                 grid / variant.cluster_ctas(),
             ),
             scale_log2: problem.scale * std::f32::consts::LOG2_E,
+            general: General::NONE,
         };
         Ok(Plan { variant: *variant, grid, work_tiles, params, problem: *problem, sm_count: device.sm_count })
+    }
+
+    /// The plan of a general kernel.
+    fn general(problem: &Problem, device: &Properties, variant: &Variant) -> Result<Self> {
+        let (features, block_m) = (&problem.features, variant.tile.block_m as usize);
+        let (q, kv, sequences) = (problem.q_shape(), problem.kv_shape(), problem.sequences());
+        // Packed sequences are about as long as they are on average; where they are not, the plan is slower, but as right.
+        let mean = |packed: Option<usize>, seqlen: usize| match packed {
+            Some(count) => seqlen.div_ceil(count.max(1)),
+            None => seqlen,
+        };
+        let (seqlen_q, seqlen_kv) = (mean(features.packed_q, q.seqlen), mean(features.packed_kv, kv.seqlen));
+        let pack = pack(problem.gqa_ratio(), seqlen_q, block_m);
+        let packed_heads = if pack == 0 { 1 } else { problem.gqa_ratio() };
+        let heads = q.heads / packed_heads;
+        let all_heads = heads as u64 * sequences as u64;
+        // Every packed sequence may begin a tile that it does not fill.
+        let tiles_of = |rows: usize| rows.saturating_mul(1 << pack).div_ceil(block_m) as u64;
+        let tiles = match features.packed_q {
+            Some(count) if q.seqlen > 0 => (tiles_of(q.seqlen) + count as u64).saturating_mul(heads as u64),
+            Some(_) => 0,
+            None => tiles_of(q.seqlen).saturating_mul(all_heads),
+        };
+        if tiles > MAX_TILES || all_heads > MAX_TILES {
+            return Err(Error::TooManyTiles { tiles: tiles.max(all_heads), limit: MAX_TILES });
+        }
+        let work_tiles = if all_heads == 0 { 0 } else { tiles as u32 };
+        let persistent = work_tiles.min(device.sm_count);
+        let (bundles, grid) = if features.ragged() {
+            // Keys that all tiles visit, and what each costs besides.
+            let keys = if features.uneven() { seqlen_kv / 2 } else { seqlen_kv };
+            let keys = features.left.map_or(keys, |left| keys.min(left + block_m));
+            let cost = u64::from(work_tiles) * (keys as u64 + u64::from(variant.cost.tile_keys));
+            let pieces = (cost / BUNDLE_KEYS).min(u64::from(MAX_ROUNDS * device.sm_count)) as u32;
+            if pieces < MIN_ROUNDS * device.sm_count { (1, persistent) } else { (2, pieces.min(work_tiles)) }
+        } else {
+            (0, persistent)
+        };
+        let ragged = |layout, heads| Ragged { ptr: 0, layout, heads: heads as u32 };
+        let steps = |layout, heads, packed: Option<usize>| ragged(layout, heads).steps(packed.is_some());
+        let lse_head = q.seqlen as u64;
+        let general = General {
+            sequences: Sequences {
+                count: sequences as u32,
+                bundles,
+                uneven: features.uneven().into(),
+                ..General::NONE.sequences
+            },
+            band: features.band(),
+            lse_batch: if features.packed_q.is_some() { 0 } else { lse_head * q.heads as u64 },
+            lse_head,
+            q: steps(&problem.q, packed_heads, features.packed_q),
+            k: steps(&problem.k, 1, features.packed_kv),
+            v: steps(&problem.v, 1, features.packed_kv),
+            o: steps(&problem.out, packed_heads, features.packed_q),
+            pack,
+            packed_heads: packed_heads as u32,
+            softcap: features.softcap.unwrap_or(0.0),
+            inverse_softcap: features.softcap.map_or(0.0, f32::recip),
+            ..General::NONE
+        };
+        let params = FwdParams {
+            lse: 0,
+            seqlen_q: q.seqlen as u32,
+            seqlen_kv: kv.seqlen as u32,
+            heads_q: Divisor::new(heads as u32),
+            gqa_ratio: Divisor::new((problem.gqa_ratio() / packed_heads) as u32),
+            work: Work::new(
+                all_heads as u32,
+                tiles_of(seqlen_q).min(MAX_TILES) as u32,
+                section(problem, all_heads),
+                grid,
+            ),
+            scale_log2: problem.scale * std::f32::consts::LOG2_E,
+            general,
+        };
+        Ok(Plan { variant: *variant, grid, work_tiles, params, problem: *problem, sm_count: device.sm_count })
+    }
+
+    /// The parameters of a launch with these pointers.
+    pub(crate) fn params_at(&self, pointers: &Pointers) -> FwdParams {
+        let Pointers { lse, starts_q, starts_kv, used_q, used_kv, prefix, sinks, .. } = *pointers;
+        let mut params = FwdParams { lse, ..self.params };
+        let general = &mut params.general;
+        general.sequences =
+            Sequences { start_q: starts_q, start_kv: starts_kv, used_q, used_kv, ..general.sequences };
+        general.band.prefix = prefix;
+        general.sinks = sinks;
+        params
     }
 
     /// The tensor maps of q, k, v and out, at these addresses.
@@ -128,6 +240,21 @@ impl Plan {
         };
         let load = |ptr, layout, rows| map(ptr, layout, SLAB_COLUMNS, rows, Swizzle::B128);
         let variant = &self.variant;
+        if variant.is_general() {
+            let General { pack, packed_heads, .. } = self.params.general;
+            let rows_of = |rows: u32| (rows >> pack).max(1);
+            let [k, v] = [(pointers.k, k), (pointers.v, v)].map(|(ptr, layout)| {
+                let (ptr, layout) = if layout.shape.is_empty() { (pointers.q, q) } else { (ptr, layout) };
+                Ragged { ptr, layout, heads: 1 }.map(SLAB_COLUMNS, variant.tile.block_n)
+            });
+            let [q, out] = [(pointers.q, q, variant.tile.block_m), (pointers.out, out, STORE_ROWS)].map(
+                |(ptr, layout, rows)| {
+                    let ragged = Ragged { ptr, layout, heads: packed_heads };
+                    ragged.map_of_heads(SLAB_COLUMNS, rows.min(1 << pack), rows_of(rows))
+                },
+            );
+            return Ok([q?, k?, v?, out?]);
+        }
         Ok([
             load(pointers.q, q, variant.tile.block_m)?,
             load(pointers.k, k, variant.kv_box_rows())?,
@@ -135,6 +262,15 @@ impl Plan {
             map(pointers.out, out, variant.o_box_columns(), STORE_ROWS, variant.o_swizzle())?,
         ])
     }
+}
+
+/// log2 of the rows that a query has where `ratio` query heads share a K/V head: as many as there are heads, or the next power
+/// of 2, if tiles are then fewer, else one.
+fn pack(ratio: usize, seqlen_q: usize, block_m: usize) -> u32 {
+    let rows = ratio.next_power_of_two();
+    let packed = seqlen_q.saturating_mul(rows).div_ceil(block_m);
+    let apart = seqlen_q.div_ceil(block_m).saturating_mul(ratio);
+    if rows <= WARPGROUP_ROWS as usize && packed < apart { rows.trailing_zeros() } else { 0 }
 }
 
 /// Query heads (of `heads` in all) that are worked on together.
@@ -154,7 +290,7 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Plan { variant, grid, work_tiles, params, problem, sm_count } = self;
         let (q, kv, tile) = (problem.q_shape(), problem.kv_shape(), variant.tile);
-        let mask = if problem.causal { "causal" } else { "full" };
+        let mask = problem.features;
         let order = |layout: &TensorLayout| {
             let strides = layout.strides;
             format!("{}/{}/{}", strides.batch, strides.seqlen, strides.heads)
@@ -200,7 +336,8 @@ impl fmt::Display for Plan {
             "grid     {grid} CTAs for {work_tiles} work tiles, {} heads a section",
             params.work.section.value
         )?;
-        let estimates = eligible(problem).map(|variant| {
+        let candidates = eligible(problem).filter(|variant| variant.mask == problem.mask());
+        let estimates = candidates.map(|variant| {
             let us = estimate(variant, problem, *sm_count) as f64 / 1e6;
             format!("{} {us:.1}", variant.symbol)
         });
@@ -214,8 +351,19 @@ mod tests {
     use crate::problem::MAX_DIM;
     use crate::tensor::{Order, Shape, Strides};
 
-    const POINTERS: Pointers =
-        Pointers { q: 0x10_0000, k: 0x20_0000, v: 0x30_0000, out: 0x40_0000, lse: 0x50_0000 };
+    const POINTERS: Pointers = Pointers {
+        q: 0x10_0000,
+        k: 0x20_0000,
+        v: 0x30_0000,
+        out: 0x40_0000,
+        lse: 0x50_0000,
+        starts_q: 0,
+        starts_kv: 0,
+        used_q: 0,
+        used_kv: 0,
+        prefix: 0,
+        sinks: 0,
+    };
 
     fn problem(dtype: Dtype, q: Shape, kv: (usize, usize), order: Order, causal: bool) -> Problem {
         let (seqlen, heads) = kv;
@@ -268,7 +416,10 @@ mod tests {
                     let problem =
                         problem(dtype, Shape::new(1, 64, 1, head_dim), (64, 1), Order::Bshd, causal);
                     let variant = plan(&problem).variant;
-                    assert_eq!((variant.head_dim, variant.dtype, variant.causal), (expected, dtype, causal));
+                    assert_eq!(
+                        (variant.head_dim, variant.dtype, variant.is_causal()),
+                        (expected, dtype, causal)
+                    );
                 }
             }
         }

@@ -1,8 +1,10 @@
 //! What is to be computed, checked. No addresses and no device: those are checked by `check`.
 
-use flashcore_kernels::config::Dtype;
+use flashcore_kernels::config::{Dtype, Mask};
 
 use crate::error::{Dim, Error, Operand, Result};
+use crate::features::Features;
+use crate::ragged;
 use crate::tensor::{Shape, TensorLayout};
 use crate::tensor_map;
 
@@ -13,6 +15,8 @@ pub const MAX_HEAD_DIM: usize = 256;
 /// Longest sequence, and most heads and sequences: coordinates of tiles are i32, and a tile may end, in a cluster also
 /// begin, beyond the tensor.
 pub const MAX_DIM: usize = i32::MAX as usize - 255;
+/// Longest sequence, or packed sequences together, where a call asks for more than plain attention.
+pub const MAX_GENERAL_DIM: usize = flashcore_kernels::band::UNLIMITED as usize;
 /// Strides are less than this many elements.
 pub const MAX_STRIDE: usize = tensor_map::STRIDE_LIMIT as usize / Dtype::SIZE as usize;
 
@@ -23,12 +27,13 @@ pub struct Problem {
     pub(crate) k: TensorLayout,
     pub(crate) v: TensorLayout,
     pub(crate) out: TensorLayout,
-    pub(crate) causal: bool,
+    pub(crate) features: Features,
     pub(crate) scale: f32,
 }
 
 impl Problem {
-    /// Checks shapes, types, strides and scale; `scale` defaults to `1 / sqrt(head_dim)`.
+    /// Plain attention, under a causal mask or none: checks shapes, types, strides and scale; `scale` defaults to
+    /// `1 / sqrt(head_dim)`.
     ///
     /// # Errors
     /// The first thing that is wrong.
@@ -40,11 +45,24 @@ impl Problem {
         causal: bool,
         scale: Option<f32>,
     ) -> Result<Self> {
+        Problem::with_features([q, k, v, out], Features::causal(causal), scale)
+    }
+
+    /// Attention with features. Where sequences are packed, the batch of those tensors is 1.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn with_features(
+        [q, k, v, out]: [TensorLayout; 4],
+        features: Features,
+        scale: Option<f32>,
+    ) -> Result<Self> {
         let head_dim = q.shape.head_dim;
         if !(HEAD_DIM_STEP..=MAX_HEAD_DIM).contains(&head_dim) || !head_dim.is_multiple_of(HEAD_DIM_STEP) {
             return Err(Error::HeadDim { head_dim });
         }
-        check_agreement(&q, &k, &v, &out)?;
+        check_agreement(&q, &k, &v, &out, &features)?;
+        features.check()?;
         let q = check_layout(Operand::Q, q.normalized())?;
         let k = check_layout(Operand::K, k.normalized())?;
         let v = check_layout(Operand::V, v.normalized())?;
@@ -52,7 +70,11 @@ impl Problem {
         check_distinct_elements(&out)?;
         let scale = scale.unwrap_or(1.0 / (head_dim as f32).sqrt());
         check_scale(scale)?;
-        Ok(Problem { q, k, v, out, causal, scale })
+        let problem = Problem { q, k, v, out, features, scale };
+        if problem.mask() == Mask::Band {
+            check_general(&problem)?;
+        }
+        Ok(problem)
     }
 
     /// Element type of all tensors.
@@ -70,9 +92,24 @@ impl Problem {
         self.k.shape
     }
 
-    /// Whether query i sees only the keys up to `i + seqlen_kv - seqlen_q`.
+    /// What it asks for beyond plain attention.
+    pub fn features(&self) -> &Features {
+        &self.features
+    }
+
+    /// The mask that a kernel needs.
+    pub(crate) fn mask(&self) -> Mask {
+        self.features.mask()
+    }
+
+    /// Sequences.
+    pub fn sequences(&self) -> usize {
+        self.features.packed_q.unwrap_or(self.q.shape.batch)
+    }
+
+    /// Whether query i sees only the keys up to `i + seqlen_kv - seqlen_q`, and nothing else is asked for.
     pub fn causal(&self) -> bool {
-        self.causal
+        self.mask() == Mask::Causal
     }
 
     /// What scores are multiplied with before the softmax.
@@ -96,7 +133,13 @@ impl Problem {
 }
 
 /// All tensors have one type, and shapes that fit together.
-fn check_agreement(q: &TensorLayout, k: &TensorLayout, v: &TensorLayout, out: &TensorLayout) -> Result<()> {
+fn check_agreement(
+    q: &TensorLayout,
+    k: &TensorLayout,
+    v: &TensorLayout,
+    out: &TensorLayout,
+    features: &Features,
+) -> Result<()> {
     for (operand, layout) in [(Operand::K, k), (Operand::V, v), (Operand::Out, out)] {
         if layout.dtype != q.dtype {
             return Err(Error::DtypeMismatch { operand, expected: q.dtype, found: layout.dtype });
@@ -106,8 +149,16 @@ fn check_agreement(q: &TensorLayout, k: &TensorLayout, v: &TensorLayout, out: &T
     if heads_q != 0 && (heads_kv == 0 || !heads_q.is_multiple_of(heads_kv)) {
         return Err(Error::HeadRatio { heads_q, heads_kv });
     }
-    let k_should_be = Shape { batch: q.shape.batch, head_dim: q.shape.head_dim, ..k.shape };
+    let sequences = features.packed_q.unwrap_or(q.shape.batch);
+    let q_should_be = Shape { batch: if features.packed_q.is_some() { 1 } else { sequences }, ..q.shape };
+    let kv_batch = if features.packed_kv.is_some() { 1 } else { sequences };
+    let k_should_be = Shape { batch: kv_batch, head_dim: q.shape.head_dim, ..k.shape };
+    if let Some(found) = features.packed_kv.filter(|&found| found != sequences) {
+        let operand = Operand::StartsKv;
+        return Err(Error::ArrayLength { operand, expected: sequences + 1, found: found + 1 });
+    }
     for (operand, found, expected) in [
+        (Operand::Q, q.shape, q_should_be),
         (Operand::K, k.shape, k_should_be),
         (Operand::V, v.shape, k_should_be),
         (Operand::Out, out.shape, q.shape),
@@ -121,6 +172,32 @@ fn check_agreement(q: &TensorLayout, k: &TensorLayout, v: &TensorLayout, out: &T
             if found != expected {
                 return Err(Error::ShapeMismatch { operand, dim, expected, found });
             }
+        }
+    }
+    Ok(())
+}
+
+/// A ragged tensor map can be made of each tensor.
+fn check_general(problem: &Problem) -> Result<()> {
+    let tensors = [
+        (Operand::Q, &problem.q),
+        (Operand::K, &problem.k),
+        (Operand::V, &problem.v),
+        (Operand::Out, &problem.out),
+    ];
+    for (operand, layout) in tensors {
+        let value = layout.shape.seqlen;
+        if value > MAX_GENERAL_DIM {
+            return Err(Error::DimensionTooLarge {
+                operand,
+                dim: Dim::Seqlen,
+                value,
+                limit: MAX_GENERAL_DIM,
+            });
+        }
+        let units = ragged::Reach::of(layout).units();
+        if units > ragged::MAX_UNITS {
+            return Err(Error::ReachesTooFar { operand, units, limit: ragged::MAX_UNITS });
         }
     }
     Ok(())

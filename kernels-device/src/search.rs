@@ -21,14 +21,14 @@ const LANES: u32 = 32;
 pub unsafe fn load(params: &FwdParams, batch: u32) -> Sequence {
     // SAFETY: the caller's.
     let value = |array: u64, index: u32| unsafe { load_constant(array + 4 * u64::from(index)) };
-    let span = |start: u64, used: u64, len: u32| {
-        let mut span = Span { start: 0, len };
+    // Whatever the numbers are, they become rows of the tensor.
+    let span = |start: u64, used: u64, rows: u32| {
+        let mut span = Span { start: 0, len: rows };
         if start != 0 {
-            span.start = value(start, batch);
-            span.len = value(start, batch + 1) - span.start;
+            let (start, end) = (value(start, batch).min(rows), value(start, batch + 1).min(rows));
+            span = Span { start, len: end.saturating_sub(start) };
         }
         if used != 0 {
-            // More than there are would be rows of others.
             span.len = value(used, batch).min(span.len);
         }
         span

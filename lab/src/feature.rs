@@ -3,6 +3,8 @@
 use std::fmt;
 
 use flashcore_tests::cases::Case;
+use flashcore_tests::extras::Extras;
+use flashcore_tests::side_inputs;
 use serde::{Deserialize, Serialize};
 
 /// A problem; everything but the element type.
@@ -152,16 +154,39 @@ impl From<&Case> for Feature {
 }
 
 impl Feature {
-    /// The same problem as a case of the tests, if it is one that they know: dense, full or causal.
+    /// The same problem as a case of the tests, if it is one that they know. Lengths of packed sequences are kept for ever, since
+    /// cases are copied about; there are few.
     pub(crate) fn case(&self) -> Option<Case> {
-        let Lengths::Dense { batch, seqlen_q, seqlen_kv } = self.lengths else { return None };
-        let causal = self.mask == Mask::CAUSAL;
-        let &Feature { heads_q, heads_kv, head_dim, .. } = self;
-        let known =
-            (causal || self.mask == Mask::FULL) && self.score == Score::Plain && self.head_dim_v == head_dim;
-        let case =
-            Case { batch, seqlen_q, seqlen_kv, heads_q, heads_kv, head_dim, causal, ..Case::default() };
-        known.then_some(case)
+        let &Feature { heads_q, heads_kv, head_dim, mask: Mask { left, right, prefix }, .. } = self;
+        let causal = right == Some(0);
+        let mut extras = Extras { left, right: right.filter(|_| !causal), ..Extras::default() };
+        match self.score {
+            Score::Plain => {}
+            Score::Softcap { cap } => extras.softcap = Some(cap as f32),
+            Score::Sinks => extras.sinks = true,
+            Score::Alibi | Score::Bias { .. } => return None,
+        }
+        let (batch, seqlen_q, seqlen_kv) = match &self.lengths {
+            &Lengths::Dense { batch, seqlen_q, seqlen_kv } => (batch, seqlen_q, seqlen_kv),
+            Lengths::Varlen(sequences) => {
+                let given = |lengths: Vec<usize>| Some(side_inputs::Lengths::Given(lengths.leak()));
+                extras.packed_q = given(sequences.iter().map(|&(queries, _)| queries).collect());
+                extras.packed_kv = given(sequences.iter().map(|&(_, keys)| keys).collect());
+                (sequences.len(), 0, 0)
+            }
+        };
+        let case = Case {
+            batch,
+            seqlen_q,
+            seqlen_kv,
+            heads_q,
+            heads_kv,
+            head_dim,
+            causal,
+            extras,
+            ..Case::default()
+        };
+        (prefix == 0 && self.head_dim_v == head_dim).then_some(case)
     }
 
     /// Floating-point operations of the forward pass: two products of 2 for each pair of a query and a key that it sees.

@@ -120,7 +120,7 @@ fn measure(device: &Device, case: &Case, dtype: Dtype, rounds: u16) -> Result<Ve
     };
     let (planned, c) = (plan()?, FromC::new(device, &tensors)?);
     let [q, k, v, out] = [q, k, v, out].map(Tensor::ptr);
-    let pointers = Pointers { q, k, v, out, lse: lse.view().ptr() };
+    let pointers = Pointers { q, k, v, out, lse: lse.view().ptr(), ..Pointers::default() };
     let addresses = [q, k, v, out, pointers.lse];
     let whole = [
         time("Rust: Attention::forward_into", &mut || Ok(tensors.run(&stream)?))?,

@@ -24,7 +24,15 @@ const fn entry(symbol: &'static str, bar_sync: u32) -> Entry {
         stmatrix: 0,
         elect: 0,
     };
-    Entry { symbol, threads: 128, cluster: 1, smem_bytes: 0, max_registers: 32, opcodes: Some(opcodes) }
+    Entry {
+        symbol,
+        threads: 128,
+        cluster: 1,
+        smem_bytes: 0,
+        max_registers: 32,
+        public_pointers: &[],
+        opcodes: Some(opcodes),
+    }
 }
 
 /// A copy of the tiny crate that a test may edit, and a folder for what is built from it. The compiled `core` stays

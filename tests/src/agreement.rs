@@ -62,7 +62,7 @@ pub fn recorded_case(variant: &Variant) -> Case {
         heads_q: 1,
         heads_kv: 1,
         head_dim: variant.head_dim as usize,
-        causal: variant.causal,
+        causal: variant.is_causal(),
         ..Case::default()
     }
 }

@@ -4,8 +4,10 @@ use std::fmt;
 
 use flashcore::{Dtype, Problem, Shape, Strides, TensorLayout};
 
+use crate::extras::{Extras, Numbers};
 use crate::inputs::Fill;
-use crate::oracle::{Attention, Mask};
+use crate::oracle::Attention;
+use crate::side_inputs::Lengths;
 use crate::values::{HostTensor, Values};
 
 /// How the tensors of a case lie in memory.
@@ -92,6 +94,8 @@ pub struct Case {
     pub layout: Layout,
     /// Inputs.
     pub fill: Fill,
+    /// What it asks for beyond plain attention. Where sequences are packed, `seqlen_q` and `seqlen_kv` do not count.
+    pub extras: Extras,
 }
 
 impl Default for Case {
@@ -107,6 +111,7 @@ impl Default for Case {
             scale: None,
             layout: Layout::Bshd,
             fill: Fill::Normal,
+            extras: Extras::default(),
         }
     }
 }
@@ -120,6 +125,8 @@ pub struct Inputs {
     pub k: HostTensor,
     /// Values.
     pub v: HostTensor,
+    /// The numbers that go along.
+    pub numbers: Numbers,
     /// The same, for the oracle.
     pub attention: Attention,
 }
@@ -127,12 +134,24 @@ pub struct Inputs {
 impl Case {
     /// Shape of Q and of O.
     pub fn shape_q(&self) -> Shape {
-        Shape { batch: self.batch, seqlen: self.seqlen_q, heads: self.heads_q, head_dim: self.head_dim }
+        let (batch, seqlen) = self.rows(self.extras.packed_q, self.seqlen_q);
+        Shape { batch, seqlen, heads: self.heads_q, head_dim: self.head_dim }
     }
 
     /// Shape of K and of V.
     pub fn shape_kv(&self) -> Shape {
-        Shape { batch: self.batch, seqlen: self.seqlen_kv, heads: self.heads_kv, head_dim: self.head_dim }
+        let (batch, seqlen) = self.rows(self.extras.packed_kv, self.seqlen_kv);
+        Shape { batch, seqlen, heads: self.heads_kv, head_dim: self.head_dim }
+    }
+
+    /// Batch and seqlen of a tensor.
+    fn rows(&self, packed: Option<Lengths>, seqlen: usize) -> (usize, usize) {
+        packed.map_or((self.batch, seqlen), |lengths| (1, Extras::total(lengths, self.batch)))
+    }
+
+    /// The numbers that go along.
+    pub fn numbers(&self, seed: u64) -> Numbers {
+        self.extras.numbers(self.batch, self.seqlen_q, self.seqlen_kv, self.heads_q, seed)
     }
 
     /// This case, then ever smaller ones of the same lengths: one sequence, one K/V head, at most two query heads.
@@ -151,23 +170,28 @@ impl Case {
         let (q, kv) = (self.shape_q(), self.shape_kv());
         let (query, key) = (layout(q, self.layout.query(q)), layout(kv, self.layout.key(kv)));
         let out = layout(q, self.layout.output(q));
-        Problem::new(query, key, key, out, self.causal, self.scale)
+        let features = self.extras.features(self.causal, self.batch);
+        Problem::with_features([query, key, key, out], features, self.scale)
     }
 
     /// This case with fresh inputs in `dtype`.
     pub fn inputs(&self, dtype: Dtype, seed: u64) -> Inputs {
-        self.inputs_of(self.fill.values(self.shape_q(), self.shape_kv(), seed), dtype)
+        self.inputs_with(self.fill.values(self.shape_q(), self.shape_kv(), seed), dtype, self.numbers(seed))
     }
 
     /// This case with Q, K and V of these values.
-    pub fn inputs_of(&self, [q, k, v]: [Values; 3], dtype: Dtype) -> Inputs {
+    pub fn inputs_of(&self, values: [Values; 3], dtype: Dtype) -> Inputs {
+        self.inputs_with(values, dtype, self.numbers(0))
+    }
+
+    fn inputs_with(&self, [q, k, v]: [Values; 3], dtype: Dtype, numbers: Numbers) -> Inputs {
         let q = HostTensor::lay_out(&q, dtype, self.layout.query(self.shape_q()));
         let k = HostTensor::lay_out(&k, dtype, self.layout.key(self.shape_kv()));
         let v = HostTensor::lay_out(&v, dtype, self.layout.key(self.shape_kv()));
         let scale = f64::from(self.scale.unwrap_or_else(|| 1.0 / (self.head_dim as f32).sqrt()));
-        let mask = if self.causal { Mask::causal() } else { Mask::full() };
-        let attention = Attention { mask, ..Attention::new(q.values(), k.values(), v.values(), scale) };
-        Inputs { q, k, v, attention }
+        let plain = Attention::new(q.values(), k.values(), v.values(), scale);
+        let attention = self.extras.judged_by(self.causal, &numbers, plain);
+        Inputs { q, k, v, numbers, attention }
     }
 }
 
@@ -190,7 +214,7 @@ impl fmt::Display for Case {
         if self.fill != Fill::Normal {
             write!(f, "_{:?}", self.fill)?;
         }
-        Ok(())
+        write!(f, "{}", self.extras)
     }
 }
 

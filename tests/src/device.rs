@@ -9,6 +9,7 @@ use half::{bf16, f16};
 
 use crate::cases::{Case, Inputs};
 use crate::compare::{Mismatch, Verdict, check_unused, compare};
+use crate::extras::ExtrasOnDevice;
 use crate::oracle::{Expected, Position};
 use crate::values::HostTensor;
 
@@ -33,8 +34,9 @@ pub fn download(tensor: &Tensor) -> flashcore::Result<HostTensor> {
 /// The tensors of a case on a device, outputs poisoned.
 #[derive(Debug)]
 pub struct OnDevice {
-    /// The call.
-    pub attention: Attention,
+    causal: bool,
+    scale: Option<f32>,
+    extras: ExtrasOnDevice,
     /// Queries.
     pub q: Tensor,
     /// Keys.
@@ -52,12 +54,10 @@ impl OnDevice {
     pub fn new(device: &Device, case: &Case, inputs: &Inputs) -> flashcore::Result<Self> {
         let shape = case.shape_q();
         let out = HostTensor::poisoned(inputs.q.dtype, shape, case.layout.output(shape));
-        let mut attention = Attention::new().causal(case.causal);
-        if let Some(scale) = case.scale {
-            attention = attention.scale(scale);
-        }
         let tensors = OnDevice {
-            attention,
+            causal: case.causal,
+            scale: case.scale,
+            extras: ExtrasOnDevice::new(device, case.extras, &inputs.numbers)?,
             q: upload(device, &inputs.q)?,
             k: upload(device, &inputs.k)?,
             v: upload(device, &inputs.v)?,
@@ -68,6 +68,18 @@ impl OnDevice {
         Ok(tensors)
     }
 
+    /// The call.
+    pub fn attention(&self) -> Attention<'_> {
+        let attention = self.extras.attention().causal(self.causal);
+        self.scale.map_or(attention, |scale| attention.scale(scale))
+    }
+
+    /// Device addresses, as a launch takes them.
+    pub fn pointers(&self) -> Pointers {
+        let [q, k, v, out] = [&self.q, &self.k, &self.v, &self.out].map(Tensor::ptr);
+        Pointers { q, k, v, out, lse: self.lse.view().ptr(), ..self.extras.pointers() }
+    }
+
     /// Fills the outputs with NaN.
     pub fn poison(&self) -> flashcore::Result<()> {
         self.out.fill_bytes(0xFF)?;
@@ -76,23 +88,21 @@ impl OnDevice {
 
     /// Submits the computation.
     pub fn run(&self, stream: &Stream) -> flashcore::Result<()> {
-        self.attention.forward_into(stream, &self.q, &self.k, &self.v, &self.out, Some(self.lse.view()))
+        self.attention().forward_into(stream, &self.q, &self.k, &self.v, &self.out, Some(self.lse.view()))
     }
 
     /// Every plan for this computation, one for each kernel that can do it.
     pub fn plans(&self) -> flashcore::Result<Vec<Plan>> {
         let views = [&self.q, &self.k, &self.v, &self.out].map(Tensor::view);
         let [q, k, v, out] = &views;
-        let problem = self.attention.problem(q, k, v, out, Some(&self.lse.view()))?;
+        let problem = self.attention().problem(q, k, v, out, Some(&self.lse.view()))?;
         Plan::all(&problem, self.q.device().properties())
     }
 
     /// Submits the computation by the kernel of `plan`, which must be one of [`Self::plans`].
     pub fn run_plan(&self, plan: &Plan, stream: &Stream) -> flashcore::Result<()> {
-        let [q, k, v, out] = [&self.q, &self.k, &self.v, &self.out].map(Tensor::ptr);
-        let pointers = Pointers { q, k, v, out, lse: self.lse.view().ptr() };
         // SAFETY: the plan was made for these tensors, which live on after the work: freeing them waits for it.
-        unsafe { stream.launch_plan(plan, &pointers) }
+        unsafe { stream.launch_plan(plan, &self.pointers()) }
     }
 
     /// The outputs. Waits for all work of the device.
@@ -167,12 +177,16 @@ pub fn check_each(device: &Device, case: &Case, dtype: Dtype, seed: u64) -> flas
     let tensors = OnDevice::new(device, case, &inputs)?;
     let stream = device.stream()?;
     let mut judged = Vec::new();
+    let judge = |outputs: Outputs| {
+        check_unused(&inputs.attention, &outputs.out, Some(&outputs.lse))?;
+        outputs.judge_by(&expected)
+    };
     tensors.run(&stream)?;
-    judged.push(("attention", tensors.outputs()?.judge_by(&expected)));
+    judged.push(("attention", judge(tensors.outputs()?)));
     for plan in tensors.plans()? {
         tensors.poison()?;
         tensors.run_plan(&plan, &stream)?;
-        judged.push((plan.variant.symbol, tensors.outputs()?.judge_by(&expected)));
+        judged.push((plan.variant.symbol, judge(tensors.outputs()?)));
     }
     Ok(judged)
 }
@@ -195,11 +209,15 @@ pub fn work(case: &Case, dtype: Dtype) -> f64 {
 fn flops(plan: &Plan) -> f64 {
     let (variant, params) = (&plan.variant, &plan.params);
     let Tile { block_m, block_n, cluster, .. } = variant.tile;
+    if variant.is_general() {
+        let keys = f64::from(params.seqlen_kv + 2 * block_n); // at most
+        return 4.0 * f64::from(plan.work_tiles) * keys * f64::from(block_m * variant.head_dim);
+    }
     // The CTAs of a cluster go through the same keys.
     let rows = cluster * block_m;
     let visited = |unit| {
         let (seqlen_q, seqlen_kv) = (params.seqlen_q, params.seqlen_kv);
-        KeyBlocks::new(unit * rows, rows, block_n, seqlen_q, seqlen_kv, variant.causal).end + 1
+        KeyBlocks::new(unit * rows, rows, block_n, seqlen_q, seqlen_kv, variant.is_causal()).end + 1
     };
     let units = (0..params.work.head_units.value).map(|unit| f64::from(visited(unit))).sum::<f64>();
     4.0 * f64::from(params.work.heads) * units * f64::from(rows * block_n * variant.head_dim)

@@ -15,6 +15,7 @@ pub mod bytes;
 pub mod cases;
 pub mod compare;
 pub mod device;
+pub mod extras;
 pub mod grid;
 pub mod inputs;
 pub mod mutation;

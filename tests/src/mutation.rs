@@ -200,7 +200,7 @@ fn cases(variant: &Variant) -> Vec<(Case, u32)> {
         heads_q: 2,
         heads_kv: 1,
         head_dim: variant.head_dim as usize,
-        causal: variant.causal,
+        causal: variant.is_causal(),
         ..Case::default()
     };
     let mut cases = sections::cases(variant);

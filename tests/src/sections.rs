@@ -14,7 +14,7 @@ pub fn cases(variant: &Variant) -> Vec<(Case, u32)> {
     let Tile { block_m, block_n, cluster, splits, .. } = variant.tile;
     // Where CTAs share the keys, each visits as many as otherwise, if there are enough.
     let [block_m, block_n, rows] = [block_m, splits * block_n, cluster * block_m].map(|rows| rows as usize);
-    let lengths = if variant.causal {
+    let lengths = if variant.is_causal() {
         vec![
             (2 * rows, 40, 1), // of two tiles one sees no key, of the other the last rows see some
             (3 * rows - 8, rows - 20, 1), // of three tiles two see none
@@ -40,7 +40,7 @@ pub fn cases(variant: &Variant) -> Vec<(Case, u32)> {
             heads_q: 3,
             heads_kv: 1,
             head_dim: variant.head_dim as usize,
-            causal: variant.causal,
+            causal: variant.is_causal(),
             ..Case::default()
         };
         (case, clusters)

@@ -36,6 +36,8 @@ pub enum Lengths {
         /// The largest length.
         longest: usize,
     },
+    /// These, for as many sequences.
+    Given(&'static [usize]),
 }
 
 impl Lengths {
@@ -74,6 +76,7 @@ impl Lengths {
                 }
                 lengths
             }
+            Lengths::Given(lengths) => lengths.to_vec(),
         }
     }
 }

@@ -26,7 +26,7 @@ fn case(variant: &Variant) -> Case {
         heads_q: cluster as usize,
         heads_kv: 1,
         head_dim: variant.head_dim as usize,
-        causal: variant.causal,
+        causal: variant.is_causal(),
         ..Case::default()
     }
 }

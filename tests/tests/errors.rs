@@ -26,7 +26,8 @@ macro_rules! assert_error {
 /// Calls with `wrong` in place of Q; nothing may have been written then.
 fn with_wrong_q(gpu: &Device, tensors: &OnDevice, wrong: TensorView) -> flashcore::Result<()> {
     let stream = gpu.stream()?;
-    let result = tensors.attention.forward_into(&stream, &wrong, &tensors.k, &tensors.v, &tensors.out, None);
+    let result =
+        tensors.attention().forward_into(&stream, &wrong, &tensors.k, &tensors.v, &tensors.out, None);
     gpu.synchronize()?;
     assert!(tensors.outputs()?.out.values().data.iter().all(|o| o.is_nan()), "something was computed");
     result
@@ -76,7 +77,7 @@ fn no_such_device(gpu: &Device) -> flashcore::Result<()> {
 fn failed_recording(gpu: &Device) -> flashcore::Result<()> {
     let tensors = tensors(gpu)?;
     let stream = gpu.stream()?;
-    let wrong = tensors.attention.scale(f32::NAN);
+    let wrong = tensors.attention().scale(f32::NAN);
     let recorded = Graph::capture(&stream, |stream| {
         wrong.forward_into(stream, &tensors.q, &tensors.k, &tensors.v, &tensors.out, None)
     });

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use flashcore::Dtype;
 use flashcore_tests::cases::{Case, Layout};
 use flashcore_tests::device;
+use flashcore_tests::extras::Extras;
 use flashcore_tests::inputs::Fill;
+use flashcore_tests::side_inputs::Lengths;
 use flashcore_tests::suite::{Suite, backends};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -27,6 +29,29 @@ fn length(longest: usize) -> impl Strategy<Value = usize> {
     prop_oneof![1..20usize, 1..longest / 5, 1..longest]
 }
 
+/// Nothing, as often as something, beyond plain attention.
+fn extras(longest: usize) -> impl Strategy<Value = Extras> {
+    let keys = move || prop_oneof![3 => Just(None), 1 => (0..longest).prop_map(Some), 1 => (0..20usize).prop_map(Some)];
+    let packed = move || {
+        prop_oneof![
+            2 => Just(None),
+            1 => (1..longest).prop_map(|longest| Some(Lengths::Uniform { longest })),
+            1 => (1..longest).prop_map(|longest| Some(Lengths::WithZeros { longest })),
+            1 => (1..longest).prop_map(|longest| Some(Lengths::WithOnes { longest })),
+        ]
+    };
+    let mask = (keys(), keys(), any::<bool>(), keys(), prop::bool::weighted(0.3));
+    let softcap = prop_oneof![2 => Just(None), 1 => (1.0..60.0f32).prop_map(Some)];
+    let rest = (softcap, prop::bool::weighted(0.3), packed(), packed(), prop::bool::weighted(0.3));
+    let some = (mask, rest).prop_map(|((left, right, top_left, chunk, prefix), rest)| {
+        let (softcap, sinks, packed_q, packed_kv, used) = rest;
+        let chunk = chunk.map(|keys| keys + 1);
+        let prefix = prefix && left.is_none() && chunk.is_none();
+        Extras { left, right, top_left, chunk, prefix, softcap, sinks, packed_q, packed_kv, used }
+    });
+    prop_oneof![Just(Extras::default()), some]
+}
+
 fn problem(effort: Effort) -> impl Strategy<Value = (Case, Dtype, u64)> {
     let Effort { longest, heads, .. } = effort;
     let sizes = (1..heads, length(longest), length(longest), 1..heads, 1..=heads, 1..=32usize);
@@ -34,14 +59,29 @@ fn problem(effort: Effort) -> impl Strategy<Value = (Case, Dtype, u64)> {
     let fills = vec![Fill::Normal, Fill::Large, Fill::Rising, Fill::OneHot, Fill::Constant, Fill::Masked];
     let rest =
         (any::<bool>(), scale, select(Layout::ALL.to_vec()), select(fills), any::<bool>(), any::<u64>());
-    (sizes, rest).prop_map(|((batch, seqlen_q, seqlen_kv, heads_kv, gqa_ratio, eighths), rest)| {
+    let parts = (sizes, rest, extras(longest));
+    parts.prop_map(|((batch, seqlen_q, seqlen_kv, heads_kv, gqa_ratio, eighths), rest, extras)| {
         let (causal, scale, layout, fill, half, seed) = rest;
         let heads_q = heads_kv * gqa_ratio;
         let head_dim = 8 * eighths;
         // Large inputs times a large scale leave nothing but rounding.
         let scale = if fill == Fill::Large { None } else { scale };
-        let case =
-            Case { batch, seqlen_q, seqlen_kv, heads_q, heads_kv, head_dim, causal, scale, layout, fill };
+        // Rows of all sequences that share one row in memory are no packed sequences.
+        let layout =
+            if extras.packed_kv.is_some() && layout == Layout::Broadcast { Layout::Bshd } else { layout };
+        let case = Case {
+            batch,
+            seqlen_q,
+            seqlen_kv,
+            heads_q,
+            heads_kv,
+            head_dim,
+            causal,
+            scale,
+            layout,
+            fill,
+            extras,
+        };
         (case, if half { Dtype::F16 } else { Dtype::Bf16 }, seed)
     })
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use flashcore_kernels::config::{Dtype, REGISTER_FILE, SMEM_LIMIT, Variant, WARPGROUP_THREADS};
+use flashcore_kernels::config::{Dtype, Mask, REGISTER_FILE, SMEM_LIMIT, Score, Variant, WARPGROUP_THREADS};
 use flashcore_kernels::entry::FWD;
 use flashcore_kernels::layout::{
     Barrier, SLAB_COLUMNS, SLAB_ROW_BYTES, SWIZZLE_ATOM_BYTES, Swizzle, a_element, accumulator_element,
@@ -244,17 +244,18 @@ fn registers_fit_before_and_after_they_are_shared_out() {
 
 #[test]
 fn variants_differ_and_are_named_by_how() {
-    let different: HashSet<_> = FWD.iter().map(|v| (v.head_dim, v.tile, v.dtype, v.causal)).collect();
+    let different: HashSet<_> = FWD.iter().map(|v| (v.head_dim, v.tile, v.dtype, v.mask, v.score)).collect();
     assert_eq!(different.len(), FWD.len());
-    for Variant { symbol, head_dim, tile, dtype, causal, .. } in FWD {
-        let suffix = if *causal { "_causal" } else { "" };
+    for Variant { symbol, head_dim, tile, dtype, mask, score, .. } in FWD {
+        let mask = if *mask == Mask::Full { String::new() } else { format!("_{}", mask.name()) };
+        let score = if *score == Score::Softcap { "_softcap" } else { "" };
         let cluster = match (tile.cluster, tile.splits) {
             (1, 1) => String::new(),
             (1, splits) => format!("s{splits}"),
             (cluster, _) => format!("x{cluster}"),
         };
         let (m, n, dtype) = (tile.block_m, tile.block_n, dtype.name());
-        let name = format!("fwd_hd{head_dim}_m{m}n{n}{cluster}_{dtype}{suffix}");
+        let name = format!("fwd_hd{head_dim}_m{m}n{n}{cluster}_{dtype}{mask}{score}");
         assert_eq!(*symbol, name);
     }
 }
@@ -262,10 +263,17 @@ fn variants_differ_and_are_named_by_how() {
 #[test]
 fn every_head_dim_dtype_and_mask_has_a_kernel() {
     for dtype in [Dtype::F16, Dtype::Bf16] {
-        for causal in [false, true] {
+        let kinds = [
+            (Mask::Full, Score::Plain),
+            (Mask::Causal, Score::Plain),
+            (Mask::Band, Score::Plain),
+            (Mask::Band, Score::Softcap),
+        ];
+        for (mask, score) in kinds {
             for head_dim in [64, 96, 128, 192, 256] {
-                let fits = |v: &&Variant| (v.head_dim, v.dtype, v.causal) == (head_dim, dtype, causal);
-                assert!(FWD.iter().any(|v| fits(&v)), "{head_dim} {dtype:?} {causal}");
+                let fits =
+                    |v: &&Variant| (v.head_dim, v.dtype, v.mask, v.score) == (head_dim, dtype, mask, score);
+                assert!(FWD.iter().any(|v| fits(&v)), "{head_dim} {dtype:?} {mask:?} {score:?}");
             }
         }
     }

@@ -24,7 +24,7 @@ fn twice(gpu: &Device, variant: &Variant) -> flashcore::Result<()> {
         heads_q: 1,
         heads_kv: 1,
         head_dim: variant.head_dim as usize,
-        causal: variant.causal,
+        causal: variant.is_causal(),
         ..Case::default()
     };
     let inputs = case.inputs(variant.dtype, 1);
@@ -34,7 +34,7 @@ fn twice(gpu: &Device, variant: &Variant) -> flashcore::Result<()> {
     let stream = gpu.stream()?;
     first.run_plan(plan, &stream)?;
     let [q, k, v, out] = [&first.out, &first.k, &first.v, &second.out].map(Tensor::ptr);
-    let pointers = Pointers { q, k, v, out, lse: first.lse.view().ptr() };
+    let pointers = Pointers { q, k, v, out, lse: first.lse.view().ptr(), ..Pointers::default() };
     // SAFETY: both outputs and Q have one layout, and all tensors live on after the work: freeing them waits for it.
     unsafe { stream.launch_plan(plan, &pointers) }
 }

@@ -68,7 +68,7 @@ proptest! {
                 prop_assert_eq!(plan.grid == 0, q.shape().is_empty());
                 prop_assert!(plan.grid <= 132);
                 if plan.grid > 0 {
-                    let pointers = Pointers { q: q.ptr(), k: k.ptr(), v: v.ptr(), out: out.ptr(), lse: 0 };
+                    let pointers = Pointers { q: q.ptr(), k: k.ptr(), v: v.ptr(), out: out.ptr(), lse: 0, ..Pointers::default() };
                     for map in plan.tensor_maps(&pointers).expect("maps of an accepted problem") {
                         prop_assert_eq!(map.check(), Ok(()), "{}", plan);
                     }

@@ -6,8 +6,8 @@ use flashcore::driver::Properties;
 use flashcore::{Dtype, MAX_DIM, Plan, Problem, TensorLayout};
 use flashcore_kernels::config::{Tile, WARPGROUP_ROWS};
 use flashcore_kernels::divisor::Divisor;
-use flashcore_kernels::params::{FwdParams, Work};
-use flashcore_kernels::schedule::{KeyBlocks, Tiles, WorkTile};
+use flashcore_kernels::params::{FwdParams, General, Work};
+use flashcore_kernels::schedule::{KeyBlocks, Span, Tiles, WorkTile};
 use flashcore_tests::grid;
 use proptest::prelude::*;
 
@@ -27,6 +27,7 @@ fn params(
         gqa_ratio: Divisor::new(gqa_ratio),
         work: Work::new(batch * heads_q, head_units, section, clusters),
         scale_log2: 1.0,
+        general: General::NONE,
     }
 }
 
@@ -119,6 +120,8 @@ proptest! {
                 head: head % heads,
                 head_kv: head % heads,
                 batch: head / heads,
+                q: Span { start: 0, len: params.seqlen_q },
+                kv: Span { start: 0, len: params.seqlen_kv },
             });
             let tiles: Vec<_> = Tiles::new(&params, causal, cluster, cta, clusters * cluster).collect();
             prop_assert_eq!(tiles, expected.collect::<Vec<_>>());
@@ -157,7 +160,7 @@ proptest! {
         for first_row in (0..seqlen_q + 2 * rows).step_by(8 * step as usize) {
             let blocks = KeyBlocks::new(first_row, rows, block_n, seqlen_q, seqlen_kv, causal);
             if first_row >= seqlen_q {
-                prop_assert_eq!(blocks, KeyBlocks { first: 0, end: 0, full: 0 });
+                prop_assert_eq!(blocks, KeyBlocks { first: 0, end: 0, full: 0, clear: 0 });
                 continue;
             }
             // What a row sees, the ones below see too.
@@ -176,7 +179,7 @@ proptest! {
     fn shares_of_the_keys_are_all_of_them_and_even(
         end in prop_oneof![0..100u32, 0..=MAX_DIM as u32 / 16], full in 0..100u32, seen in 0..100u32, splits in 1..=8u32,
     ) {
-        let all = KeyBlocks { first: 0, end, full };
+        let all = KeyBlocks { first: 0, end, full, clear: 0 };
         let mut next = 0;
         for rank in 0..splits {
             let share = all.share(rank, splits);
@@ -185,7 +188,7 @@ proptest! {
             next = share.end;
             // What rows see that do not see all.
             let seen = seen.min(end);
-            let among = KeyBlocks { first: 0, end: seen, full }.among(share);
+            let among = KeyBlocks { first: 0, end: seen, full, clear: 0 }.among(share);
             prop_assert_eq!((among.first, among.full), (share.first, full));
             prop_assert_eq!(among.count(), seen.clamp(share.first, share.end) - share.first);
         }
@@ -249,7 +252,7 @@ fn work_is_balanced() {
             let busiest = loads.iter().copied().fold(0.0, f64::max);
             let allowed = match case.causal {
                 // Whole tiles, as evenly as they go.
-                false => mean + cost(WorkTile { m_block: 0, head: 0, head_kv: 0, batch: 0 }),
+                false => mean + cost(WorkTile::of_unit(&plan.params, 0, 0)),
                 // With few tiles a head, one more or less of them already counts. The worst is head_dim 64 at 4096, with
                 // 21 1/3 tiles of 192 rows.
                 true if case.seqlen_q <= 4096 => 1.07 * mean,

@@ -22,10 +22,10 @@ fn keys_after_none(plan: &Plan) -> bool {
     let sees_keys = |tile: WorkTile| {
         let first_row = tile.m_block / cluster * cluster * block_m;
         let (q, kv) = (params.seqlen_q, params.seqlen_kv);
-        KeyBlocks::new(first_row, cluster * block_m, block_n, q, kv, variant.causal).end > 0
+        KeyBlocks::new(first_row, cluster * block_m, block_n, q, kv, variant.is_causal()).end > 0
     };
     (0..*grid).any(|cta| {
-        let tiles = Tiles::new(params, variant.causal, cluster, cta, *grid).map(sees_keys);
+        let tiles = Tiles::new(params, variant.is_causal(), cluster, cta, *grid).map(sees_keys);
         tiles.collect::<Vec<_>>().windows(2).any(|pair| pair == [false, true])
     })
 }
@@ -53,7 +53,7 @@ fn check(variant: &Variant) -> Result<(), String> {
         }
     }
     // Where CTAs share the keys of a work tile, they take one.
-    let expected = variant.causal && !variant.splits_keys();
+    let expected = variant.is_causal() && !variant.splits_keys();
     assert_eq!(mixed, expected, "tiles without keys come before others");
     Ok(())
 }

@@ -188,7 +188,7 @@ fn without_lse(gpu: &Device, case: &Case, dtype: Dtype) -> flashcore::Result<()>
     tensors.run(&stream)?;
     let with: HostTensor = tensors.outputs()?.out;
     tensors.poison()?;
-    tensors.attention.forward_into(&stream, &tensors.q, &tensors.k, &tensors.v, &tensors.out, None)?;
+    tensors.attention().forward_into(&stream, &tensors.q, &tensors.k, &tensors.v, &tensors.out, None)?;
     let outputs = tensors.outputs()?;
     assert_eq!(with.bits, outputs.out.bits);
     assert!(outputs.lse.iter().all(|lse| lse.is_nan()), "LSE was written though nobody asked");

@@ -1,0 +1,159 @@
+//! What a call asks for beyond plain attention, without addresses.
+
+use std::fmt;
+
+use flashcore_kernels::band::{Band, UNLIMITED};
+use flashcore_kernels::config::{Mask, Score};
+use flashcore_kernels::divisor::Divisor;
+
+use crate::error::{Error, Result};
+
+/// The key that query i stands at, from which windows are counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Align {
+    /// Key `i + seqlen_kv - seqlen_q`: the last query stands at the last key.
+    #[default]
+    BottomRight,
+    /// Key i: the first query stands at the first key.
+    TopLeft,
+}
+
+/// What a call asks for beyond plain attention: see the methods of [`crate::Attention`], which have the formulas.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Features {
+    /// Keys that a query sees before the one it stands at; all, if absent.
+    pub left: Option<usize>,
+    /// Keys that it sees after that one; all, if absent. A causal mask has 0.
+    pub right: Option<usize>,
+    /// Where queries stand.
+    pub align: Align,
+    /// Keys of a chunk: a query sees only the one that it stands in.
+    pub chunk: Option<usize>,
+    /// Whether each sequence has a prefix that all its queries see.
+    pub prefix: bool,
+    /// Bound of the scores.
+    pub softcap: Option<f32>,
+    /// Whether each query head has a logit that joins the denominator.
+    pub sinks: bool,
+    /// Sequences packed one behind the other in q and out, if they are.
+    pub packed_q: Option<usize>,
+    /// The same in k and v.
+    pub packed_kv: Option<usize>,
+    /// Whether it is said how many queries of each sequence count.
+    pub used_q: bool,
+    /// The same for keys.
+    pub used_kv: bool,
+}
+
+impl Features {
+    /// Nothing: every query sees every key.
+    pub const NONE: Features = Features {
+        left: None,
+        right: None,
+        align: Align::BottomRight,
+        chunk: None,
+        prefix: false,
+        softcap: None,
+        sinks: false,
+        packed_q: None,
+        packed_kv: None,
+        used_q: false,
+        used_kv: false,
+    };
+
+    /// A causal mask, or nothing.
+    pub fn causal(causal: bool) -> Self {
+        Features { right: causal.then_some(0), ..Features::default() }
+    }
+
+    /// Checks what can be checked without tensors.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.chunk == Some(0) {
+            return Err(Error::EmptyChunk);
+        }
+        if self.prefix && (self.left.is_some() || self.chunk.is_some()) {
+            return Err(Error::PrefixUnderWindow);
+        }
+        match self.softcap {
+            Some(softcap) if !(softcap.is_normal() && softcap > 0.0 && softcap.recip().is_normal()) => {
+                Err(Error::Softcap { softcap })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether kernels whose launch says which keys a query sees are needed.
+    pub(crate) fn mask(&self) -> Mask {
+        let banded =
+            self.left.is_some() || self.chunk.is_some() || self.prefix || self.align != Align::BottomRight;
+        let general = banded || self.softcap.is_some() || self.sinks || self.ragged();
+        match (general, self.right) {
+            (false, None) => Mask::Full,
+            (false, Some(0)) => Mask::Causal,
+            _ => Mask::Band,
+        }
+    }
+
+    /// What kernels do to scores.
+    pub(crate) fn score(&self) -> Score {
+        if self.softcap.is_some() { Score::Softcap } else { Score::Plain }
+    }
+
+    /// Whether only the device knows how long sequences are.
+    pub(crate) fn ragged(&self) -> bool {
+        self.packed_q.is_some() || self.packed_kv.is_some() || self.used_q || self.used_kv
+    }
+
+    /// Whether tiles of one sequence differ in cost.
+    pub(crate) fn uneven(&self) -> bool {
+        self.left.is_none() && self.right.is_some() && self.chunk.is_none()
+    }
+
+    /// The band of a launch; the prefix is filled in there.
+    pub(crate) fn band(&self) -> Band {
+        let distance =
+            |keys: Option<usize>| keys.map_or(UNLIMITED, |keys| keys.min(UNLIMITED as usize) as i32);
+        Band {
+            prefix: 0,
+            left: distance(self.left),
+            right: distance(self.right),
+            chunk: Divisor::new(self.chunk.map_or(0, |keys| keys.min(UNLIMITED as usize) as u32)),
+            top_left: u32::from(self.align == Align::TopLeft),
+            reserved: 0,
+        }
+    }
+}
+
+impl fmt::Display for Features {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.left, self.right) {
+            (None, None) => write!(f, "full")?,
+            (None, Some(0)) => write!(f, "causal")?,
+            (left, right) => {
+                let keys = |keys: Option<usize>| keys.map_or("all".to_owned(), |keys| keys.to_string());
+                write!(f, "window {} to {}", keys(left), keys(right))?;
+            }
+        }
+        if self.align == Align::TopLeft {
+            write!(f, " from top-left")?;
+        }
+        if let Some(keys) = self.chunk {
+            write!(f, ", chunks of {keys}")?;
+        }
+        if let Some(softcap) = self.softcap {
+            write!(f, ", softcap {softcap}")?;
+        }
+        for (sequences, of) in [(self.packed_q, "queries"), (self.packed_kv, "keys")] {
+            if let Some(sequences) = sequences {
+                write!(f, ", {sequences} sequences of {of}")?;
+            }
+        }
+        let parts = [
+            (self.prefix, "prefixes"),
+            (self.sinks, "sinks"),
+            (self.used_q, "used queries"),
+            (self.used_kv, "used keys"),
+        ];
+        parts.into_iter().filter(|(there, _)| *there).try_for_each(|(_, what)| write!(f, ", {what}"))
+    }
+}

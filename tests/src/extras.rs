@@ -1,0 +1,219 @@
+//! What a case asks for beyond plain attention, and the numbers that go along.
+
+use std::fmt;
+
+use flashcore::{Align, Array, ArrayView, Attention, Device, Features, Sequences};
+
+use crate::oracle::{self, Mask, Scoring, Tokens};
+use crate::side_inputs::{Lengths, cu_seqlens, prefixes, seqused, sinks};
+
+/// Seed of what makes shapes: they are the same for all inputs of a case.
+const SHAPE_SEED: u64 = 17;
+
+/// What a case asks for beyond plain attention. The default is nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Extras {
+    /// Keys that a query sees before the one it stands at.
+    pub left: Option<usize>,
+    /// Keys that it sees after that one.
+    pub right: Option<usize>,
+    /// Query i stands at key i.
+    pub top_left: bool,
+    /// Keys of a chunk.
+    pub chunk: Option<usize>,
+    /// All queries see a prefix.
+    pub prefix: bool,
+    /// Bound of the scores.
+    pub softcap: Option<f32>,
+    /// A logit joins the denominators.
+    pub sinks: bool,
+    /// Lengths of sequences that are packed in q.
+    pub packed_q: Option<Lengths>,
+    /// The same in k and v.
+    pub packed_kv: Option<Lengths>,
+    /// Only some of the rows of each sequence count.
+    pub used: bool,
+}
+
+/// Numbers of a case, drawn.
+#[derive(Clone, Debug, Default)]
+pub struct Numbers {
+    /// Sequences of q.
+    pub queries: Vec<Tokens>,
+    /// Sequences of k and v.
+    pub keys: Vec<Tokens>,
+    starts_q: Option<Vec<i32>>,
+    starts_kv: Option<Vec<i32>>,
+    used_q: Option<Vec<i32>>,
+    used_kv: Option<Vec<i32>>,
+    prefix: Option<Vec<i32>>,
+    sinks: Option<Vec<f32>>,
+}
+
+impl Extras {
+    /// Tokens of all packed sequences.
+    pub fn total(lengths: Lengths, batch: usize) -> usize {
+        lengths.draw(batch, SHAPE_SEED).iter().sum()
+    }
+
+    /// The numbers of a case of `batch` sequences of these lengths, if they are not packed.
+    pub fn numbers(
+        &self,
+        batch: usize,
+        seqlen_q: usize,
+        seqlen_kv: usize,
+        heads_q: usize,
+        seed: u64,
+    ) -> Numbers {
+        let starts =
+            |packed: Option<Lengths>| packed.map(|lengths| cu_seqlens(&lengths.draw(batch, SHAPE_SEED)));
+        let tokens = |starts: &Option<Vec<i32>>, seqlen: usize| match starts {
+            Some(starts) => Tokens::packed(starts),
+            None => (0..batch).map(|batch| Tokens { batch, start: 0, len: seqlen }).collect(),
+        };
+        let (starts_q, starts_kv) = (starts(self.packed_q), starts(self.packed_kv));
+        let (mut queries, mut keys) = (tokens(&starts_q, seqlen_q), tokens(&starts_kv, seqlen_kv));
+        let lens = |tokens: &[Tokens]| tokens.iter().map(|tokens| tokens.len).collect::<Vec<_>>();
+        let (mut used_q, mut used_kv) = (None, None);
+        if self.used {
+            let (of_q, of_kv) = (seqused(&lens(&queries), seed), seqused(&lens(&keys), seed + 1));
+            (queries, keys) = (Tokens::used(&queries, &of_q), Tokens::used(&keys, &of_kv));
+            (used_q, used_kv) = (Some(of_q), Some(of_kv));
+        }
+        let prefix = self
+            .prefix
+            .then(|| prefixes(&lens(&keys), seed + 2).into_iter().map(|keys| keys as i32).collect());
+        let sinks = self.sinks.then(|| sinks(heads_q, seed + 3));
+        Numbers { queries, keys, starts_q, starts_kv, used_q, used_kv, prefix, sinks }
+    }
+
+    /// The same, without numbers, as the host asks for it.
+    pub fn features(&self, causal: bool, batch: usize) -> Features {
+        Features {
+            left: self.left,
+            right: if causal { Some(0) } else { self.right },
+            align: self.align(),
+            chunk: self.chunk,
+            prefix: self.prefix,
+            softcap: self.softcap,
+            sinks: self.sinks,
+            packed_q: self.packed_q.map(|_| batch),
+            packed_kv: self.packed_kv.map(|_| batch),
+            used_q: self.used,
+            used_kv: self.used,
+        }
+    }
+
+    fn align(&self) -> Align {
+        if self.top_left { Align::TopLeft } else { Align::BottomRight }
+    }
+
+    /// The same for the oracle.
+    pub fn judged_by(&self, causal: bool, numbers: &Numbers, plain: oracle::Attention) -> oracle::Attention {
+        let prefix = numbers.prefix.as_ref().map(|prefix| prefix.iter().map(|&keys| keys as usize).collect());
+        let mask = Mask {
+            left: self.left,
+            right: if causal { Some(0) } else { self.right },
+            align: if self.top_left { oracle::Align::TopLeft } else { oracle::Align::BottomRight },
+            chunk: self.chunk,
+            prefix,
+            ..Mask::full()
+        };
+        oracle::Attention {
+            mask,
+            scoring: Scoring { softcap: self.softcap.map(f64::from), ..Scoring::default() },
+            sinks: numbers.sinks.clone(),
+            queries: numbers.queries.clone(),
+            keys: numbers.keys.clone(),
+            ..plain
+        }
+    }
+}
+
+/// The numbers of a case on a device.
+#[derive(Debug)]
+pub struct ExtrasOnDevice {
+    extras: Extras,
+    starts_q: Option<Array<i32>>,
+    starts_kv: Option<Array<i32>>,
+    used_q: Option<Array<i32>>,
+    used_kv: Option<Array<i32>>,
+    prefix: Option<Array<i32>>,
+    sinks: Option<Array<f32>>,
+}
+
+impl ExtrasOnDevice {
+    /// Copies them there.
+    pub fn new(device: &Device, extras: Extras, numbers: &Numbers) -> flashcore::Result<Self> {
+        fn upload<T: bytemuck::Pod>(
+            device: &Device,
+            numbers: &Option<Vec<T>>,
+        ) -> flashcore::Result<Option<Array<T>>> {
+            numbers.as_ref().map(|numbers| Array::from_slice(device, numbers)).transpose()
+        }
+        Ok(ExtrasOnDevice {
+            extras,
+            starts_q: upload(device, &numbers.starts_q)?,
+            starts_kv: upload(device, &numbers.starts_kv)?,
+            used_q: upload(device, &numbers.used_q)?,
+            used_kv: upload(device, &numbers.used_kv)?,
+            prefix: upload(device, &numbers.prefix)?,
+            sinks: upload(device, &numbers.sinks)?,
+        })
+    }
+
+    /// The call with all of them.
+    pub fn attention(&self) -> Attention<'_> {
+        let Extras { left, right, chunk, softcap, .. } = self.extras;
+        let mut sequences = Sequences::new();
+        fn ints(array: &Option<Array<i32>>) -> Option<ArrayView<'_, i32>> {
+            array.as_ref().map(Array::view)
+        }
+        sequences = ints(&self.starts_q).map_or(sequences, |starts| sequences.starts_q(starts));
+        sequences = ints(&self.starts_kv).map_or(sequences, |starts| sequences.starts_kv(starts));
+        sequences = ints(&self.used_q).map_or(sequences, |used| sequences.used_q(used));
+        sequences = ints(&self.used_kv).map_or(sequences, |used| sequences.used_kv(used));
+        let mut attention =
+            Attention::new().window(left, right).align(self.extras.align()).sequences(sequences);
+        attention = chunk.map_or(attention, |keys| attention.chunk(keys));
+        attention = softcap.map_or(attention, |cap| attention.softcap(cap));
+        attention = ints(&self.prefix).map_or(attention, |prefix| attention.prefix(prefix));
+        self.sinks.as_ref().map_or(attention, |sinks| attention.sinks(sinks.view()))
+    }
+
+    /// Device addresses, as a launch takes them.
+    pub fn pointers(&self) -> flashcore::Pointers {
+        let ptr = |array: &Option<Array<i32>>| array.as_ref().map_or(0, |array| array.view().ptr());
+        flashcore::Pointers {
+            starts_q: ptr(&self.starts_q),
+            starts_kv: ptr(&self.starts_kv),
+            used_q: ptr(&self.used_q),
+            used_kv: ptr(&self.used_kv),
+            prefix: ptr(&self.prefix),
+            sinks: self.sinks.as_ref().map_or(0, |array| array.view().ptr()),
+            ..flashcore::Pointers::default()
+        }
+    }
+}
+
+impl fmt::Display for Extras {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let numbers = [("left", self.left), ("right", self.right), ("chunk", self.chunk)];
+        for (name, number) in numbers {
+            if let Some(number) = number {
+                write!(f, "_{name}{number}")?;
+            }
+        }
+        if let Some(softcap) = self.softcap {
+            write!(f, "_softcap{softcap}")?;
+        }
+        for (name, lengths) in [("q", self.packed_q), ("kv", self.packed_kv)] {
+            if let Some(lengths) = lengths {
+                write!(f, "_{name}{lengths:?}")?;
+            }
+        }
+        let flags =
+            [("topleft", self.top_left), ("prefix", self.prefix), ("sinks", self.sinks), ("used", self.used)];
+        flags.into_iter().filter(|(_, there)| *there).try_for_each(|(name, _)| write!(f, "_{name}"))
+    }
+}
