@@ -111,7 +111,7 @@ fn measure(device: &Device, case: &Case, dtype: Dtype, rounds: u16) -> Result<Ve
         Ok(Overhead { problem: device::name(case, dtype), what, us: median(&mut times), least_us })
     };
 
-    let OnDevice { attention, q, k, v, out, lse } = &tensors;
+    let (attention, OnDevice { q, k, v, out, lse, .. }) = (tensors.attention(), &tensors);
     let views = [q, k, v, out].map(Tensor::view);
     let [q_view, k_view, v_view, out_view] = &views;
     let plan = || -> Result<Plan> {
@@ -119,9 +119,9 @@ fn measure(device: &Device, case: &Case, dtype: Dtype, rounds: u16) -> Result<Ve
         Ok(Plan::new(black_box(&problem), device.properties())?)
     };
     let (planned, c) = (plan()?, FromC::new(device, &tensors)?);
-    let [q, k, v, out] = [q, k, v, out].map(Tensor::ptr);
-    let pointers = Pointers { q, k, v, out, lse: lse.view().ptr(), ..Pointers::default() };
-    let addresses = [q, k, v, out, pointers.lse];
+    let pointers = tensors.pointers();
+    let Pointers { q, k, v, out, lse, .. } = pointers;
+    let addresses = [q, k, v, out, lse];
     let whole = [
         time("Rust: Attention::forward_into", &mut || Ok(tensors.run(&stream)?))?,
         time("C: fc_attention_forward", &mut || c.call(&stream))?,
@@ -178,9 +178,9 @@ impl FromC {
         // SAFETY: writes a handle.
         let opened = unsafe { fc_device_open_cuda(device.properties().ordinal as u32, &mut handle) };
         ensure!(opened == fc_status::FC_OK, "fc_device_open_cuda: {opened:?}");
-        let OnDevice { q, k, v, out, lse, attention } = on_device;
+        let (attention, OnDevice { q, k, v, out, lse, .. }) = (on_device.attention(), on_device);
         let scale = attention.problem(&q.view(), &k.view(), &v.view(), &out.view(), None)?.scale();
-        let causal = *attention == attention.causal(true);
+        let causal = attention == attention.causal(true);
         Ok(FromC {
             device: handle,
             tensors: [q, k, v, out].map(tensor),

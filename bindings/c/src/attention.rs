@@ -82,7 +82,7 @@ impl fc_attention_options {
         (self.has_scale != 0).then_some(self.scale)
     }
 
-    fn attention(&self) -> Attention {
+    fn attention(&self) -> Attention<'static> {
         let attention = Attention::new().causal(self.causal());
         self.scale().map_or(attention, |scale| attention.scale(scale))
     }

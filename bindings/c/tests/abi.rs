@@ -208,8 +208,7 @@ fn graphs_record_calls(kind: &Kind) -> Result<(), Failure> {
     let inputs = case.inputs(dtype, 4);
     let expected = host(*kind, &case, &inputs)?;
     let device = kind.open();
-    // SAFETY: the handle is open.
-    ok(unsafe { fc_device_preload(device.0) });
+    ok(fc_device_preload(device.0));
     let call = Call::new(&device, &case, &inputs);
     let stream = kind.host()?.stream()?;
     let raw = std::ptr::without_provenance_mut(stream.raw() as usize);
