@@ -74,12 +74,15 @@ fn moves_know_symbols_special_registers_and_parts() {
 
 #[test]
 fn memory_keeps_space_order_and_address() {
-    let Op::Load { space, ty, dst, address, order, scope } =
+    let Op::Load { space, ty, dst, address, order, scope, constant } =
         op("ld.acquire.gpu.global.v2.s32 {r0, _}, [d1+-16];")
     else {
         panic!()
     };
     assert_eq!((space, ty, order, scope), (Space::Global, Type::S32, Order::Acquire, Scope::Gpu));
+    assert!(!constant);
+    let Op::Load { constant, .. } = op("ld.global.L1::evict_last.nc.b32 r0, [d1];") else { panic!() };
+    assert!(constant);
     assert_eq!((&dst[..], address.base, address.offset), (&[Some(r(0)), None][..], Operand::Reg(d(1)), -16));
 
     let Op::Load { ty, .. } = op("ld.s16 h0, [d1];") else { panic!() };
