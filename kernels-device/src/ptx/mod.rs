@@ -11,6 +11,7 @@
 //! - shared memory is addressed in its own window by [`smem::SmemAddr`], never through generic pointers.
 
 pub mod cluster;
+pub mod global;
 pub mod grid;
 pub mod math;
 pub mod matrix;
