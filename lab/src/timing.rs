@@ -1,5 +1,7 @@
 //! GPU time of a call: many launches in one CUDA graph, many replays of the graph, the median.
 
+use std::marker::PhantomData;
+
 use anyhow::Result;
 use clap::Args;
 use flashcore::driver::{Event, Graph};
@@ -58,14 +60,14 @@ pub(crate) struct Recorded<'a> {
     start: Event,
     end: Event,
     launches: usize,
-    /// The graph holds their addresses.
-    _tensors: &'a OnDevice,
+    /// The graph holds addresses of this memory.
+    _memory: PhantomData<&'a ()>,
 }
 
 impl<'a> Recorded<'a> {
     /// Records `launches` calls on `tensors`.
     pub(crate) fn new(device: &Device, tensors: &'a OnDevice, launches: usize) -> Result<Self> {
-        Self::record(device, tensors, launches, |stream| tensors.run(stream))
+        Self::record(device, tensors, launches, OnDevice::run)
     }
 
     /// Records `launches` launches of `plan`, which must be one for `tensors`.
@@ -75,25 +77,26 @@ impl<'a> Recorded<'a> {
         plan: &Plan,
         launches: usize,
     ) -> Result<Self> {
-        Self::record(device, tensors, launches, |stream| tensors.run_plan(plan, stream))
+        Self::record(device, tensors, launches, |tensors, stream| tensors.run_plan(plan, stream))
     }
 
-    fn record(
+    /// Records a call `launches` times, all of whose memory is `memory`'s.
+    pub(crate) fn record<T>(
         device: &Device,
-        tensors: &'a OnDevice,
+        memory: &'a T,
         launches: usize,
-        call: impl Fn(&Stream) -> flashcore::Result<()>,
+        call: impl Fn(&'a T, &Stream) -> flashcore::Result<()>,
     ) -> Result<Self> {
         let stream = device.stream()?;
-        let graph = Graph::capture(&stream, |stream| (0..launches).try_for_each(|_| call(stream)))?;
+        let graph = Graph::capture(&stream, |stream| (0..launches).try_for_each(|_| call(memory, stream)))?;
         let (start, end) = (Event::new(device)?, Event::new(device)?);
-        Ok(Recorded { graph, stream, start, end, launches, _tensors: tensors })
+        Ok(Recorded { graph, stream, start, end, launches, _memory: PhantomData })
     }
 
     /// Milliseconds of one replay.
     fn replay(&self) -> Result<f64> {
         self.start.record(&self.stream)?;
-        // SAFETY: the tensors of the recorded calls live as long as `self`.
+        // SAFETY: the memory of the recorded calls is borrowed as long as `self` lives.
         unsafe { self.graph.launch(&self.stream)? };
         self.end.record(&self.stream)?;
         Ok(f64::from(self.start.elapsed_ms(&self.end)?))

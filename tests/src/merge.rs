@@ -1,9 +1,11 @@
 //! Merging attention states: what the right answer is, cases, and one case run on one device.
 
 use bytemuck::cast_slice;
+use flashcore::kernels::MERGE;
 use flashcore::{Device, Dtype, Lse, LseView, Shape, Stream, Tensor, merge_attention_states_into};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use rand_distr::StandardNormal;
+use rayon::prelude::*;
 
 use crate::cases::Layout;
 use crate::device::{Outputs, upload};
@@ -113,6 +115,8 @@ impl States {
         let positions = (0..batch)
             .flat_map(|b| (0..seqlen).flat_map(move |s| (0..heads).map(move |h| Position { b, s, h })));
         positions
+            .collect::<Vec<_>>()
+            .into_par_iter()
             .map(|at| {
                 let exact = self.merged(&values, at);
                 let ideal = Row { o: exact.o.iter().map(|&o| round(dtype, o)).collect(), ..exact };
@@ -239,6 +243,14 @@ pub fn name(merge: &Merge) -> String {
     format!("b{batch}_s{seqlen}_h{heads}_d{head_dim}_{one:?}_{other:?}_{out:?}_{sums:?}_{place:?}_{dtype}")
 }
 
+/// The kernel that merges states of this element type.
+///
+/// # Panics
+/// If there is none.
+pub fn kernel(dtype: Dtype) -> &'static str {
+    MERGE.iter().find(|variant| variant.dtype == dtype).expect("a kernel for every type").symbol
+}
+
 /// The cases of the tables: every width of a row's share of a warp, layouts, kinds of sums and places.
 pub fn cases() -> Vec<Merge> {
     let base = Merge {
@@ -274,4 +286,10 @@ pub fn cases() -> Vec<Merge> {
         cases.push(Merge { shape: Shape::new(2, 0, 3, 64), ..base });
     }
     cases
+}
+
+/// A few small ones of each element type: for race and memory checkers.
+pub fn small() -> Vec<Merge> {
+    let widths = |merge: &Merge| matches!(merge.shape.head_dim, 8 | 72 | 512);
+    cases().into_iter().filter(widths).collect()
 }

@@ -14,6 +14,7 @@ use flashcore_tests::cases::{Case, Layout};
 use flashcore_tests::device::{self, Failure, Outputs};
 use flashcore_tests::merge::{self, Merge, OnDevice, Place, States, Sums};
 use flashcore_tests::suite::{Resource, Suite, backends, other_schedules};
+use flashcore_tests::values::decode;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, TestRunner};
@@ -131,6 +132,27 @@ fn alone(gpu: &Device, dtype: Dtype) -> Result<(), Failure> {
         let outputs = tensors.outputs()?;
         assert_eq!(outputs.out.bits, states.o[alone].bits);
         assert_eq!(outputs.lse, states.lse[alone]);
+    }
+    Ok(())
+}
+
+/// Every number of 16 bits survives where the other state has no keys, and NaN stays NaN.
+fn every_number(gpu: &Device, dtype: Dtype) -> Result<(), Failure> {
+    let shape = Shape::new(1, 1, 1024, 64);
+    let merge = Merge { shape, sums: Sums::Near, layouts: [Layout::Bshd; 3], ..base(dtype) };
+    let mut states = merge.states(4);
+    states.o[0].bits = (0..=u16::MAX).collect();
+    states.lse[1].fill(f32::NEG_INFINITY);
+    let tensors = OnDevice::new(gpu, &merge, &states)?;
+    tensors.run(&gpu.stream()?)?;
+    for (bits, got) in (0..=u16::MAX).zip(tensors.outputs()?.out.values().data) {
+        let number = decode(dtype, bits);
+        // Subnormal bf16 numbers are subnormal in f32 too, where they count as zero.
+        let number = if dtype == Dtype::Bf16 && number.is_subnormal() { 0.0 } else { number };
+        assert!(
+            got == number || got.is_nan() && number.is_nan(),
+            "bits {bits:#06x}: {number:e} became {got:e}"
+        );
     }
     Ok(())
 }
@@ -347,7 +369,8 @@ fn main() -> ExitCode {
     suite.test("random_merges", random_merges);
     for dtype in DTYPES {
         type Test = fn(&Device, Dtype) -> Result<(), Failure>;
-        let tests: [(&str, Test); 7] = [
+        let tests: [(&str, Test); 8] = [
+            ("every_number", every_number),
             ("numbers_that_are_none", numbers_that_are_none),
             ("weights_of_zero", weights_of_zero),
             ("alone", alone),
