@@ -5,7 +5,7 @@ use std::fmt;
 use flashcore_kernels::config::Dtype;
 use flashcore_kernels::divisor::Divisor;
 use flashcore_kernels::entry::{MERGE, MergeVariant};
-use flashcore_kernels::params::{MergeParams, Rows};
+use flashcore_kernels::params::{MergeParams, MergeRows};
 
 use crate::Stream;
 use crate::check::{apart, extent, of_device};
@@ -196,7 +196,7 @@ impl MergePlan {
         let cta_rows = MergeVariant::THREADS / LANES * warp_rows;
         let grid = rows.div_ceil(cta_rows).min(device.sm_count * MergeVariant::CTAS_PER_SM);
         let order = order_in_memory(&out);
-        let rows_of = |layout: &TensorLayout| Rows {
+        let rows_of = |layout: &TensorLayout| MergeRows {
             ptr: 0,
             strides_bytes: order.map(|i| layout.outer_dims()[i].2 as u64 * u64::from(Dtype::SIZE)),
         };
@@ -228,7 +228,7 @@ impl MergePlan {
     /// The parameters of a launch on tensors at these addresses.
     pub(crate) fn params_at(&self, pointers: &MergePointers) -> MergeParams {
         let MergePointers { o1, lse1, o2, lse2, out, lse } = *pointers;
-        let at = |ptr, rows: Rows| Rows { ptr, ..rows };
+        let at = |ptr, rows: MergeRows| MergeRows { ptr, ..rows };
         let params = self.params;
         let (o1, o2, out) = (at(o1, params.o1), at(o2, params.o2), at(out, params.out));
         MergeParams { o1, o2, out, lse1, lse2, lse, ..params }

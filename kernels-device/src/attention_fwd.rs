@@ -26,14 +26,22 @@
 //! what its share comes to in shared memory, and combines a share of the columns of O from there (*split over keys*, as
 //! Flash-Decoding does, but inside of one launch).
 //!
+//! *General* kernels are told by the launch which keys a query sees, where the sequences of a batch begin and end, and which
+//! query heads share the tiles of a K/V head. Their tensor maps are [ragged](crate::params::Steps): what lies beyond a sequence is
+//! read as zeros and not written, wherever it ends.
+//!
 //! Keys are visited from the last tile to the first, so that the tiles that need a mask come first and the steady
-//! loop has none. A consumer skips those of which its own rows see nothing.
+//! loop has none (under a window the first tiles need one again, and have a loop of their own). A consumer skips those of which its own rows see nothing.
 
+use crate::band::Lengths;
+use crate::bundle::{self, Bundle, Place as WorkPlace};
 use crate::config::{Dtype, MAX_SPLITS, MMA_K, Spec, Tile, Variant, WARPGROUP_ROWS, WARPGROUP_THREADS};
 use crate::layout::{SLAB_COLUMNS, SLAB_ROW_BYTES, SWIZZLE_ATOM_BYTES, Swizzle};
 use crate::mask;
 use crate::params::FwdParams;
+use crate::params::Steps;
 use crate::pipeline::{Cursor, Gate, Ring};
+use crate::ptx::global;
 use crate::ptx::grid;
 use crate::ptx::math;
 use crate::ptx::mbarrier;
@@ -42,11 +50,14 @@ use crate::ptx::tma::{self, CacheHint, TensorMapRef};
 use crate::ptx::warp;
 use crate::ptx::wgmma::{self, Acc, InFlight, Products, SmemDesc};
 use crate::ptx::{cluster, matrix, thread};
-use crate::schedule::{KeyBlocks, Tiles, WorkTile};
+use crate::schedule::{KeyBlocks, Turn as WorkTurn, WorkTile};
+use crate::score;
+use crate::search;
 use crate::softmax::{Finished, Partial, Softmax};
 
 /// The tensor maps of a launch, boxes (64, block_m), (64, block_n), (64, block_n) and (64, 16) of
-/// (head_dim, seqlen, heads, batch); where keys are split, that of O is as narrow as a consumer's share.
+/// (head_dim, seqlen, heads, batch); where keys are split, that of O is as narrow as a consumer's share. Those of general kernels are
+/// [ragged](Steps): K and V (head_dim, rows, units, turns), Q and O with the packed heads as their second dimension.
 pub struct Maps {
     /// Q
     pub q: TensorMapRef,
@@ -68,6 +79,10 @@ enum NamedBarrier {
     Consumers = 4,
 }
 
+/// Key tiles that a consumer may let pass before it ends the work tile before: K of a tile that is loaded next but two waits for
+/// the V that it holds (where the rings have two slots).
+const MAX_SKIPPED: u32 = 2;
+
 /// Rows of O that a warp stores on its own.
 const WARP_ROWS: u32 = 16;
 
@@ -83,6 +98,8 @@ struct Cta<'a> {
     part: Part,
     /// Opens when O, staged over V, has been read.
     o_read: Gate,
+    /// Which work is this CTA's where it is handed out in bundles: the first place and the end.
+    bundle: [WorkPlace; 2],
 }
 
 /// The kernel. `S_REGS`, `P_REGS` and `O_REGS` are the registers of the fragments S, P and O of a thread, `SHORT_S` and
@@ -111,13 +128,14 @@ pub unsafe fn attention_fwd<
     let v = &S::VARIANT;
     let smem = v.smem();
     let base = SmemAddr::base();
-    let cta = Cta {
+    let mut cta = Cta {
         q: Ring::q(base, &smem),
         k: Ring::k(base, &smem, v.tile.cluster, v.key_groups()),
         v: Ring::v(base, &smem, v.tile.cluster, v.key_groups()),
         o: base.offset(smem.o),
         part: Part { at: base.offset(smem.k), stride: v.consumers() * WARPGROUP_THREADS * Part::CHUNK },
         o_read: Gate::new(base, &smem, v.tile.cluster),
+        bundle: [WorkPlace::START; 2],
         maps,
         params,
     };
@@ -139,6 +157,10 @@ pub unsafe fn attention_fwd<
             warp::barrier_sync(NamedBarrier::Cta as u32, v.threads());
         } else {
             sync_cluster();
+        }
+        if v.is_general() && params.general.sequences.bundles != 0 {
+            grid::wait_for_previous_grid(); // which may have written the lengths
+            cta.bundle = find_bundle(params, v);
         }
         let (producer_registers, consumer_registers) = v.role_registers();
         if warpgroup == 0 {
@@ -170,6 +192,29 @@ pub unsafe fn attention_fwd<
     }
 }
 
+/// Each warp finds out which work is its CTA's: the first place, and the end.
+#[inline(always)]
+unsafe fn find_bundle(params: &FwdParams, v: &Variant) -> [WorkPlace; 2] {
+    let (this, ctas, block_m) = (thread::block_idx_x(), thread::grid_dim_x(), v.tile.block_m);
+    let falling = params.general.sequences.bundles > 1;
+    // SAFETY: the whole warp is here, and the host vouches for the lengths.
+    unsafe {
+        let whole = search::whole_cost(params, block_m);
+        let part = math::reciprocal(ctas as f32);
+        let mut places = [WorkPlace::START; 2];
+        let mut i = 0;
+        while i < 2 {
+            let cta = this + i;
+            let before = math::mul(whole, bundle::part_before(cta, part, falling));
+            // All cost comes before the end, whatever was rounded.
+            let place = search::find(params, block_m, if cta == ctas { f32::INFINITY } else { before });
+            places[i as usize] = place;
+            i += 1;
+        }
+        places
+    }
+}
+
 /// All consumers of the CTA wait for each other.
 #[inline(always)]
 unsafe fn meet(v: &Variant) {
@@ -188,21 +233,109 @@ unsafe fn sync_cluster() {
 }
 
 impl Cta<'_> {
+    /// The query head, and the query, of row `row` of a work tile's head.
+    #[inline(always)]
+    fn head_and_query(&self, tile: WorkTile, row: u32) -> [u32; 2] {
+        let general = &self.params.general;
+        let packed = row & ((1 << general.pack) - 1);
+        [tile.head * general.packed_heads + packed, row >> general.pack]
+    }
+
+    /// The logits that join the denominators of this thread's two rows, to the base 2.
+    #[inline(always)]
+    fn sinks(&self, v: &Variant, tile: WorkTile) -> [f32; 2] {
+        let sinks = self.params.general.sinks as *const f32;
+        if !v.is_general() || sinks.is_null() {
+            return [f32::NEG_INFINITY; 2];
+        }
+        let Place { warp_row, lane } = Place::here();
+        let row = tile.m_block * v.tile.block_m + warp_row + lane / 4;
+        [row, row + 8].map(|row| {
+            let [head, _] = self.head_and_query(tile, row);
+            let head = head.min(self.params.heads_q.value * self.params.general.packed_heads - 1);
+            // SAFETY: there is one for each query head; rows that pad a query read the last one's, and are not stored.
+            math::mul(unsafe { *sinks.add(head as usize) }, core::f32::consts::LOG2_E)
+        })
+    }
+
     /// The work tiles of this CTA.
     #[inline(always)]
-    fn tiles(&self, v: &Variant) -> Tiles<'_> {
-        let [cta, ctas] = [thread::block_idx_x(), thread::grid_dim_x()].map(|n| n / v.split_ctas());
-        Tiles::new(self.params, v.causal, v.tile.cluster, cta, ctas)
+    fn tiles<'a>(&'a self, v: &'a Variant) -> WorkTiles<'a> {
+        let at = if v.is_general() && self.params.general.sequences.bundles != 0 {
+            let [at, end] = self.bundle;
+            WorkAt::Bundle(Bundle::new(at, end))
+        } else {
+            WorkAt::Turn(WorkTurn::new(thread::block_idx_x() / v.cluster_ctas()))
+        };
+        WorkTiles { params: self.params, v, at }
+    }
+
+    /// The lengths of the sequence of a work tile.
+    #[inline(always)]
+    fn lengths(&self, v: &Variant, tile: WorkTile) -> Lengths {
+        let p = self.params;
+        if !v.is_general() {
+            return Lengths { q: p.seqlen_q, kv: p.seqlen_kv, prefix: 0 };
+        }
+        let prefixes = p.general.band.prefix;
+        // SAFETY: the host vouches for the prefixes.
+        let load = || unsafe { global::load_constant(prefixes + 4 * u64::from(tile.batch)) };
+        let prefix = if prefixes == 0 { 0 } else { load() };
+        Lengths { q: tile.q.len, kv: tile.kv.len, prefix }
     }
 
     /// The key tiles that are loaded for a work tile: those that any row of the cluster sees, or this CTA's share of them.
     #[inline(always)]
     fn key_blocks(&self, v: &Variant, tile: WorkTile) -> KeyBlocks {
-        let p = self.params;
-        let Tile { block_m, block_n, cluster, .. } = v.tile;
+        let Tile { block_m, cluster, .. } = v.tile;
         let first_row = tile.m_block / cluster * cluster * block_m;
-        let all = KeyBlocks::new(first_row, cluster * block_m, block_n, p.seqlen_q, p.seqlen_kv, v.causal);
+        let all = self.blocks_of_rows(v, self.lengths(v, tile), first_row, cluster * block_m);
         if v.splits_keys() { all.share(cluster::rank(), v.split_ctas()) } else { all }
+    }
+
+    /// The key tiles that the rows `first_row..first_row + rows` see.
+    #[inline(always)]
+    fn blocks_of_rows(&self, v: &Variant, lengths: Lengths, first_row: u32, rows: u32) -> KeyBlocks {
+        let (block_n, general) = (v.tile.block_n, &self.params.general);
+        if v.is_general() {
+            KeyBlocks::of_band(&general.band, first_row, rows, block_n, lengths, general.pack)
+        } else {
+            KeyBlocks::new(first_row, rows, block_n, lengths.q, lengths.kv, v.is_causal())
+        }
+    }
+}
+
+/// The work tiles of a CTA that are left.
+struct WorkTiles<'a> {
+    params: &'a FwdParams,
+    v: &'a Variant,
+    at: WorkAt,
+}
+
+/// Where a CTA stands in its work, as that is handed out.
+enum WorkAt {
+    Turn(WorkTurn),
+    Bundle(Bundle),
+}
+
+impl Iterator for WorkTiles<'_> {
+    type Item = WorkTile;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<WorkTile> {
+        let (p, v) = (self.params, self.v);
+        match &mut self.at {
+            WorkAt::Turn(turn) => {
+                let uneven = if v.is_general() { p.general.sequences.uneven != 0 } else { v.is_causal() };
+                let (unit, head) = turn.next(&p.work, thread::grid_dim_x() / v.cluster_ctas(), uneven)?;
+                let rank = if v.tile.cluster > 1 { cluster::rank() } else { 0 };
+                Some(WorkTile::of_unit(p, unit * v.tile.cluster + rank, head))
+            }
+            // SAFETY: the host vouches for the lengths.
+            WorkAt::Bundle(bundle) => {
+                bundle.next(p, v.tile.block_m, |batch| unsafe { search::load(p, batch) })
+            }
+        }
     }
 }
 
@@ -225,44 +358,50 @@ unsafe fn produce<S: Spec>(cta: &Cta, leader: bool) {
         grid::wait_for_previous_grid();
         let (mut q_at, mut k_at, mut v_at) = (Cursor::START, Cursor::START, Cursor::START);
         let mut o_read = Cursor::START;
-        let load = |ring: &Ring, cursor: &mut Cursor, map, tile: WorkTile, n_block: u32| {
+        let general = &cta.params.general;
+        let load = |ring: &Ring, cursor: &mut Cursor, map, steps: &Steps, tile: WorkTile, n_block: u32| {
             let (slot, full) = ring.acquire(cursor, leader);
             if leader {
-                let at = [n_block * v.tile.block_n, tile.head_kv, tile.batch];
+                let row = n_block * v.tile.block_n;
+                let at = if v.is_general() {
+                    steps.coordinates(tile.batch, tile.head_kv, tile.kv.start, tile.kv.len, row)
+                } else {
+                    [row, tile.head_kv, tile.batch]
+                };
                 load_tile(v, slot, map, full, v.tile.block_n, v.tile.cluster, at, CacheHint::Last);
             }
         };
         // K₀ Q  K₁ V₀  K₂ V₁ ... V: the order in which the consumers want them and free the slots, so that no load waits
         // behind one whose slot comes free later. Where work tiles are joined, the last V follows the next tile's Q.
-        let mut before: Option<WorkTile> = None;
+        let mut before: Option<(WorkTile, u32)> = None;
         for tile in cta.tiles(v) {
             let blocks = cta.key_blocks(v, tile);
             let mut n_block = blocks.end;
             loop {
                 if n_block > blocks.first {
-                    load(&cta.k, &mut k_at, cta.maps.k, tile, n_block - 1);
+                    load(&cta.k, &mut k_at, cta.maps.k, &general.k, tile, n_block - 1);
                 }
                 if n_block < blocks.end {
                     if v.smem().o_over_v && n_block + 1 == blocks.end {
                         cta.o_read.wait(&mut o_read);
                     }
-                    load(&cta.v, &mut v_at, cta.maps.v, tile, n_block);
+                    load(&cta.v, &mut v_at, cta.maps.v, &general.v, tile, n_block);
                 } else {
                     let (slot, full) = cta.q.acquire(&mut q_at, leader);
                     if leader {
-                        let at = [tile.m_block * v.tile.block_m, tile.head, tile.batch];
-                        load_tile(v, slot, cta.maps.q, full, v.tile.block_m, 1, at, CacheHint::First);
+                        load_q(cta, v, slot, full, tile);
                     }
-                    if let Some(before) = before.take() {
-                        load(&cta.v, &mut v_at, cta.maps.v, before, 0);
+                    if let Some((before, n_block)) = before.take() {
+                        load(&cta.v, &mut v_at, cta.maps.v, &general.v, before, n_block);
                     }
                 }
                 if n_block == blocks.first {
                     break;
                 }
                 n_block -= 1;
-                if v.joins_work_tiles() && n_block == 0 {
-                    before = Some(tile);
+                let first = if v.is_general() { blocks.first } else { 0 };
+                if v.joins_work_tiles() && n_block == first {
+                    before = Some((tile, first));
                     break;
                 }
             }
@@ -270,13 +409,36 @@ unsafe fn produce<S: Spec>(cta: &Cta, leader: bool) {
                 break; // there is one for each cluster
             }
         }
-        if let Some(before) = before {
-            load(&cta.v, &mut v_at, cta.maps.v, before, 0);
+        if let Some((before, n_block)) = before {
+            load(&cta.v, &mut v_at, cta.maps.v, &general.v, before, n_block);
         }
     }
 }
 
-/// Loads a tile of `rows` rows as slabs of 64 columns. `at` is (row, head, batch). `ctas` CTAs share the work: each
+/// Loads the Q of a work tile.
+#[inline(always)]
+unsafe fn load_q(cta: &Cta, v: &Variant, dst: SmemAddr, full: mbarrier::MBarrier, tile: WorkTile) {
+    let (general, row) = (&cta.params.general, tile.m_block * v.tile.block_m);
+    // SAFETY: the caller acquired the slot for all slabs of the tile.
+    unsafe {
+        if !v.is_general() {
+            let at = [row, tile.head, tile.batch];
+            load_tile(v, dst, cta.maps.q, full, v.tile.block_m, 1, at, CacheHint::First);
+            return;
+        }
+        let query = row >> general.pack;
+        let [row, end, turn] = general.q.coordinates(tile.batch, tile.head, tile.q.start, tile.q.len, query);
+        let mut slab = 0;
+        while slab < v.slabs() {
+            let dst = dst.offset(slab * v.tile.block_m * SLAB_ROW_BYTES);
+            let coordinates = [slab * SLAB_COLUMNS, 0, row, end, turn].map(|c| c as i32);
+            tma::load_5d(dst, cta.maps.q, full, coordinates, CacheHint::First);
+            slab += 1;
+        }
+    }
+}
+
+/// Loads a tile of `rows` rows as slabs of 64 columns. `at` is (row, head, batch), or what ragged maps have instead. `ctas` CTAs share the work: each
 /// loads an equal part of the rows into all of them.
 #[inline(always)]
 #[allow(clippy::too_many_arguments, reason = "a copy has a source, a destination and a size")]
@@ -352,6 +514,7 @@ struct Consumer<'a> {
 #[derive(Clone, Copy)]
 struct ScoreTile {
     rows: Rows,
+    lengths: Lengths,
     /// Where these rows of Q lie.
     q: SmemAddr,
     n_block: u32,
@@ -374,6 +537,8 @@ struct Scored<const P: usize, const O: usize> {
     tile: WorkTile,
     softmax: Softmax,
     at: Progress<P, O>,
+    /// Key tiles that were loaded beyond it, of which these rows see nothing.
+    below: u32,
 }
 
 /// What a consumer's rows of a work tile have come to, ready to be stored.
@@ -388,8 +553,11 @@ struct Done<const H: usize> {
 impl<const H: usize> Done<H> {
     /// Rows that see no key.
     #[inline(always)]
-    fn without_keys(tile: WorkTile) -> Self {
-        Done { tile, o: [0; H], lse: [f32::NEG_INFINITY; 2] }
+    fn without_keys(cta: &Cta, v: &Variant, tile: WorkTile) -> Self {
+        let mut rows = Partial::NO_KEYS;
+        rows.join(cta.sinks(v, tile));
+        let lse = if v.is_general() { rows.finish().lse } else { [f32::NEG_INFINITY; 2] };
+        Done { tile, o: [0; H], lse }
     }
 
     /// Divides O by the sums of the rows and rounds it.
@@ -397,9 +565,25 @@ impl<const H: usize> Done<H> {
     /// # Safety
     /// All lanes of the warp execute it together.
     #[inline(always)]
-    unsafe fn new<const O: usize>(v: &Variant, tile: WorkTile, o: Acc<O>, softmax: &Softmax) -> Self {
+    unsafe fn new<const O: usize>(
+        cta: &Cta,
+        v: &Variant,
+        tile: WorkTile,
+        o: Acc<O>,
+        softmax: &Softmax,
+    ) -> Self {
         // SAFETY: the caller's.
-        let finished = unsafe { softmax.finish() };
+        let mut rows = unsafe { softmax.partial() };
+        if !v.is_general() {
+            return Done::divided(v, tile, o, rows.finish());
+        }
+        let weight = rows.join(cta.sinks(v, tile));
+        let mut finished = rows.finish();
+        let mut row = 0;
+        while row < 2 {
+            finished.inverse_sum[row] = math::mul(finished.inverse_sum[row], weight[row]);
+            row += 1;
+        }
         Done::divided(v, tile, o, finished)
     }
 
@@ -460,42 +644,62 @@ unsafe fn consume<
         let mut part = (Acc::<O_REGS>::zeros(), Partial::NO_KEYS);
         for tile in cta.tiles(v) {
             let rows = Rows(tile.m_block * v.tile.block_m + row_group * WARPGROUP_ROWS);
+            let lengths = cta.lengths(v, tile);
             let loaded = cta.key_blocks(v, tile);
-            let mut blocks = rows.key_blocks(v, cta.params).among(loaded);
+            let mut blocks = cta.blocks_of_rows(v, lengths, rows.0, WARPGROUP_ROWS).among(loaded);
             if v.splits_keys() {
                 blocks.end -= group.min(blocks.count());
             }
             // What this tile has come to, unless it ends beside the next one. Where O is stored over V consumers meet, and
             // the barrier wants them at one instruction: so there is one place to store, with keys or without.
             let done: Option<Done<O_PAIRS>> = 'tile: {
+                // Key tiles that only rows of other consumers see.
+                let differ = v.skips_key_tiles() && (v.is_causal() || v.is_general());
+                let above = if differ { loaded.end - blocks.end } else { 0 };
+                let below = if differ && v.is_general() { blocks.first - loaded.first } else { 0 };
+                let before_below =
+                    if v.is_general() { before.as_ref().map_or(0, |before| before.below) } else { 0 };
+                // The work tile before ends beside this one's first scores, if there are any; and unless this consumer would
+                // have to let so many keys pass before it that those behind wait for a V that it still holds.
+                let apart = v.is_general() && above + before_below > MAX_SKIPPED;
+                if (blocks.count() == 0 || apart)
+                    && let Some(before) = before.take()
+                {
+                    let done: Done<O_PAIRS> = me.end(before);
+                    me.store(&done);
+                } else if v.is_general() {
+                    me.skip_keys(before_below);
+                }
                 if blocks.count() == 0 {
-                    if let Some(before) = before.take() {
-                        let done: Done<O_PAIRS> = me.end(before);
-                        me.store(&done);
-                    }
                     me.no_keys(loaded.count());
-                    break 'tile if v.splits_keys() { None } else { Some(Done::without_keys(tile)) };
+                    break 'tile if v.splits_keys() { None } else { Some(Done::without_keys(cta, v, tile)) };
                 }
                 if !me.o_over_v {
                     me.open_gate(); // at once in the first tile; later ones do it while they begin, when O has been read
                 }
-                // Key tiles that only rows of other consumers see.
-                let above = if v.causal && v.skips_key_tiles() { loaded.end - blocks.end } else { 0 };
-                me.skip_keys(above);
+                let above = if apart {
+                    me.skip_both(above);
+                    0
+                } else {
+                    me.skip_keys(above);
+                    above
+                };
                 let q = cta.q.wait(me.q).offset(row_group * WARPGROUP_ROWS * SLAB_ROW_BYTES);
                 cta.k.wait(me.k);
-                let mut softmax = Softmax::new(cta.params.scale_log2);
+                let mut softmax = Softmax::new(score::scale_log2(v, cta.params));
                 // The last key tile: scores beside the last product of the work tile before. Where a few of its keys
                 // are all that these rows see, only those.
                 let mut n_block = blocks.end - 1;
                 let tile_at = |n_block: u32, masked: bool| ScoreTile {
                     rows,
+                    lengths,
                     q,
                     n_block,
                     masked,
                     goes_on: n_block >= blocks.first + v.key_groups(),
                 };
-                let last = tile_at(n_block, n_block >= blocks.full);
+                let last =
+                    tile_at(n_block, n_block >= blocks.full || v.is_general() && n_block < blocks.clear);
                 let is_short = v.has_short_step()
                     && n_block >= blocks.first + v.key_groups()
                     && rows.last_keys(v, cta.params, n_block) <= v.short_n();
@@ -517,18 +721,25 @@ unsafe fn consume<
                 }
                 wgmma::hold(&mut at.p);
                 // Scores of a tile beside the product of the tile before: those with a mask, then those without.
-                if v.causal && !v.has_short_step() {
+                if (v.is_causal() || v.is_general()) && !v.has_short_step() {
                     while n_block >= blocks.full.max(blocks.first) + v.key_groups() {
                         n_block -= v.key_groups();
                         at = me.step::<S_REGS, _, _, _>(tile_at(n_block, true), &mut softmax, at);
                     }
                 }
-                while n_block >= blocks.first + v.key_groups() {
+                let clear = if v.is_general() { blocks.first.max(blocks.clear) } else { blocks.first };
+                while n_block >= clear + v.key_groups() {
                     n_block -= v.key_groups();
                     at = me.step::<S_REGS, _, _, _>(tile_at(n_block, false), &mut softmax, at);
                 }
+                if v.is_general() {
+                    while n_block > blocks.first {
+                        n_block -= 1;
+                        at = me.step::<S_REGS, _, _, _>(tile_at(n_block, true), &mut softmax, at);
+                    }
+                }
                 cta.q.release(&mut me.q);
-                let scored = Scored { tile, softmax, at };
+                let scored = Scored { tile, softmax, at, below };
                 if v.joins_work_tiles() {
                     before = Some(scored);
                     None
@@ -573,14 +784,23 @@ impl Consumer<'_> {
             if loaded > 0 {
                 self.open_gate();
             }
-            let mut n_blocks = if self.v.skips_key_tiles() { loaded } else { 0 };
-            while n_blocks > 0 {
-                n_blocks -= 1;
+            self.skip_both(if self.v.skips_key_tiles() { loaded } else { 0 });
+            self.cta.q.wait(self.q);
+            self.cta.q.release(&mut self.q);
+        }
+    }
+
+    /// Lets `n_blocks` key tiles pass with their values, of which these rows see nothing.
+    #[inline(always)]
+    unsafe fn skip_both(&mut self, n_blocks: u32) {
+        let mut left = n_blocks;
+        while left > 0 {
+            left -= 1;
+            // SAFETY: the warpgroup is together.
+            unsafe {
                 self.skip_keys(1);
                 self.skip_values(1);
             }
-            self.cta.q.wait(self.q);
-            self.cta.q.release(&mut self.q);
         }
     }
 
@@ -631,7 +851,8 @@ impl Consumer<'_> {
                 None => self.begin::<S, P>(tile, softmax),
                 Some(before) => {
                     let (o, _, p) = self.scores_and_values::<S, _, P, _>(tile, softmax, before.at);
-                    let done: Done<H> = Done::new(self.v, before.tile, o, &before.softmax);
+                    self.skip_values(before.below);
+                    let done: Done<H> = Done::new(self.cta, self.v, before.tile, o, &before.softmax);
                     self.store(&done);
                     p
                 }
@@ -659,8 +880,9 @@ impl Consumer<'_> {
             self.turn.pass(v);
             let mut s = s.wait::<0>();
             cta.k.release(&mut self.k);
+            score::apply(v, cta.params, &mut s);
             if tile.masked {
-                mask::apply(&mut s, tile.rows.visible(v, cta.params, tile.n_block));
+                tile.hide(v, cta.params, &mut s);
             }
             softmax.observe(&s);
             softmax.exponentiate(&mut s, 0, S);
@@ -729,8 +951,9 @@ impl Consumer<'_> {
                 cta.v.release(values);
                 o
             };
+            score::apply(v, cta.params, &mut s);
             if tile.masked {
-                mask::apply(&mut s, tile.rows.visible(v, cta.params, tile.n_block));
+                tile.hide(v, cta.params, &mut s);
             }
             let (o_done, alpha);
             match v.scores_beside_values() {
@@ -766,9 +989,15 @@ impl Consumer<'_> {
     where
         InFlight<O>: Products<O>,
     {
-        let Scored { tile, softmax, at } = scored;
+        let Scored { tile, softmax, at, below } = scored;
         // SAFETY: the warpgroup is together.
-        unsafe { Done::new(self.v, tile, self.last_values(at), &softmax) }
+        unsafe {
+            let o = self.last_values(at);
+            if self.v.is_general() {
+                self.skip_both(below);
+            }
+            Done::new(self.cta, self.v, tile, o, &softmax)
+        }
     }
 
     /// The last product alone: O, not yet divided.
@@ -906,30 +1135,33 @@ impl Place {
 }
 
 impl Rows {
-    /// The key tiles that they see.
-    #[inline(always)]
-    fn key_blocks(self, v: &Variant, params: &FwdParams) -> KeyBlocks {
-        let (q, kv) = (params.seqlen_q, params.seqlen_kv);
-        KeyBlocks::new(self.0, WARPGROUP_ROWS, v.tile.block_n, q, kv, v.causal)
-    }
-
     /// Keys of their last key tile, `n_block`, that any of them sees.
     #[inline(always)]
     fn last_keys(self, v: &Variant, params: &FwdParams, n_block: u32) -> u32 {
         let (q, kv) = (params.seqlen_q, params.seqlen_kv);
-        let all = if v.causal { kv.min(self.0 + WARPGROUP_ROWS + kv - q) } else { kv };
+        let all = if v.is_causal() { kv.min(self.0 + WARPGROUP_ROWS + kv - q) } else { kv };
         all - n_block * v.tile.block_n
     }
+}
 
-    /// Keys of key tile `n_block` that the two rows of this thread see, counted from the thread's first column.
+impl ScoreTile {
+    /// Hides the scores of keys that the two rows of this thread do not see.
     #[inline(always)]
-    fn visible(self, v: &Variant, params: &FwdParams, n_block: u32) -> [i32; 2] {
+    fn hide<const R: usize>(&self, v: &Variant, params: &FwdParams, s: &mut Acc<R>) {
         let Place { warp_row, lane } = Place::here();
-        let row = self.0 + warp_row % WARPGROUP_ROWS + lane / 4;
-        let (q, kv) = (params.seqlen_q as i32, params.seqlen_kv as i32);
-        let column = (n_block * v.tile.block_n + 2 * (lane % 4)) as i32;
-        [row, row + 8]
-            .map(|row| if v.causal { kv.min(row as i32 + 1 + kv - q) - column } else { kv - column })
+        let row = self.rows.0 + warp_row % WARPGROUP_ROWS + lane / 4;
+        let (q, kv) = (self.lengths.q as i32, self.lengths.kv as i32);
+        let column = (self.n_block * v.tile.block_n + 2 * (lane % 4)) as i32;
+        if v.is_general() {
+            let general = &params.general;
+            let keys = [row, row + 8].map(|row| general.band.keys(row >> general.pack, self.lengths));
+            mask::apply_range(s, keys.map(|[first, _]| first - column), keys.map(|[_, end]| end - column));
+        } else {
+            let visible = [row, row + 8].map(|row| {
+                if v.is_causal() { kv.min(row as i32 + 1 + kv - q) - column } else { kv - column }
+            });
+            mask::apply(s, visible);
+        }
     }
 }
 
@@ -1079,17 +1311,44 @@ unsafe fn store<const H: usize>(cta: &Cta, v: &Variant, tile: WorkTile, o: &[u32
         }
         tma::fence_async_shared();
         warp::sync_warp();
-        if warp::elect_one() && row_in_head < p.seqlen_q {
+        let general = &p.general;
+        let rows = if v.is_general() { tile.q.len << general.pack } else { p.seqlen_q };
+        if warp::elect_one() && row_in_head < rows {
             let mut slab = 0;
             while slab < if v.splits_keys() { 1 } else { v.slabs() } {
                 let column = if v.splits_keys() { share * box_columns } else { slab * box_columns };
-                let at = [column, row_in_head, tile.head, tile.batch].map(|c| c as i32);
-                tma::store_4d(cta.maps.o, staged.offset(slab * box_bytes), at);
+                let from = staged.offset(slab * box_bytes);
+                if v.is_general() {
+                    let packed = row_in_head & ((1 << general.pack) - 1);
+                    let query = row_in_head >> general.pack;
+                    let [row, end, turn] =
+                        general.o.coordinates(tile.batch, tile.head, tile.q.start, tile.q.len, query);
+                    tma::store_5d(cta.maps.o, from, [column, packed, row, end, turn].map(|c| c as i32));
+                } else {
+                    let at = [column, row_in_head, tile.head, tile.batch].map(|c| c as i32);
+                    tma::store_4d(cta.maps.o, from, at);
+                }
                 slab += 1;
             }
             tma::commit();
         }
-        if p.lse != 0 && share == 0 && lane % 4 == 0 {
+        if v.is_general() {
+            if p.lse != 0 && lane % 4 == 0 {
+                let mut r = 0;
+                while r < 2 {
+                    let row = row_in_head + lane / 4 + 8 * r as u32;
+                    let [head, query] = cta.head_and_query(tile, row);
+                    let pads = row & ((1 << general.pack) - 1) >= general.packed_heads;
+                    if row < rows && !pads {
+                        let at = tile.batch as u64 * general.lse_batch
+                            + head as u64 * general.lse_head
+                            + (tile.q.start + query) as u64;
+                        *(p.lse as *mut f32).add(at as usize) = lse[r];
+                    }
+                    r += 1;
+                }
+            }
+        } else if p.lse != 0 && share == 0 && lane % 4 == 0 {
             let head = (tile.batch * p.heads_q.value + tile.head) as u64;
             let mut r = 0;
             while r < 2 {

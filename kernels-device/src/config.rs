@@ -24,6 +24,38 @@ impl Dtype {
     }
 }
 
+/// Which keys a query sees, as far as it changes the code of a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mask {
+    /// All of them.
+    Full,
+    /// Those up to `i + seqlen_kv - seqlen_q`, for query i (aligned bottom-right).
+    Causal,
+    /// Those of a [band](crate::band::Band) that the launch describes. Kernels with this mask also take sequences of
+    /// different lengths, and the query heads of a K/V head as rows of one tile.
+    Band,
+}
+
+impl Mask {
+    /// The name used in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Mask::Full => "full",
+            Mask::Causal => "causal",
+            Mask::Band => "band",
+        }
+    }
+}
+
+/// What happens to scores before the softmax, as far as it changes the code of a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Score {
+    /// They are scaled.
+    Plain,
+    /// They are capped as well: `cap * tanh(score / cap)`.
+    Softcap,
+}
+
 /// Rows that one warpgroup's `wgmma` computes: the M of every `m64nNk16`.
 pub const WARPGROUP_ROWS: u32 = 64;
 /// Threads of a warpgroup.
@@ -74,8 +106,10 @@ pub struct Variant {
     pub head_dim: u32,
     /// Element type of Q, K, V and O.
     pub dtype: Dtype,
-    /// Whether query i sees only the keys up to `i + seqlen_kv - seqlen_q` (aligned bottom-right).
-    pub causal: bool,
+    /// Which keys a query sees.
+    pub mask: Mask,
+    /// What happens to its scores.
+    pub score: Score,
     /// The tile shape.
     pub tile: Tile,
     /// What it costs.
@@ -89,6 +123,16 @@ pub trait Spec {
 }
 
 impl Variant {
+    /// Whether later rows see more keys, by a mask that is known when the kernel is compiled.
+    pub const fn is_causal(&self) -> bool {
+        matches!(self.mask, Mask::Causal)
+    }
+
+    /// Whether the launch says which keys a query sees, how long sequences are, and which heads share a tile.
+    pub const fn is_general(&self) -> bool {
+        matches!(self.mask, Mask::Band)
+    }
+
     /// Consumer warpgroups: each owns 64 rows of the Q tile, or half of the key tiles.
     pub const fn consumers(&self) -> u32 {
         self.tile.block_m / WARPGROUP_ROWS * self.key_groups()
@@ -155,7 +199,11 @@ impl Variant {
 
     /// Registers of a thread of (the producer, a consumer) after `setmaxnreg` moved them.
     pub const fn role_registers(&self) -> (u32, u32) {
-        if self.consumers() == 2 { (32, 232) } else { (32, 160) }
+        match (self.consumers(), self.is_general()) {
+            (2, false) => (32, 232),
+            (2, true) => (40, 232), // which work is next takes more to say
+            _ => (32, 160),
+        }
     }
 
     /// Whether consumers take turns on the tensor cores, so that one computes its softmax while another
@@ -173,7 +221,7 @@ impl Variant {
     /// Whether the kernel has short first steps: under a causal mask half of all rows have one. It takes registers.
     /// Below a short step that is at least as long as the rows are many, one key tile needs a mask; below a whole one, none.
     pub const fn has_short_step(&self) -> bool {
-        self.causal && self.head_dim <= 128 && self.short_n() >= WARPGROUP_ROWS
+        self.is_causal() && self.head_dim <= 128 && self.short_n() >= WARPGROUP_ROWS
     }
 
     /// Whether other consumers may see more key tiles than one that has a short first step: as many keys more as they
@@ -185,7 +233,9 @@ impl Variant {
     /// Whether the first scores of a work tile are computed beside the last product of the one before, for which its Q
     /// must have arrived. At head_dim 64 without a mask it is a little slower than without (docs/results/log.md).
     pub const fn joins_work_tiles(&self) -> bool {
-        self.smem().q_stages == 2 && !self.splits_keys() && (self.head_dim > 64 || self.causal)
+        self.smem().q_stages == 2
+            && !self.splits_keys()
+            && (self.head_dim > 64 || !matches!(self.mask, Mask::Full))
     }
 
     /// Registers of a thread's scores that become probabilities before the consumer waits for the product of the step
@@ -242,6 +292,11 @@ impl Variant {
             self.head_dim.is_multiple_of(32) && self.head_dim <= 256,
             "head_dim is the N of PV, at most 256, and O is stored 16 columns at a time"
         );
+        assert!(!self.is_general() || cluster == 1 && splits == 1, "bundles of work are for single CTAs");
+        assert!(
+            self.is_general() || matches!(self.score, Score::Plain),
+            "scores are changed by general kernels only"
+        );
         let smem = self.smem();
         assert!(smem.bytes <= SMEM_LIMIT, "shared memory");
         assert!(
@@ -249,7 +304,7 @@ impl Variant {
             "what consumers come to lies over K and V, O beside them"
         );
         assert!(
-            !self.causal || block_m * cluster <= WARPGROUP_ROWS + block_n,
+            !self.is_causal() || block_m * cluster <= WARPGROUP_ROWS + block_n,
             "a consumer skips at most one key tile before it ends the work tile before: the next would wait for that"
         );
         assert!(!smem.o_over_v || smem.q_bytes <= smem.kv_stages * smem.kv_bytes, "O over V");

@@ -2,7 +2,24 @@
 //! legality check (on the host build too) and its entry point in the PTX. Kernels that merge what attention left are in a
 //! table of their own, [`MERGE`].
 
-use crate::config::{Cost, Dtype, MMA_K, REGISTER_FILE, Spec, Tile, Variant};
+use core::mem::offset_of;
+
+use crate::band::Band;
+use crate::config::{Cost, Dtype, MMA_K, Mask, REGISTER_FILE, Score, Spec, Tile, Variant};
+use crate::params::{FwdParams, General, Sequences, TensorMap};
+
+/// Where the parameters of a general kernel have the addresses of lengths.
+const LENGTHS: &[u32] = &{
+    const GENERAL: usize = 4 * size_of::<TensorMap>() + offset_of!(FwdParams, general);
+    const SEQUENCES: usize = GENERAL + offset_of!(General, sequences);
+    [
+        (SEQUENCES + offset_of!(Sequences, start_q)) as u32,
+        (SEQUENCES + offset_of!(Sequences, start_kv)) as u32,
+        (SEQUENCES + offset_of!(Sequences, used_q)) as u32,
+        (SEQUENCES + offset_of!(Sequences, used_kv)) as u32,
+        (GENERAL + offset_of!(General, band) + offset_of!(Band, prefix)) as u32,
+    ]
+};
 
 /// Columns of O that a warp stores at once: four matrices of 8x8 for its 16 rows.
 const STMATRIX_COLUMNS: u32 = 16;
@@ -20,6 +37,8 @@ pub struct Entry {
     pub smem_bytes: u32,
     /// Registers of a thread at launch may not exceed this.
     pub max_registers: u32,
+    /// Offsets, among the parameters, of the addresses of what is public: lengths, which decide what a kernel does.
+    pub public_pointers: &'static [u32],
     /// Instructions the PTX must have, no more and no fewer; `None` where nothing is promised.
     pub opcodes: Option<Opcodes>,
 }
@@ -61,6 +80,7 @@ impl Variant {
             cluster: self.cluster_ctas(),
             smem_bytes: self.smem().bytes,
             max_registers: self.launch_registers(),
+            public_pointers: if self.is_general() { LENGTHS } else { &[] },
             opcodes: Some(self.opcodes()),
         }
     }
@@ -71,10 +91,12 @@ impl Variant {
     /// unless the slot is the cluster's: then several lanes arrive.
     const fn opcodes(&self) -> Opcodes {
         let slabs = self.slabs();
-        let (short, causal) = (self.has_short_step() as u32, self.causal as u32);
+        let (short, causal) = (self.has_short_step() as u32, self.is_causal() as u32);
+        let general = self.is_general() as u32;
         let begins = 1 + short;
         let joins = if self.joins_work_tiles() { begins } else { 0 };
-        let steps = 1 + causal; // the main loop, and the masked loop or the step after a short one
+        // The main loop, and the masked loop or the step after a short one; under a band masked loops on both sides.
+        let steps = 1 + causal + 2 * general;
         let scores = begins + joins + steps;
         let ends = if joins == 0 { 1 } else { 2 }; // before a work tile without keys, and at last
         let (columns, keys) = (self.head_dim / MMA_K, self.tile.block_n / MMA_K);
@@ -86,7 +108,10 @@ impl Variant {
         // Key tiles are skipped by who sees none, and under a causal mask by who sees fewer.
         let short_skips = if self.skips_before_short_step() { short } else { 0 };
         let skips = self.skips_key_tiles() as u32;
-        let (k_skips, v_skips) = (skips * (1 + causal), skips * (1 + causal + short_skips));
+        // General kernels skip those above alone or with their values, and those below: where a work tile ends alone with its values, else
+        // before and after the next one's first scores.
+        let k_skips = skips * (1 + causal + general * (2 + ends + (joins > 0) as u32));
+        let v_skips = skips * (1 + causal + short_skips + general * (2 + ends + joins));
         let releases = (scores + k_skips) + (steps + joins + ends + v_skips);
         // At the start and the end; where CTAs share keys, producers and consumers meet in between, too.
         let cluster_syncs = if self.cluster_ctas() == 1 { 0 } else { 2 * self.key_groups() };
@@ -117,7 +142,7 @@ impl Variant {
 }
 
 macro_rules! fwd_variants {
-    ($($symbol:ident: $head_dim:literal, $dtype:ident, $causal:literal, [$m:literal, $n:literal, $stages:literal, $cluster:literal, $splits:literal],
+    ($($symbol:ident: $head_dim:literal, $dtype:ident, $mask:ident, $score:ident, [$m:literal, $n:literal, $stages:literal, $cluster:literal, $splits:literal],
         $key_ps:literal, $tile_keys:literal;)*) => {
         /// The variants as types.
         pub mod spec {
@@ -132,7 +157,8 @@ macro_rules! fwd_variants {
                         symbol: stringify!($symbol),
                         head_dim: $head_dim,
                         dtype: Dtype::$dtype,
-                        causal: $causal,
+                        mask: Mask::$mask,
+                        score: Score::$score,
                         tile: Tile { block_m: $m, block_n: $n, stages: $stages, cluster: $cluster, splits: $splits },
                         cost: Cost { key_ps: $key_ps, tile_keys: $tile_keys },
                     };
@@ -147,7 +173,6 @@ macro_rules! fwd_variants {
         #[cfg(target_arch = "nvptx64")]
         mod symbols {
             use super::*;
-            use crate::params::{FwdParams, TensorMap};
             $(
                 /// Entry point.
                 ///
@@ -184,59 +209,79 @@ macro_rules! fwd_variants {
 }
 
 fwd_variants! {
-    // symbol                              head_dim, dtype, causal, tile [block_m, block_n, stages, cluster, splits], cost [ps, keys]
-    fwd_hd64_m192n128_f16:                 64, F16,  false, [192, 128, 2, 1, 1],  3980, 196;
-    fwd_hd64_m128n128_f16:                 64, F16,  false, [128, 128, 2, 1, 1],  5013, 160;
-    fwd_hd64_m192n128_bf16:                64, Bf16, false, [192, 128, 2, 1, 1],  3980, 196;
-    fwd_hd64_m128n128_bf16:                64, Bf16, false, [128, 128, 2, 1, 1],  5013, 160;
-    fwd_hd64_m192n128_f16_causal:          64, F16,  true,  [192, 128, 2, 1, 1],  4250, 270;
-    fwd_hd64_m128n128_f16_causal:          64, F16,  true,  [128, 128, 2, 1, 1],  4541, 244;
-    fwd_hd64_m192n128_bf16_causal:         64, Bf16, true,  [192, 128, 2, 1, 1],  4250, 270;
-    fwd_hd64_m128n128_bf16_causal:         64, Bf16, true,  [128, 128, 2, 1, 1],  4541, 244;
-    fwd_hd64_m64n128s2_f16:                64, F16,  false, [64, 128, 4, 1, 2],  4350, 680;
-    fwd_hd64_m64n128s4_f16:                64, F16,  false, [64, 128, 4, 1, 4],  4350, 960;
-    fwd_hd64_m64n128s2_bf16:               64, Bf16, false, [64, 128, 4, 1, 2],  4350, 680;
-    fwd_hd64_m64n128s4_bf16:               64, Bf16, false, [64, 128, 4, 1, 4],  4350, 960;
-    fwd_hd64_m64n128s2_f16_causal:         64, F16,  true,  [64, 128, 4, 1, 2],  4150, 760;
-    fwd_hd64_m64n128s4_f16_causal:         64, F16,  true,  [64, 128, 4, 1, 4],  4150, 1040;
-    fwd_hd64_m64n128s2_bf16_causal:        64, Bf16, true,  [64, 128, 4, 1, 2],  4150, 760;
-    fwd_hd64_m64n128s4_bf16_causal:        64, Bf16, true,  [64, 128, 4, 1, 4],  4150, 1040;
-    fwd_hd96_m192n96_f16:                  96, F16,  false, [192, 96, 2, 1, 1],  5520, 324;
-    fwd_hd96_m128n128_f16:                 96, F16,  false, [128, 128, 2, 1, 1],  5820, 120;
-    fwd_hd96_m192n96_bf16:                 96, Bf16, false, [192, 96, 2, 1, 1],  5520, 324;
-    fwd_hd96_m128n128_bf16:                96, Bf16, false, [128, 128, 2, 1, 1],  5820, 120;
-    fwd_hd96_m128n128_f16_causal:          96, F16,  true,  [128, 128, 2, 1, 1],  6190, 148;
-    fwd_hd96_m128n128_bf16_causal:         96, Bf16, true,  [128, 128, 2, 1, 1],  6190, 148;
-    fwd_hd128_m128n128_f16:               128, F16,  false, [128, 128, 2, 1, 1],  6410, 160;
-    fwd_hd128_m128n128x2_f16:             128, F16,  false, [128, 128, 2, 2, 1],  6310, 178;
-    fwd_hd128_m128n128_bf16:              128, Bf16, false, [128, 128, 2, 1, 1],  6410, 160;
-    fwd_hd128_m128n128x2_bf16:            128, Bf16, false, [128, 128, 2, 2, 1],  6310, 178;
-    fwd_hd128_m128n128_f16_causal:        128, F16,  true,  [128, 128, 2, 1, 1],  6710, 204;
-    fwd_hd128_m128n128_bf16_causal:       128, Bf16, true,  [128, 128, 2, 1, 1],  6710, 204;
-    fwd_hd128_m64n64s2_f16:               128, F16,  false, [64, 64, 6, 1, 2],  6600, 520;
-    fwd_hd128_m64n64s4_f16:               128, F16,  false, [64, 64, 6, 1, 4],  6600, 720;
-    fwd_hd128_m64n64s2_bf16:              128, Bf16, false, [64, 64, 6, 1, 2],  6600, 520;
-    fwd_hd128_m64n64s4_bf16:              128, Bf16, false, [64, 64, 6, 1, 4],  6600, 720;
-    fwd_hd128_m64n64s2_f16_causal:        128, F16,  true,  [64, 64, 6, 1, 2],  6700, 520;
-    fwd_hd128_m64n64s4_f16_causal:        128, F16,  true,  [64, 64, 6, 1, 4],  6700, 740;
-    fwd_hd128_m64n64s2_bf16_causal:       128, Bf16, true,  [64, 64, 6, 1, 2],  6700, 520;
-    fwd_hd128_m64n64s4_bf16_causal:       128, Bf16, true,  [64, 64, 6, 1, 4],  6700, 740;
-    fwd_hd192_m128n112_f16:               192, F16,  false, [128, 112, 2, 1, 1],  9231, 232;
-    fwd_hd192_m128n96_f16:                192, F16,  false, [128, 96, 2, 1, 1],  9260, 188;
-    fwd_hd192_m128n112_bf16:              192, Bf16, false, [128, 112, 2, 1, 1],  9231, 232;
-    fwd_hd192_m128n96_bf16:               192, Bf16, false, [128, 96, 2, 1, 1],  9260, 188;
-    fwd_hd192_m128n112_f16_causal:        192, F16,  true,  [128, 112, 2, 1, 1],  9930, 304;
-    fwd_hd192_m128n96_f16_causal:         192, F16,  true,  [128, 96, 2, 1, 1], 10120, 244;
-    fwd_hd192_m128n112_bf16_causal:       192, Bf16, true,  [128, 112, 2, 1, 1],  9930, 304;
-    fwd_hd192_m128n96_bf16_causal:        192, Bf16, true,  [128, 96, 2, 1, 1], 10120, 244;
-    fwd_hd256_m128n80x2_f16:              256, F16,  false, [128, 80, 2, 2, 1], 11300, 240;
-    fwd_hd256_m128n64_f16:                256, F16,  false, [128, 64, 2, 1, 1], 12790, 188;
-    fwd_hd256_m128n80x2_bf16:             256, Bf16, false, [128, 80, 2, 2, 1], 11300, 240;
-    fwd_hd256_m128n64_bf16:               256, Bf16, false, [128, 64, 2, 1, 1], 12790, 188;
-    fwd_hd256_m128n80_f16_causal:         256, F16,  true,  [128, 80, 2, 1, 1], 11920, 276;
-    fwd_hd256_m128n64_f16_causal:         256, F16,  true,  [128, 64, 2, 1, 1], 13423, 196;
-    fwd_hd256_m128n80_bf16_causal:        256, Bf16, true,  [128, 80, 2, 1, 1], 11920, 276;
-    fwd_hd256_m128n64_bf16_causal:        256, Bf16, true,  [128, 64, 2, 1, 1], 13423, 196;
+    // symbol                              head_dim, dtype, mask, score, tile [block_m, block_n, stages, cluster, splits], cost [ps, keys]
+    fwd_hd64_m192n128_f16:                 64, F16,  Full,   Plain, [192, 128, 2, 1, 1],  3980, 196;
+    fwd_hd64_m128n128_f16:                 64, F16,  Full,   Plain, [128, 128, 2, 1, 1],  5013, 160;
+    fwd_hd64_m192n128_bf16:                64, Bf16, Full,   Plain, [192, 128, 2, 1, 1],  3980, 196;
+    fwd_hd64_m128n128_bf16:                64, Bf16, Full,   Plain, [128, 128, 2, 1, 1],  5013, 160;
+    fwd_hd64_m192n128_f16_causal:          64, F16,  Causal, Plain, [192, 128, 2, 1, 1],  4250, 270;
+    fwd_hd64_m128n128_f16_causal:          64, F16,  Causal, Plain, [128, 128, 2, 1, 1],  4541, 244;
+    fwd_hd64_m192n128_bf16_causal:         64, Bf16, Causal, Plain, [192, 128, 2, 1, 1],  4250, 270;
+    fwd_hd64_m128n128_bf16_causal:         64, Bf16, Causal, Plain, [128, 128, 2, 1, 1],  4541, 244;
+    fwd_hd64_m64n128s2_f16:                64, F16,  Full,   Plain, [64, 128, 4, 1, 2],  4350, 680;
+    fwd_hd64_m64n128s4_f16:                64, F16,  Full,   Plain, [64, 128, 4, 1, 4],  4350, 960;
+    fwd_hd64_m64n128s2_bf16:               64, Bf16, Full,   Plain, [64, 128, 4, 1, 2],  4350, 680;
+    fwd_hd64_m64n128s4_bf16:               64, Bf16, Full,   Plain, [64, 128, 4, 1, 4],  4350, 960;
+    fwd_hd64_m64n128s2_f16_causal:         64, F16,  Causal, Plain, [64, 128, 4, 1, 2],  4150, 760;
+    fwd_hd64_m64n128s4_f16_causal:         64, F16,  Causal, Plain, [64, 128, 4, 1, 4],  4150, 1040;
+    fwd_hd64_m64n128s2_bf16_causal:        64, Bf16, Causal, Plain, [64, 128, 4, 1, 2],  4150, 760;
+    fwd_hd64_m64n128s4_bf16_causal:        64, Bf16, Causal, Plain, [64, 128, 4, 1, 4],  4150, 1040;
+    fwd_hd96_m192n96_f16:                  96, F16,  Full,   Plain, [192, 96, 2, 1, 1],  5520, 324;
+    fwd_hd96_m128n128_f16:                 96, F16,  Full,   Plain, [128, 128, 2, 1, 1],  5820, 120;
+    fwd_hd96_m192n96_bf16:                 96, Bf16, Full,   Plain, [192, 96, 2, 1, 1],  5520, 324;
+    fwd_hd96_m128n128_bf16:                96, Bf16, Full,   Plain, [128, 128, 2, 1, 1],  5820, 120;
+    fwd_hd96_m128n128_f16_causal:          96, F16,  Causal, Plain, [128, 128, 2, 1, 1],  6190, 148;
+    fwd_hd96_m128n128_bf16_causal:         96, Bf16, Causal, Plain, [128, 128, 2, 1, 1],  6190, 148;
+    fwd_hd128_m128n128_f16:               128, F16,  Full,   Plain, [128, 128, 2, 1, 1],  6410, 160;
+    fwd_hd128_m128n128x2_f16:             128, F16,  Full,   Plain, [128, 128, 2, 2, 1],  6310, 178;
+    fwd_hd128_m128n128_bf16:              128, Bf16, Full,   Plain, [128, 128, 2, 1, 1],  6410, 160;
+    fwd_hd128_m128n128x2_bf16:            128, Bf16, Full,   Plain, [128, 128, 2, 2, 1],  6310, 178;
+    fwd_hd128_m128n128_f16_causal:        128, F16,  Causal, Plain, [128, 128, 2, 1, 1],  6710, 204;
+    fwd_hd128_m128n128_bf16_causal:       128, Bf16, Causal, Plain, [128, 128, 2, 1, 1],  6710, 204;
+    fwd_hd128_m64n64s2_f16:               128, F16,  Full,   Plain, [64, 64, 6, 1, 2],  6600, 520;
+    fwd_hd128_m64n64s4_f16:               128, F16,  Full,   Plain, [64, 64, 6, 1, 4],  6600, 720;
+    fwd_hd128_m64n64s2_bf16:              128, Bf16, Full,   Plain, [64, 64, 6, 1, 2],  6600, 520;
+    fwd_hd128_m64n64s4_bf16:              128, Bf16, Full,   Plain, [64, 64, 6, 1, 4],  6600, 720;
+    fwd_hd128_m64n64s2_f16_causal:        128, F16,  Causal, Plain, [64, 64, 6, 1, 2],  6700, 520;
+    fwd_hd128_m64n64s4_f16_causal:        128, F16,  Causal, Plain, [64, 64, 6, 1, 4],  6700, 740;
+    fwd_hd128_m64n64s2_bf16_causal:       128, Bf16, Causal, Plain, [64, 64, 6, 1, 2],  6700, 520;
+    fwd_hd128_m64n64s4_bf16_causal:       128, Bf16, Causal, Plain, [64, 64, 6, 1, 4],  6700, 740;
+    fwd_hd192_m128n112_f16:               192, F16,  Full,   Plain, [128, 112, 2, 1, 1],  9231, 232;
+    fwd_hd192_m128n96_f16:                192, F16,  Full,   Plain, [128, 96, 2, 1, 1],  9260, 188;
+    fwd_hd192_m128n112_bf16:              192, Bf16, Full,   Plain, [128, 112, 2, 1, 1],  9231, 232;
+    fwd_hd192_m128n96_bf16:               192, Bf16, Full,   Plain, [128, 96, 2, 1, 1],  9260, 188;
+    fwd_hd192_m128n112_f16_causal:        192, F16,  Causal, Plain, [128, 112, 2, 1, 1],  9930, 304;
+    fwd_hd192_m128n96_f16_causal:         192, F16,  Causal, Plain, [128, 96, 2, 1, 1], 10120, 244;
+    fwd_hd192_m128n112_bf16_causal:       192, Bf16, Causal, Plain, [128, 112, 2, 1, 1],  9930, 304;
+    fwd_hd192_m128n96_bf16_causal:        192, Bf16, Causal, Plain, [128, 96, 2, 1, 1], 10120, 244;
+    fwd_hd256_m128n80x2_f16:              256, F16,  Full,   Plain, [128, 80, 2, 2, 1], 11300, 240;
+    fwd_hd256_m128n64_f16:                256, F16,  Full,   Plain, [128, 64, 2, 1, 1], 12790, 188;
+    fwd_hd256_m128n80x2_bf16:             256, Bf16, Full,   Plain, [128, 80, 2, 2, 1], 11300, 240;
+    fwd_hd256_m128n64_bf16:               256, Bf16, Full,   Plain, [128, 64, 2, 1, 1], 12790, 188;
+    fwd_hd256_m128n80_f16_causal:         256, F16,  Causal, Plain, [128, 80, 2, 1, 1], 11920, 276;
+    fwd_hd256_m128n64_f16_causal:         256, F16,  Causal, Plain, [128, 64, 2, 1, 1], 13423, 196;
+    fwd_hd256_m128n80_bf16_causal:        256, Bf16, Causal, Plain, [128, 80, 2, 1, 1], 11920, 276;
+    fwd_hd256_m128n64_bf16_causal:        256, Bf16, Causal, Plain, [128, 64, 2, 1, 1], 13423, 196;
+    fwd_hd64_m128n128_f16_band:             64, F16,  Band,   Plain,   [128, 128, 2, 1, 1],  5013, 300;
+    fwd_hd64_m128n128_f16_band_softcap:     64, F16,  Band,   Softcap, [128, 128, 2, 1, 1],  5013, 300;
+    fwd_hd64_m128n128_bf16_band:            64, Bf16, Band,   Plain,   [128, 128, 2, 1, 1],  5013, 300;
+    fwd_hd64_m128n128_bf16_band_softcap:    64, Bf16, Band,   Softcap, [128, 128, 2, 1, 1],  5013, 300;
+    fwd_hd96_m128n128_f16_band:             96, F16,  Band,   Plain,   [128, 128, 2, 1, 1],  6200, 300;
+    fwd_hd96_m128n128_f16_band_softcap:     96, F16,  Band,   Softcap, [128, 128, 2, 1, 1],  6200, 300;
+    fwd_hd96_m128n128_bf16_band:            96, Bf16, Band,   Plain,   [128, 128, 2, 1, 1],  6200, 300;
+    fwd_hd96_m128n128_bf16_band_softcap:    96, Bf16, Band,   Softcap, [128, 128, 2, 1, 1],  6200, 300;
+    fwd_hd128_m128n128_f16_band:           128, F16,  Band,   Plain,   [128, 128, 2, 1, 1],  6710, 300;
+    fwd_hd128_m128n128_f16_band_softcap:   128, F16,  Band,   Softcap, [128, 128, 2, 1, 1],  6710, 300;
+    fwd_hd128_m128n128_bf16_band:          128, Bf16, Band,   Plain,   [128, 128, 2, 1, 1],  6710, 300;
+    fwd_hd128_m128n128_bf16_band_softcap:  128, Bf16, Band,   Softcap, [128, 128, 2, 1, 1],  6710, 300;
+    fwd_hd192_m128n96_f16_band:            192, F16,  Band,   Plain,   [128, 96, 2, 1, 1], 10120, 300;
+    fwd_hd192_m128n96_f16_band_softcap:    192, F16,  Band,   Softcap, [128, 96, 2, 1, 1], 10120, 300;
+    fwd_hd192_m128n96_bf16_band:           192, Bf16, Band,   Plain,   [128, 96, 2, 1, 1], 10120, 300;
+    fwd_hd192_m128n96_bf16_band_softcap:   192, Bf16, Band,   Softcap, [128, 96, 2, 1, 1], 10120, 300;
+    fwd_hd256_m128n64_f16_band:            256, F16,  Band,   Plain,   [128, 64, 2, 1, 1], 13423, 300;
+    fwd_hd256_m128n64_f16_band_softcap:    256, F16,  Band,   Softcap, [128, 64, 2, 1, 1], 13423, 300;
+    fwd_hd256_m128n64_bf16_band:           256, Bf16, Band,   Plain,   [128, 64, 2, 1, 1], 13423, 300;
+    fwd_hd256_m128n64_bf16_band_softcap:   256, Bf16, Band,   Softcap, [128, 64, 2, 1, 1], 13423, 300;
 }
 
 /// A kernel that merges attention states. Only the element type changes its code.
@@ -263,6 +308,7 @@ impl MergeVariant {
             cluster: 1,
             smem_bytes: 0,
             max_registers: REGISTER_FILE / (Self::CTAS_PER_SM * Self::THREADS) / 8 * 8,
+            public_pointers: &[],
             opcodes: None,
         }
     }

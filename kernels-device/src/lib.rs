@@ -4,7 +4,8 @@
 //! - [`config`]: what a kernel variant is, and the budgets it must meet;
 //! - [`entry`]: the table of variants;
 //! - [`params`], [`layout`], [`schedule`]: what the host passes, where bytes lie, who computes what ([`divisor`] helps);
-//! - `pipeline`, `softmax`, `mask`, `attention_fwd`: the kernel (device build only);
+//! - [`band`], [`bundle`]: which keys a query sees, and who computes what, where only the launch or the device knows;
+//! - `pipeline`, `softmax`, `score`, `mask`, `search`, `attention_fwd`: the kernel (device build only);
 //! - `merge_states`: the kernel that merges what several calls of it left (device build only);
 //! - `ptx`: the only room with inline assembly (device build only).
 //!
@@ -14,9 +15,12 @@
 #![cfg_attr(target_arch = "nvptx64", feature(link_llvm_intrinsics, abi_unadjusted))]
 #![cfg_attr(target_arch = "nvptx64", allow(internal_features))]
 
+pub mod band;
+pub mod bundle;
 pub mod config;
 pub mod divisor;
 pub mod entry;
+pub mod float;
 pub mod layout;
 pub mod params;
 #[cfg(feature = "patterns")]
@@ -35,6 +39,10 @@ pub mod merge_states;
 pub mod pipeline;
 #[cfg(target_arch = "nvptx64")]
 pub mod ptx;
+#[cfg(target_arch = "nvptx64")]
+pub mod score;
+#[cfg(target_arch = "nvptx64")]
+pub mod search;
 #[cfg(target_arch = "nvptx64")]
 pub mod softmax;
 

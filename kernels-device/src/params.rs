@@ -1,5 +1,6 @@
 //! What the host passes to a kernel, by value: nothing to keep alive, nothing to copy first.
 
+use crate::band::Band;
 use crate::divisor::Divisor;
 
 /// The 128-byte descriptor of a tensor for the TMA unit (`CUtensorMap`), opaque to everyone but the driver.
@@ -22,7 +23,7 @@ pub struct FwdParams {
     pub seqlen_q: u32,
     /// Keys of each head.
     pub seqlen_kv: u32,
-    /// Query heads.
+    /// Heads that have tiles of their own: query heads, or K/V heads if query heads are packed.
     pub heads_q: Divisor,
     /// Query heads that share one K/V head (1 is MHA, `heads_q` is MQA).
     pub gqa_ratio: Divisor,
@@ -30,9 +31,133 @@ pub struct FwdParams {
     pub work: Work,
     /// `scale * log2(e)`: exponents are taken with base 2.
     pub scale_log2: f32,
+    /// What only general kernels read.
+    pub general: General,
 }
 
-const _: () = assert!(size_of::<FwdParams>() == 8 + 2 * 4 + 2 * 12 + 44 + 4);
+const _: () = assert!(size_of::<FwdParams>() == 8 + 2 * 4 + 2 * 12 + 44 + 4 + size_of::<General>());
+
+/// What a launch tells a general kernel beside what every kernel is told.
+///
+/// *Rows* are queries; where query heads are packed, they are the queries of all heads of a K/V head, `1 << pack` rows a
+/// query.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct General {
+    /// Where sequences begin and end.
+    pub sequences: Sequences,
+    /// Which keys a query sees.
+    pub band: Band,
+    /// Device address of a logit for each query head that joins the denominator, f32; 0 if there are none.
+    pub sinks: u64,
+    /// Elements of the log-sum-exp from one sequence to the next, and from one head to the next.
+    pub lse_batch: u64,
+    /// See [`Self::lse_batch`].
+    pub lse_head: u64,
+    /// Where heads and sequences of Q lie.
+    pub q: Steps,
+    /// Where those of K lie.
+    pub k: Steps,
+    /// Where those of V lie.
+    pub v: Steps,
+    /// Where those of O lie.
+    pub o: Steps,
+    /// log2 of the rows that a query has.
+    pub pack: u32,
+    /// Query heads of a K/V head that share tiles: at most `1 << pack`.
+    pub packed_heads: u32,
+    /// Bound of the scores, where they are capped.
+    pub softcap: f32,
+    /// 1 / `softcap`.
+    pub inverse_softcap: f32,
+}
+
+const _: () = assert!(size_of::<General>() == 48 + 40 + 3 * 8 + 4 * 12 + 16);
+
+impl General {
+    /// Says nothing: for kernels that do not ask.
+    pub const NONE: General = General {
+        sequences: Sequences {
+            start_q: 0,
+            start_kv: 0,
+            used_q: 0,
+            used_kv: 0,
+            count: 0,
+            bundles: 0,
+            uneven: 0,
+            reserved: 0,
+        },
+        band: Band::FULL,
+        sinks: 0,
+        lse_batch: 0,
+        lse_head: 0,
+        q: Steps::NONE,
+        k: Steps::NONE,
+        v: Steps::NONE,
+        o: Steps::NONE,
+        pack: 0,
+        packed_heads: 1,
+        softcap: 0.0,
+        inverse_softcap: 0.0,
+    };
+}
+
+/// The sequences of a launch. Where addresses are 0, all are as long as the parameters say, and lie one behind the other
+/// by the batch steps of their tensors.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sequences {
+    /// Device address of the first query of each sequence, and the end of the last: i32.
+    pub start_q: u64,
+    /// The same for keys.
+    pub start_kv: u64,
+    /// Device address of the number of queries of each sequence that count: i32. 0: all.
+    pub used_q: u64,
+    /// The same for keys.
+    pub used_kv: u64,
+    /// Sequences.
+    pub count: u32,
+    /// How work is handed out: 0 in [tiles](crate::schedule::Tiles), 1 in [bundles](crate::bundle::Bundle) of equal cost, 2 in
+    /// bundles whose cost falls.
+    pub bundles: u32,
+    /// Whether tiles differ in cost where work is handed out in tiles.
+    pub uneven: u32,
+    /// Makes the size a multiple of 8.
+    pub reserved: u32,
+}
+
+/// Where a head of a sequence begins in a tensor map that general kernels use.
+///
+/// In such a map the rows of a head must end with its sequence, wherever that is: what a box reaches beyond must be read as
+/// zeros and not be written. TMA knows only bounds of whole dimensions; so the dimension of the rows is given
+/// [`ROW_BOUND`] rows, of which a sequence takes the *last*, and the address of what comes before is made up for by two more
+/// dimensions: the next one leads to the end of the sequence, in *units*, and the last one back by `ROW_BOUND` rows, modulo 2⁶⁴. (Triton
+/// calls this a ragged tensor map.)
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Steps {
+    /// Units from one sequence to the next; 0 where sequences begin where [`Sequences`] says.
+    pub batch: u32,
+    /// Units from one row to the next.
+    pub row: u32,
+    /// Units from one head to the next.
+    pub head: u32,
+}
+
+/// Rows of the row dimension of a ragged tensor map.
+pub const ROW_BOUND: u32 = 1 << 30;
+
+impl Steps {
+    /// Nowhere.
+    pub const NONE: Steps = Steps { batch: 0, row: 0, head: 0 };
+
+    /// The last three coordinates of row `row` of a head of a sequence that begins with row `start` and has `len`.
+    #[inline(always)]
+    pub const fn coordinates(&self, batch: u32, head: u32, start: u32, len: u32, row: u32) -> [u32; 3] {
+        let end = batch * self.batch + head * self.head + (start + len) * self.row;
+        [ROW_BOUND - len + row, end, ROW_BOUND]
+    }
+}
 
 /// The work of a launch, in *units*: what a cluster of CTAs (often of one) takes at a time, as many neighbouring tiles of
 /// `block_m` query rows of one head as it has CTAs that share K and V.
@@ -97,11 +222,11 @@ const fn divisor_in_common(a: u32, b: u32) -> u32 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MergeParams {
     /// Output of one call.
-    pub o1: Rows,
+    pub o1: MergeRows,
     /// Output of the other.
-    pub o2: Rows,
+    pub o2: MergeRows,
     /// The merged output.
-    pub out: Rows,
+    pub out: MergeRows,
     /// Device address of the log-sum-exp of `o1`, f32.
     pub lse1: u64,
     /// The same of `o2`.
@@ -128,17 +253,17 @@ pub struct MergeParams {
 
 const _: () = assert!(size_of::<MergeParams>() == 3 * 32 + 3 * 8 + 4 * 4 + 3 * 12 + 3 * 4);
 
-/// The rows of a tensor.
+/// The rows of a tensor that is merged.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rows {
+pub struct MergeRows {
     /// Device address of the first one.
     pub ptr: u64,
     /// Bytes from one row to the next along the outer, middle and inner coordinate.
     pub strides_bytes: [u64; 3],
 }
 
-impl Rows {
+impl MergeRows {
     /// Address of the row at these coordinates.
     #[inline(always)]
     pub const fn address(&self, [outer, middle, inner]: [u32; 3]) -> u64 {

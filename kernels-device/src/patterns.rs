@@ -13,7 +13,15 @@ pub const ROW_WORDS: u32 = 32;
 pub const ROWS: u32 = 4;
 
 const fn pattern(symbol: &'static str, threads: u32) -> Entry {
-    Entry { symbol, threads, cluster: 1, smem_bytes: PROBE_SMEM, max_registers: 255, opcodes: None }
+    Entry {
+        symbol,
+        threads,
+        cluster: 1,
+        smem_bytes: PROBE_SMEM,
+        max_registers: 255,
+        public_pointers: &[],
+        opcodes: None,
+    }
 }
 
 /// Every pattern, as the builder sees it: `_wrong` and `_right`.

@@ -34,7 +34,15 @@ pub const PROBE_BARRIERS: u32 = PROBE_SMEM - 64;
 const _: () = assert!(PROBE_SMEM <= SMEM_LIMIT);
 
 const fn probe(symbol: &'static str, threads: u32, cluster: u32) -> Entry {
-    Entry { symbol, threads, cluster, smem_bytes: PROBE_SMEM, max_registers: 255, opcodes: None }
+    Entry {
+        symbol,
+        threads,
+        cluster,
+        smem_bytes: PROBE_SMEM,
+        max_registers: 255,
+        public_pointers: &[],
+        opcodes: None,
+    }
 }
 
 /// Every probe, as the builder sees it.

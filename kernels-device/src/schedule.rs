@@ -1,5 +1,6 @@
 //! Which CTA computes what: the order of work tiles, and the keys that a tile of queries sees. Pure.
 
+use crate::band::{Band, Lengths};
 use crate::params::{FwdParams, Work};
 
 /// `block_m` query rows of one head.
@@ -13,6 +14,30 @@ pub struct WorkTile {
     pub head_kv: u32,
     /// Sequence.
     pub batch: u32,
+    /// Its queries.
+    pub q: Span,
+    /// Its keys.
+    pub kv: Span,
+}
+
+impl WorkTile {
+    /// Tile `m_block` of head `head` over all sequences, which are all equally long.
+    #[inline(always)]
+    pub const fn of_unit(params: &FwdParams, m_block: u32, head: u32) -> Self {
+        let (batch, head) = params.heads_q.split(head);
+        let head_kv = params.gqa_ratio.quotient(head);
+        let (q, kv) = (Span { start: 0, len: params.seqlen_q }, Span { start: 0, len: params.seqlen_kv });
+        WorkTile { m_block, head, head_kv, batch, q, kv }
+    }
+}
+
+/// Rows of a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Rows of other sequences before it, where sequences are packed.
+    pub start: u32,
+    /// How many there are.
+    pub len: u32,
 }
 
 /// The work tiles that one CTA of a persistent grid takes, in its order. It is fixed in advance: no counter in memory, so
@@ -38,6 +63,12 @@ pub struct Tiles<'a> {
     rank: u32,
     /// Clusters of the grid.
     clusters: u32,
+    at: Turn,
+}
+
+/// Where a cluster stands in the order of [`Tiles`].
+#[derive(Clone, Copy, Debug)]
+pub struct Turn {
     /// First head of the section.
     first_head: u32,
     /// First unit of the round, in the section.
@@ -56,38 +87,50 @@ impl<'a> Tiles<'a> {
             cluster,
             rank: cta % cluster,
             clusters: ctas / cluster,
-            first_head: 0,
-            first_unit: 0,
-            place: (cta / cluster) as i32,
+            at: Turn::new(cta / cluster),
         }
+    }
+}
+
+impl Turn {
+    /// The first turn of cluster `cluster`.
+    #[inline(always)]
+    pub const fn new(cluster: u32) -> Self {
+        Turn { first_head: 0, first_unit: 0, place: cluster as i32 }
+    }
+
+    /// The next unit, as (number in its head, head over all sequences); `uneven` as under a causal mask.
+    #[inline(always)]
+    pub fn next(&mut self, work: &Work, clusters: u32, uneven: bool) -> Option<(u32, u32)> {
+        if uneven { self.next_causal(work, clusters) } else { self.next_full(work, clusters) }
     }
 
     /// The next unit, as (number in its head, head over all sequences).
     #[inline(always)]
-    fn next_full(&mut self) -> Option<(u32, u32)> {
+    fn next_full(&mut self, work: &Work, clusters: u32) -> Option<(u32, u32)> {
         let unit = self.first_unit + self.place as u32;
-        if unit >= self.params.work.units() {
+        if unit >= work.units() {
             return None;
         }
-        self.first_unit += self.clusters;
-        self.place += self.params.work.turn as i32;
-        if self.place >= self.clusters as i32 {
-            self.place -= self.clusters as i32;
+        self.first_unit += clusters;
+        self.place += work.turn as i32;
+        if self.place >= clusters as i32 {
+            self.place -= clusters as i32;
         }
-        let (head, unit) = self.params.work.head_units.split(unit);
+        let (head, unit) = work.head_units.split(unit);
         Some((unit, head))
     }
 
     /// As [`Self::next_full`], in the order for causal tiles.
     #[inline(always)]
-    fn next_causal(&mut self) -> Option<(u32, u32)> {
-        let Work { heads, head_units, section, last_section, .. } = &self.params.work;
+    fn next_causal(&mut self, work: &Work, clusters: u32) -> Option<(u32, u32)> {
+        let Work { heads, head_units, section, last_section, .. } = work;
         while self.first_head < *heads {
             let first_head = self.first_head;
             let section_heads = if *heads - first_head <= section.value { last_section } else { section };
-            let from_end = if self.place < 0 { self.clusters } else { 0 };
+            let from_end = if self.place < 0 { clusters } else { 0 };
             let unit = self.first_unit + from_end.wrapping_add_signed(self.place);
-            self.next_round(section.value * head_units.value, section.value);
+            self.next_round(section.value * head_units.value, section.value, clusters);
             if unit < section_heads.value * head_units.value {
                 let (longer, head) = section_heads.split(unit);
                 return Some((head_units.value - 1 - longer, first_head + head));
@@ -98,10 +141,10 @@ impl<'a> Tiles<'a> {
 
     /// Goes on to the next round of the section, backwards if this one was not, or to the next section.
     #[inline(always)]
-    fn next_round(&mut self, section_units: u32, section: u32) {
+    fn next_round(&mut self, section_units: u32, section: u32, clusters: u32) {
         let left = section_units - self.first_unit;
-        if left > self.clusters {
-            self.first_unit += self.clusters;
+        if left > clusters {
+            self.first_unit += clusters;
             self.place = !self.place; // 0 becomes -1, the last, and back again
         } else {
             self.first_head += section;
@@ -109,7 +152,7 @@ impl<'a> Tiles<'a> {
             // The section begins with whoever would be next if all rounds had run forwards.
             let forwards = if self.place < 0 { !self.place } else { self.place };
             let place = forwards - left as i32;
-            self.place = if place < 0 { place + self.clusters as i32 } else { place };
+            self.place = if place < 0 { place + clusters as i32 } else { place };
         }
     }
 }
@@ -119,10 +162,8 @@ impl Iterator for Tiles<'_> {
 
     #[inline(always)]
     fn next(&mut self) -> Option<WorkTile> {
-        let (unit, head) = if self.causal { self.next_causal()? } else { self.next_full()? };
-        let (batch, head) = self.params.heads_q.split(head);
-        let head_kv = self.params.gqa_ratio.quotient(head);
-        Some(WorkTile { m_block: unit * self.cluster + self.rank, head, head_kv, batch })
+        let (unit, head) = self.at.next(&self.params.work, self.clusters, self.causal)?;
+        Some(WorkTile::of_unit(self.params, unit * self.cluster + self.rank, head))
     }
 }
 
@@ -133,13 +174,15 @@ pub struct KeyBlocks {
     pub first: u32,
     /// Number of key blocks with a visible key; 0 if no row sees any. Of a share of them, the end, or `first` if it is empty.
     pub end: u32,
-    /// Blocks `0..full` need no mask: every row sees all their keys.
+    /// Blocks `clear..full` need no mask: every row sees all their keys.
     pub full: u32,
+    /// First block that needs no mask.
+    pub clear: u32,
 }
 
 impl KeyBlocks {
     /// No key blocks.
-    const NONE: KeyBlocks = KeyBlocks { first: 0, end: 0, full: 0 };
+    const NONE: KeyBlocks = KeyBlocks { first: 0, end: 0, full: 0, clear: 0 };
 
     /// The blocks of `block_n` keys that the query rows `first_row..first_row + rows` visit, under a causal mask or none.
     /// Rows beyond `seqlen_q` do not count.
@@ -156,7 +199,8 @@ impl KeyBlocks {
             return KeyBlocks::NONE;
         }
         if !causal {
-            return KeyBlocks { first: 0, end: seqlen_kv.div_ceil(block_n), full: seqlen_kv / block_n };
+            let (end, full) = (seqlen_kv.div_ceil(block_n), seqlen_kv / block_n);
+            return KeyBlocks { first: 0, end, full, clear: 0 };
         }
         // Row i sees the keys before i + 1 + diagonal. Nothing overflows: the host keeps lengths a tile below i32::MAX.
         let diagonal = seqlen_kv as i32 - seqlen_q as i32;
@@ -167,21 +211,52 @@ impl KeyBlocks {
             first: 0,
             end: if last_sees > 0 { (last_sees as u32).div_ceil(block_n) } else { 0 },
             full: if first_sees > 0 { first_sees as u32 / block_n } else { 0 },
+            clear: 0,
+        }
+    }
+
+    /// The blocks of `block_n` keys that the rows `first_row..first_row + rows` visit under a band, where a query has
+    /// `1 << pack` rows. Rows beyond the last query do not count.
+    #[inline(always)]
+    pub const fn of_band(
+        band: &Band,
+        first_row: u32,
+        rows: u32,
+        block_n: u32,
+        lengths: Lengths,
+        pack: u32,
+    ) -> Self {
+        let (first, last) = (first_row >> pack, (first_row + rows - 1) >> pack);
+        if first >= lengths.q {
+            return KeyBlocks::NONE;
+        }
+        let last = if last < lengths.q { last } else { lengths.q - 1 };
+        // Ranges rise with the query: the first one has the first key and the first end.
+        let [from, end] = band.keys(first, lengths);
+        let [last_from, last_end] = band.keys(last, lengths);
+        if last_end <= from {
+            return KeyBlocks::NONE;
+        }
+        KeyBlocks {
+            first: from as u32 / block_n,
+            end: (last_end as u32).div_ceil(block_n),
+            full: end as u32 / block_n,
+            clear: (last_from as u32).div_ceil(block_n),
         }
     }
 
     /// The part of them that CTA `rank` visits if `splits` CTAs share them.
     #[inline(always)]
     pub const fn share(self, rank: u32, splits: u32) -> Self {
-        KeyBlocks { first: self.end * rank / splits, end: self.end * (rank + 1) / splits, full: self.full }
+        KeyBlocks { first: self.end * rank / splits, end: self.end * (rank + 1) / splits, ..self }
     }
 
     /// Those of them that are among `others`.
     #[inline(always)]
     pub const fn among(self, others: KeyBlocks) -> Self {
         let end = if self.end < others.end { self.end } else { others.end };
-        let first = others.first;
-        KeyBlocks { first, end: if end < first { first } else { end }, full: self.full }
+        let first = if self.first > others.first { self.first } else { others.first };
+        KeyBlocks { first, end: if end < first { first } else { end }, ..self }
     }
 
     /// How many they are.

@@ -62,6 +62,22 @@ impl Partial {
         weight
     }
 
+    /// Adds a logit to each row's denominator, to the base 2; minus infinity adds nothing. Returns the factors for O, which keeps
+    /// what it was summed under.
+    #[inline(always)]
+    pub fn join(&mut self, logits: [f32; 2]) -> [f32; 2] {
+        let before = *self;
+        self.raise(&Partial { max: logits, sum: [0.0; 2] });
+        let weight = before.weight(self.max);
+        let joining = Partial { max: logits, sum: [1.0; 2] }.weight(self.max);
+        let mut row = 0;
+        while row < 2 {
+            self.sum[row] = fma(before.sum[row], weight[row], joining[row]);
+            row += 1;
+        }
+        weight
+    }
+
     /// What remains to be done with O.
     #[inline(always)]
     pub fn finish(&self) -> Finished {
@@ -154,16 +170,6 @@ impl Softmax {
             row += 1;
         }
         partial
-    }
-
-    /// What remains to be done with O once all keys were seen.
-    ///
-    /// # Safety
-    /// As [`Self::partial`].
-    #[inline(always)]
-    pub unsafe fn finish(&self) -> Finished {
-        // SAFETY: the caller's.
-        unsafe { self.partial() }.finish()
     }
 }
 

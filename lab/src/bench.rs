@@ -14,11 +14,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::PeerOptions;
 use crate::emulated;
-use crate::metrics::{Cell, Check, FLASHCORE, Machine, Measured, Metrics};
+use crate::feature::Feature;
+use crate::metrics::{Cell, Check, FLASHCORE, Machine, Metrics};
 use crate::peers::{MATMUL, Peers};
-use crate::sensors::{Sensors, mean};
+use crate::sensors::Sensors;
 use crate::shape::{Dtypes, Masks, Shapes};
-use crate::timing::{Protocol, Recorded, Timing};
+use crate::timing::{Protocol, Recorded};
+use crate::turns::take_turns;
 use crate::{output, report};
 
 /// Options of `bench`.
@@ -76,6 +78,19 @@ fn timed(quick: bool, masks: &[bool]) -> Vec<Case> {
     if quick { grid::large(&grid::QUICK_LENGTHS, masks) } else { grid::full(masks) }
 }
 
+/// The tensors of `case`, and what the oracle says to sampled rows of the result on them.
+pub(crate) fn judged(device: &Device, case: &Case, dtype: Dtype) -> Result<(OnDevice, Check)> {
+    const SEED: u64 = 20_260_707;
+    let inputs = case.inputs(dtype, SEED);
+    let tensors = OnDevice::new(device, case, &inputs)?;
+    let stream = device.stream()?;
+    tensors.run(&stream)?;
+    stream.synchronize()?;
+    let rows = inputs.attention.rows(device::BUDGET, SEED);
+    let check = Check::from(tensors.outputs()?.judge(&inputs, &rows));
+    Ok((tensors, check))
+}
+
 /// A run in progress.
 struct Bench<'a> {
     device: Device,
@@ -93,7 +108,7 @@ impl<'a> Bench<'a> {
         let mut no_peers = options.peers.no_peers.then(|| "not asked for".to_owned());
         let mut peers = None;
         if no_peers.is_none() {
-            match Peers::start(&options.peers) {
+            match Peers::for_dense(&options.peers) {
                 Ok(started) => {
                     for (name, reason) in &started.hello().missing {
                         eprintln!("{name} is left out: {reason}");
@@ -142,7 +157,7 @@ impl<'a> Bench<'a> {
     /// TFLOPS of an 8192-cubed matrix product in each element type.
     fn matmul(&mut self) -> Result<BTreeMap<String, f64>> {
         const SIZE: usize = 8192;
-        let square = Case { seqlen_q: SIZE, seqlen_kv: SIZE, ..Case::default() };
+        let square = Feature::from(&Case { seqlen_q: SIZE, seqlen_kv: SIZE, ..Case::default() });
         let mut tflops = BTreeMap::new();
         if let Some(peers) = &mut self.peers {
             for &dtype in self.options.dtype.list() {
@@ -156,15 +171,7 @@ impl<'a> Bench<'a> {
 
     /// Checks a shape; times it if the result is right.
     fn cell(&mut self, case: &Case, dtype: Dtype) -> Result<Cell> {
-        const SEED: u64 = 20_260_707;
-        let inputs = case.inputs(dtype, SEED);
-        let tensors = OnDevice::new(&self.device, case, &inputs)?;
-        let stream = self.device.stream()?;
-        tensors.run(&stream)?;
-        stream.synchronize()?;
-        let rows = inputs.attention.rows(device::BUDGET, SEED);
-        let check = Check::from(tensors.outputs()?.judge(&inputs, &rows));
-        drop(inputs);
+        let (tensors, check) = judged(&self.device, case, dtype)?;
         let mut cell = Cell::new(case, dtype, check);
         if !cell.check.is_right() {
             return Ok(cell);
@@ -172,39 +179,13 @@ impl<'a> Bench<'a> {
         let recorded = Recorded::new(&self.device, &tensors, self.protocol.launches)?;
         let mut contenders = vec![FLASHCORE.to_owned()];
         contenders.extend(self.peers.iter().flat_map(|peers| peers.hello().impls.clone()));
-        let mut turns: BTreeMap<String, Vec<_>> = BTreeMap::new();
-        for _ in 0..self.options.rounds {
-            for name in &contenders {
-                if cell.skipped.contains_key(name) {
-                    continue;
-                }
-                let protocol = self.protocol;
-                let peers = &mut self.peers;
-                let mut work = || match peers {
-                    Some(peers) if name != FLASHCORE => peers.measure(name, case, dtype, protocol),
-                    _ => recorded.measure(&protocol).map(Ok),
-                };
-                let (timing, readings) = match &self.sensors {
-                    Some(sensors) => sensors.during(work),
-                    None => (work(), None),
-                };
-                match timing? {
-                    Ok(Timing { us }) => turns.entry(name.clone()).or_default().push((us, readings)),
-                    Err(reason) => {
-                        cell.skipped.insert(name.clone(), reason);
-                    }
-                }
-            }
-        }
-        for name in contenders {
-            // Rounds are compared one by one, so an implementation that failed in one of them has no figure.
-            let Some(turns) = turns.remove(&name).filter(|_| !cell.skipped.contains_key(&name)) else {
-                continue;
-            };
-            let readings: Vec<_> = turns.iter().filter_map(|&(_, readings)| readings).collect();
-            let us = turns.iter().map(|&(us, _)| us).collect();
-            cell.measured.push(Measured { name, us, readings: mean(&readings) });
-        }
+        let problem = Feature::from(case);
+        let Bench { peers, sensors, protocol, options, .. } = self;
+        let taken = take_turns(&contenders, options.rounds, sensors.as_ref(), |name| match peers {
+            Some(peers) if name != FLASHCORE => peers.measure(name, &problem, dtype, *protocol),
+            _ => recorded.measure(protocol).map(Ok),
+        })?;
+        (cell.figures.measured, cell.figures.skipped) = taken;
         Ok(cell)
     }
 }

@@ -4,6 +4,8 @@ mod bench;
 mod check;
 mod determinism;
 mod emulated;
+mod feature;
+mod features;
 mod merge;
 mod metrics;
 mod mutate;
@@ -17,6 +19,7 @@ mod sensors;
 mod shape;
 mod timing;
 mod tune;
+mod turns;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,6 +44,8 @@ enum Verb {
     Check(check::Options),
     /// Check, then time, the grid of shapes, beside PyTorch and FlashAttention; without a GPU, emulate a small one
     Bench(bench::Options),
+    /// Time varlen, windows, softcap, biases and the rest, ours and the peers': what each can do, and how fast
+    Features(features::Options),
     /// Time every kernel that can compute a shape, and see whether the right one is chosen
     Tune(tune::Options),
     /// Check, then time, the merge of attention states, beside a copy of as many bytes
@@ -85,6 +90,7 @@ fn main() -> ExitCode {
     let done = match &cli.verb {
         Verb::Check(options) => check::run(device(), options),
         Verb::Bench(options) => bench::run(device(), options),
+        Verb::Features(options) => features::run(device(), options),
         Verb::Tune(options) => tune::run(device(), options),
         Verb::Merge(options) => merge::run(device(), options),
         Verb::Determinism(options) => determinism::run(device(), options),

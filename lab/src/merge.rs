@@ -120,11 +120,10 @@ fn measure(device: &Device, shape: Bhsd, dtype: Dtype, options: &Options) -> Res
     let packed = TensorLayout::packed(dtype, merge.shape, order);
     let bytes = MergePlan::new(packed, packed, packed, device.properties())?.bytes();
 
-    let copy = DeviceCopy::new(device, bytes)?;
     let protocol = Protocol { min_ms: 1e3 * options.seconds, ..Protocol::STANDARD };
     let launches = protocol.launches;
-    let merges = Recorded::record(device, &tensors, launches, OnDevice::run)?;
-    let copies = Recorded::record(device, &copy, launches, DeviceCopy::run)?;
+    let merges = Recorded::record(device, tensors, launches, OnDevice::run)?;
+    let copies = Recorded::record(device, DeviceCopy::new(device, bytes)?, launches, DeviceCopy::run)?;
     let (mut merge_us, mut copy_us, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..options.rounds {
         merge_us.push(merges.measure(&protocol)?.us);

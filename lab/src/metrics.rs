@@ -1,6 +1,7 @@
 //! What a benchmark run measured: everything that its report says, and the rounds behind it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use flashcore::Device;
 use flashcore_tests::cases::Case;
@@ -68,6 +69,15 @@ impl Machine {
     }
 }
 
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Machine { gpu, sm_count, cuda, .. } = self;
+        let driver = self.driver.as_deref().unwrap_or("unknown");
+        let ptxas = self.ptxas.as_deref().unwrap_or("none: PTX compiled by the driver");
+        write!(f, "{gpu}, {sm_count} SMs, driver {driver} (CUDA {cuda}), ptxas {ptxas}")
+    }
+}
+
 /// A shape in an element type.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Cell {
@@ -82,13 +92,21 @@ pub(crate) struct Cell {
     pub(crate) head_dim: usize,
     pub(crate) causal: bool,
     pub(crate) dtype: String,
-    /// Floating-point operations of a call.
-    pub(crate) flops: f64,
     /// What the comparison with the oracle said.
     pub(crate) check: Check,
-    /// The measurements, flashcore first; empty if the result was wrong.
+    /// Nothing was measured if the result was wrong.
+    #[serde(flatten)]
+    pub(crate) figures: Figures,
+}
+
+/// What implementations came to on one problem.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Figures {
+    /// Floating-point operations of a call.
+    pub(crate) flops: f64,
+    /// The measurements, flashcore first.
     pub(crate) measured: Vec<Measured>,
-    /// Why an implementation did not run this shape.
+    /// Why an implementation did not run this problem.
     pub(crate) skipped: BTreeMap<String, String>,
 }
 
@@ -151,11 +169,28 @@ impl Cell {
             head_dim: case.head_dim,
             causal: case.causal,
             dtype: dtype.name().into(),
-            flops: grid::flops(case),
             check,
-            measured: Vec::new(),
-            skipped: BTreeMap::new(),
+            figures: Figures::new(grid::flops(case)),
         }
+    }
+
+    /// `full` or `causal`.
+    pub(crate) fn mask(&self) -> &'static str {
+        shape::mask(self.causal)
+    }
+
+    /// The shape, as it is given on the command line.
+    pub(crate) fn shape(&self) -> String {
+        let &Cell { batch, heads_q, heads_kv, seqlen: seqlen_q, head_dim, .. } = self;
+        let seqlen_kv = self.seqlen_kv.unwrap_or(seqlen_q);
+        Bhsd { batch, heads_q, heads_kv, seqlen_q, seqlen_kv, head_dim }.to_string()
+    }
+}
+
+impl Figures {
+    /// Figures of problems of `flops` operations, nothing being measured yet.
+    pub(crate) fn new(flops: f64) -> Self {
+        Figures { flops, measured: Vec::new(), skipped: BTreeMap::new() }
     }
 
     /// The measurement of `name`.
@@ -188,25 +223,13 @@ impl Cell {
             self.measured.iter().map(|measured| measured.name.as_str()).filter(|&name| name != FLASHCORE);
         peers.filter_map(|peer| Some((peer, self.ratio(peer)?))).min_by(|a, b| a.1.total_cmp(&b.1))
     }
-
-    /// `full` or `causal`.
-    pub(crate) fn mask(&self) -> &'static str {
-        shape::mask(self.causal)
-    }
-
-    /// The shape, as it is given on the command line.
-    pub(crate) fn shape(&self) -> String {
-        let &Cell { batch, heads_q, heads_kv, seqlen: seqlen_q, head_dim, .. } = self;
-        let seqlen_kv = self.seqlen_kv.unwrap_or(seqlen_q);
-        Bhsd { batch, heads_q, heads_kv, seqlen_q, seqlen_kv, head_dim }.to_string()
-    }
 }
 
 impl Metrics {
     /// Every implementation that was measured anywhere, flashcore first.
     pub(crate) fn implementations(&self) -> Vec<&str> {
         let mut names = vec![FLASHCORE];
-        for measured in self.cells.iter().flat_map(|cell| &cell.measured) {
+        for measured in self.cells.iter().flat_map(|cell| &cell.figures.measured) {
             if !names.contains(&measured.name.as_str()) {
                 names.push(&measured.name);
             }
@@ -241,47 +264,46 @@ pub(crate) fn geomean(values: impl IntoIterator<Item = f64>) -> Option<f64> {
 mod tests {
     use super::*;
 
-    fn cell(measured: &[(&str, &[f64])]) -> Cell {
-        let case = grid::cell(2, 8, 512, 64, false);
-        let check = Check::Right { error: 0.0, bound: 1.0, lse_error: 0.0 };
+    fn figures(measured: &[(&str, &[f64])]) -> Figures {
+        let flops = grid::flops(&grid::cell(2, 8, 512, 64, false));
         let measured = measured
             .iter()
             .map(|&(name, us)| Measured { name: name.into(), us: us.into(), readings: None })
             .collect();
-        Cell { measured, ..Cell::new(&case, flashcore::Dtype::F16, check) }
+        Figures { measured, ..Figures::new(flops) }
     }
 
     #[test]
     fn the_ratio_is_the_median_of_the_rounds() {
         // Ratios 1.0, 2.0 and 0.5: a slow round of both does not count against either.
-        let cell = cell(&[(FLASHCORE, &[10.0, 40.0, 20.0]), ("peer", &[10.0, 80.0, 10.0])]);
-        assert_eq!(cell.ratio("peer"), Some(1.0));
+        let figures = figures(&[(FLASHCORE, &[10.0, 40.0, 20.0]), ("peer", &[10.0, 80.0, 10.0])]);
+        assert_eq!(figures.ratio("peer"), Some(1.0));
     }
 
     #[test]
     fn the_best_peer_is_the_one_we_do_worst_against() {
-        let cell = cell(&[(FLASHCORE, &[10.0]), ("slow", &[20.0]), ("fast", &[9.0])]);
-        assert_eq!(cell.best_peer(), Some(("fast", 0.9)));
-        assert_eq!(super::tests::cell(&[(FLASHCORE, &[10.0])]).best_peer(), None);
+        let figures = figures(&[(FLASHCORE, &[10.0]), ("slow", &[20.0]), ("fast", &[9.0])]);
+        assert_eq!(figures.best_peer(), Some(("fast", 0.9)));
+        assert_eq!(super::tests::figures(&[(FLASHCORE, &[10.0])]).best_peer(), None);
     }
 
     #[test]
     fn tflops_count_two_products() {
-        let cell = cell(&[(FLASHCORE, &[10.0])]);
-        assert_eq!(cell.flops, 4.0 * 2.0 * 8.0 * 512.0 * 512.0 * 64.0);
-        assert!((cell.tflops(FLASHCORE).unwrap() - cell.flops / 1e7).abs() < 1e-9);
+        let figures = figures(&[(FLASHCORE, &[10.0])]);
+        assert_eq!(figures.flops, 4.0 * 2.0 * 8.0 * 512.0 * 512.0 * 64.0);
+        assert!((figures.tflops(FLASHCORE).unwrap() - figures.flops / 1e7).abs() < 1e-9);
     }
 
     #[test]
     fn energy_is_power_by_time() {
         // 700 W at 700 TFLOPS.
         assert!((pj_per_flop(700.0, 1000.0, 700e9) - 1.0).abs() < 1e-12);
-        let mut cell = cell(&[(FLASHCORE, &[1000.0])]);
-        assert_eq!(cell.pj_per_flop(FLASHCORE), None);
+        let mut figures = figures(&[(FLASHCORE, &[1000.0])]);
+        assert_eq!(figures.pj_per_flop(FLASHCORE), None);
         let readings =
-            Readings { clock_mhz: 1.0, watts: 1.0, counter_watts: Some(cell.flops / 1e9), celsius: 1.0 };
-        cell.measured[0].readings = Some(readings);
-        assert!((cell.pj_per_flop(FLASHCORE).unwrap() - 1.0).abs() < 1e-12);
+            Readings { clock_mhz: 1.0, watts: 1.0, counter_watts: Some(figures.flops / 1e9), celsius: 1.0 };
+        figures.measured[0].readings = Some(readings);
+        assert!((figures.pj_per_flop(FLASHCORE).unwrap() - 1.0).abs() < 1e-12);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Files that runs leave behind.
 
+use std::fmt;
 use std::fs;
 use std::path::Path;
 use std::time::SystemTime;
@@ -20,6 +21,13 @@ impl Origin {
     pub(crate) fn now() -> Self {
         let commit = option_env!("FLASHCORE_COMMIT");
         Origin { version: env!("CARGO_PKG_VERSION"), commit, date: now() }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Origin { version, commit, date } = self;
+        write!(f, "flashcore {version}, commit {}, {date}", commit.unwrap_or("unknown"))
     }
 }
 

@@ -7,10 +7,10 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use flashcore::Dtype;
-use flashcore_tests::cases::Case;
 use serde::{Deserialize, Serialize};
 
 use crate::PeerOptions;
+use crate::feature::Feature;
 use crate::timing::{Protocol, Timing};
 
 /// The script travels in the executable, so that one file is enough on a GPU node.
@@ -18,6 +18,9 @@ const SCRIPT: &str = include_str!("../peers.py");
 
 /// The practical ceiling: a matrix product.
 pub(crate) const MATMUL: &str = "matmul";
+
+/// PyTorch's attention for everything; it compiles a kernel for every problem.
+const FLEX: &str = "flex";
 
 /// What the process can do.
 #[derive(Clone, Debug, Deserialize)]
@@ -31,20 +34,12 @@ pub(crate) struct Hello {
 }
 
 #[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
 struct Request<'a> {
     #[serde(rename = "impl")]
     name: &'a str,
-    #[serde(rename = "dtype")]
     dtype: &'a str,
-    b: usize,
-    h: usize,
-    hkv: usize,
-    s: usize,
-    sk: usize,
-    d: usize,
-    #[serde(rename = "causal")]
-    causal: bool,
+    #[serde(flatten)]
+    problem: &'a Feature,
     #[serde(flatten)]
     protocol: Protocol,
 }
@@ -97,31 +92,30 @@ impl Peers {
         Ok(peers)
     }
 
+    /// Starts the process for dense problems, which nobody would compile kernels for.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub(crate) fn for_dense(options: &PeerOptions) -> Result<Self> {
+        let mut peers = Self::start(options)?;
+        peers.hello.impls.retain(|name| name != FLEX);
+        Ok(peers)
+    }
+
     /// What the process can do.
     pub(crate) fn hello(&self) -> &Hello {
         &self.hello
     }
 
-    /// Times `name` on `case`; the inner error is why it cannot run this case.
+    /// Times `name` on `problem`; the inner error is why it cannot run it, or what it computes instead.
     pub(crate) fn measure(
         &mut self,
         name: &str,
-        case: &Case,
+        problem: &Feature,
         dtype: Dtype,
         protocol: Protocol,
     ) -> Result<Result<Timing, String>> {
-        let request = Request {
-            name,
-            dtype: dtype.name(),
-            b: case.batch,
-            h: case.heads_q,
-            hkv: case.heads_kv,
-            s: case.seqlen_q,
-            sk: case.seqlen_kv,
-            d: case.head_dim,
-            causal: case.causal,
-            protocol,
-        };
+        let request = Request { name, dtype: dtype.name(), problem, protocol };
         Ok(match self.ask(&request)? {
             Answer::Timing(timing) => Ok(timing),
             Answer::Error { error } => Err(error),
@@ -151,22 +145,27 @@ impl Drop for Peers {
 mod tests {
     use std::path::PathBuf;
 
-    use super::*;
+    use flashcore_tests::cases::Case;
 
-    /// Answers as the real script does, without a GPU: a time of S microseconds, but not for `absent`.
+    use super::*;
+    use crate::feature::Lengths;
+
+    /// Answers as the real script does, without a GPU: as many microseconds as there are queries, but not for `absent`.
     const STUB: &str = r#"
 import json, sys
 for line in sys.stdin:
     r = json.loads(line)
     if "hello" in r:
-        answer = {"impls": ["stub"], "versions": {"stub": "1"}, "missing": {"absent": "not here"}}
+        answer = {"impls": ["stub", "flex"], "versions": {"stub": "1"}, "missing": {"absent": "not here"}}
     elif r["impl"] == "absent":
         answer = {"error": "not here"}
     else:
-        wanted = ["impl", "dtype", "B", "H", "Hkv", "S", "Sk", "D", "causal", "launches", "settle_ms",
-                  "min_replays", "min_ms"]
+        wanted = ["impl", "dtype", "name", "heads_q", "heads_kv", "head_dim", "head_dim_v", "lengths", "mask", "score",
+                  "launches", "settle_ms", "min_replays", "min_ms"]
         assert list(r) == wanted, list(r)
-        answer = {"us": float(r["S"])}
+        assert r["mask"] == {"left": None, "right": 0, "prefix": 0} and r["score"] == {"kind": "plain"}
+        lengths = r["lengths"]
+        answer = {"us": float(lengths["dense"]["seqlen_q"] if "dense" in lengths else lengths["varlen"][0][0])}
     print(json.dumps(answer), flush=True)
 "#;
 
@@ -188,20 +187,23 @@ for line in sys.stdin:
     #[test]
     fn questions_are_answered_or_refused() {
         let mut peers = start("stub", STUB, &[]).unwrap();
-        assert_eq!(peers.hello().impls, ["stub"]);
+        assert_eq!(peers.hello().impls, ["stub", "flex"]);
         assert_eq!(peers.hello().missing["absent"], "not here");
-        let case = Case { seqlen_q: 77, ..Case::default() };
-        let timing = peers.measure("stub", &case, Dtype::Bf16, Protocol::STANDARD).unwrap();
+        let dense = Feature::from(&Case { seqlen_q: 77, causal: true, ..Case::default() });
+        let timing = peers.measure("stub", &dense, Dtype::Bf16, Protocol::STANDARD).unwrap();
         assert_eq!(timing, Ok(Timing { us: 77.0 }));
-        let refused = peers.measure("absent", &case, Dtype::F16, Protocol::STANDARD).unwrap();
+        let varlen = Feature { lengths: Lengths::Varlen(vec![(5, 6), (7, 8)]), ..dense.clone() };
+        let timing = peers.measure("stub", &varlen, Dtype::F16, Protocol::STANDARD).unwrap();
+        assert_eq!(timing, Ok(Timing { us: 5.0 }));
+        let refused = peers.measure("absent", &dense, Dtype::F16, Protocol::STANDARD).unwrap();
         assert_eq!(refused, Err("not here".into()));
     }
 
     #[test]
     fn peers_are_left_out_by_name() {
-        assert!(start("without", STUB, &["stub"]).unwrap().hello().impls.is_empty());
+        assert_eq!(start("without", STUB, &["stub"]).unwrap().hello().impls, ["flex"]);
         let error = start("typo", STUB, &["stubs"]).err().expect("no such peer").to_string();
-        assert_eq!(error, "--without stubs: there are stub");
+        assert_eq!(error, "--without stubs: there are stub, flex");
     }
 
     #[test]

@@ -8,7 +8,8 @@ use plotters::prelude::*;
 use crate::metrics::{Cell, Metrics};
 
 const SIZE: (u32, u32) = (800, 500);
-const COLOURS: [RGBColor; 5] = [
+/// One for each implementation.
+pub(crate) const COLOURS: [RGBColor; 5] = [
     RGBColor(206, 66, 43),
     RGBColor(60, 60, 60),
     RGBColor(31, 119, 180),
@@ -28,7 +29,7 @@ pub(crate) fn write(metrics: &Metrics, dir: &Path) -> Result<Vec<String>> {
             .cells
             .iter()
             .filter(|cell| (cell.head_dim, cell.causal, &cell.dtype) == (head_dim, causal, dtype))
-            .filter(|cell| !cell.measured.is_empty())
+            .filter(|cell| !cell.figures.measured.is_empty())
             .collect();
         // A length may come with several batch sizes; the line goes through the largest.
         cells.sort_by_key(|cell| (cell.seqlen, std::cmp::Reverse(cell.batch * cell.heads_q)));
@@ -49,8 +50,10 @@ pub(crate) fn write(metrics: &Metrics, dir: &Path) -> Result<Vec<String>> {
 fn draw(cells: &[&Cell], names: &[&str], title: &str, path: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let root = SVGBackend::new(path, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
-    let highest =
-        cells.iter().flat_map(|cell| names.iter().filter_map(|name| cell.tflops(name))).fold(0.0, f64::max);
+    let highest = cells
+        .iter()
+        .flat_map(|cell| names.iter().filter_map(|name| cell.figures.tflops(name)))
+        .fold(0.0, f64::max);
     let lengths = (cells[0].seqlen as f64)..(cells[cells.len() - 1].seqlen as f64);
     let mut chart = ChartBuilder::on(&root)
         .caption(title, ("sans-serif", 20))
@@ -69,7 +72,7 @@ fn draw(cells: &[&Cell], names: &[&str], title: &str, path: &Path) -> Result<(),
         .draw()?;
     for (name, colour) in names.iter().zip(COLOURS.into_iter().cycle()) {
         let points: Vec<_> =
-            cells.iter().filter_map(|cell| Some((cell.seqlen as f64, cell.tflops(name)?))).collect();
+            cells.iter().filter_map(|cell| Some((cell.seqlen as f64, cell.figures.tflops(name)?))).collect();
         chart
             .draw_series(LineSeries::new(points, colour.stroke_width(2)).point_size(3))?
             .label(*name)

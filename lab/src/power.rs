@@ -16,6 +16,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::PeerOptions;
+use crate::feature::Feature;
 use crate::metrics::{FLASHCORE, Machine, pj_per_flop};
 use crate::output::{self, Origin};
 use crate::peers::Peers;
@@ -108,7 +109,7 @@ pub(crate) fn run(device: flashcore::Result<Device>, options: &Options) -> Resul
     }
     let mut peers = match options.peers.no_peers {
         true => None,
-        false => Peers::start(&options.peers)
+        false => Peers::for_dense(&options.peers)
             .inspect_err(|error| eprintln!("flashcore is measured alone: {error:#}"))
             .ok(),
     };
@@ -151,7 +152,7 @@ fn launches(case: &Case) -> usize {
 
 /// Measures each implementation; `calls` are ours.
 fn sustain(
-    calls: &Recorded<'_>,
+    calls: &Recorded<&OnDevice>,
     sensors: &Sensors,
     peers: &mut Option<Peers>,
     case: &Case,
@@ -163,11 +164,12 @@ fn sustain(
     let long = Protocol { min_ms: 1e3 * seconds, ..short };
     let mut names = vec![FLASHCORE.to_owned()];
     names.extend(peers.iter().flat_map(|peers| peers.hello().impls.clone()));
+    let problem = Feature::from(case);
     let mut measured = Vec::new();
     for name in names {
         let mut measure = |protocol: Protocol| -> Result<Result<Timing, String>> {
             match peers {
-                Some(peers) if name != FLASHCORE => peers.measure(&name, case, dtype, protocol),
+                Some(peers) if name != FLASHCORE => peers.measure(&name, &problem, dtype, protocol),
                 _ => calls.measure(&protocol).map(Ok),
             }
         };

@@ -50,9 +50,9 @@ fn table(metrics: &Metrics, style: TableStyle) -> Table {
                 row.resize(width, String::new());
             }
             Check::Right { error, bound, .. } => {
-                row.push(number(cell.of(FLASHCORE).map(|measured| measured.median_us()), 2));
-                row.extend(names.iter().map(|name| number(cell.tflops(name), 1)));
-                row.push(number(cell.best_peer().map(|(_, ratio)| ratio), 3));
+                row.push(number(cell.figures.of(FLASHCORE).map(|measured| measured.median_us()), 2));
+                row.extend(names.iter().map(|name| number(cell.figures.tflops(name), 1)));
+                row.push(number(cell.figures.best_peer().map(|(_, ratio)| ratio), 3));
                 row.push(format!("{error:.1e}"));
                 row.push(format!("{bound:.1e}"));
             }
@@ -78,7 +78,7 @@ fn summary(metrics: &Metrics) -> String {
                 .cells
                 .iter()
                 .filter(|cell| keep(cell))
-                .filter_map(Cell::best_peer)
+                .filter_map(|cell| cell.figures.best_peer())
                 .map(|(_, ratio)| ratio),
         )
     };
@@ -100,7 +100,7 @@ fn summary(metrics: &Metrics) -> String {
     if let Some(mean) = ratios(&|_| true) {
         _ = writeln!(text, "overall: {mean:.3} of the best peer (geometric mean)");
     }
-    let worst = metrics.cells.iter().filter_map(|cell| Some((cell, cell.best_peer()?)));
+    let worst = metrics.cells.iter().filter_map(|cell| Some((cell, cell.figures.best_peer()?)));
     if let Some((cell, (peer, ratio))) = worst.min_by(|a, b| a.1.1.total_cmp(&b.1.1)) {
         let (shape, mask, dtype) = (cell.shape(), cell.mask(), &cell.dtype);
         _ = writeln!(text, "worst: {ratio:.3} of {peer} at {shape}, {mask}, {dtype}");
@@ -119,16 +119,9 @@ fn summary(metrics: &Metrics) -> String {
 fn markdown(metrics: &Metrics, plots: &[String]) -> String {
     let Metrics { machine, protocol, rounds, .. } = metrics;
     let mut text = String::from("# flashcore benchmark\n\n");
-    let unknown = || "unknown".to_owned();
-    let commit = metrics.commit.clone().unwrap_or_else(unknown);
-    let driver = machine.driver.clone().unwrap_or_else(unknown);
-    let ptxas = machine.ptxas.clone().unwrap_or_else(|| "none: PTX compiled by the driver".into());
+    let commit = metrics.commit.as_deref().unwrap_or("unknown");
     _ = writeln!(text, "flashcore {}, commit {commit}, {}.", metrics.version, metrics.date);
-    _ = writeln!(
-        text,
-        "{}, {} SMs, driver {driver} (CUDA {}), ptxas {ptxas}.",
-        machine.gpu, machine.sm_count, machine.cuda
-    );
+    _ = writeln!(text, "{machine}.");
     let peers: Vec<String> =
         metrics.peers.iter().map(|(name, version)| format!("{name} {version}")).collect();
     if !peers.is_empty() {
@@ -139,13 +132,10 @@ fn markdown(metrics: &Metrics, plots: &[String]) -> String {
     }
     _ = writeln!(
         text,
-        "\nRandom normal inputs, (batch, seqlen, heads, head_dim). {} launches in one CUDA graph. The graph is replayed \
-         for {} ms, until the power limit is felt, then at least {} times and for at least {} ms; a \
-         time is the median over the latter, divided by the launches. \
+        "\nRandom normal inputs, (batch, seqlen, heads, head_dim). {protocol} \
          The implementations take turns, {rounds} rounds; a ratio is the median of the rounds' ratios. FLOPs are \
-         4 B H S² D, half of it under a causal mask. Every result was compared with an f64 oracle on sampled rows \
-         before it was timed.\n",
-        protocol.launches, protocol.settle_ms, protocol.min_replays, protocol.min_ms
+         4 B H S² D, half of it under a causal mask. Every result of ours was compared with an f64 oracle, one of a peer with the definition in \
+         f32, on sampled rows, before it was timed.\n"
     );
     _ = writeln!(text, "{}\n", table(metrics, presets::ASCII_MARKDOWN));
     for line in summary(metrics).lines() {
@@ -156,7 +146,7 @@ fn markdown(metrics: &Metrics, plots: &[String]) -> String {
         _ = writeln!(text, "![{plot}]({plot})\n");
     }
     let skipped: Vec<_> =
-        metrics.cells.iter().flat_map(|cell| cell.skipped.iter().map(move |s| (cell, s))).collect();
+        metrics.cells.iter().flat_map(|cell| cell.figures.skipped.iter().map(move |s| (cell, s))).collect();
     if !skipped.is_empty() {
         text.push_str("## Shapes that a peer did not run\n\n");
         for (cell, (name, reason)) in skipped {
@@ -168,8 +158,9 @@ fn markdown(metrics: &Metrics, plots: &[String]) -> String {
 
 /// Why the table below has no energies, if it has none.
 fn no_energies(metrics: &Metrics) -> String {
-    let counted =
-        |cell: &Cell| cell.measured.iter().any(|measured| cell.pj_per_flop(&measured.name).is_some());
+    let counted = |cell: &Cell| {
+        cell.figures.measured.iter().any(|measured| cell.figures.pj_per_flop(&measured.name).is_some())
+    };
     match metrics.cells.iter().any(counted) {
         true => String::new(),
         false => format!(
@@ -188,16 +179,19 @@ fn readings(metrics: &Metrics) -> Table {
     let mut header: Vec<String> = ["B,H,S,D", "mask", "dtype"].map(String::from).into();
     header.extend(names.iter().map(|name| format!("{name} MHz, W")));
     table.set_header(header);
-    for cell in metrics.cells.iter().filter(|cell| !cell.measured.is_empty()) {
+    for cell in metrics.cells.iter().filter(|cell| !cell.figures.measured.is_empty()) {
         let mut row = vec![cell.shape(), cell.mask().into(), cell.dtype.clone()];
-        row.extend(names.iter().map(|name| match cell.of(name).and_then(|measured| measured.readings) {
-            Some(readings) => {
-                let energy = cell.pj_per_flop(name).map(|energy| format!(", {energy:.3} pJ/FLOP"));
-                let energy = energy.unwrap_or_default();
-                format!("{:.0}, {:.0}{energy}", readings.clock_mhz, readings.watts)
-            }
-            None => "-".into(),
-        }));
+        row.extend(names.iter().map(
+            |name| match cell.figures.of(name).and_then(|measured| measured.readings) {
+                Some(readings) => {
+                    let energy =
+                        cell.figures.pj_per_flop(name).map(|energy| format!(", {energy:.3} pJ/FLOP"));
+                    let energy = energy.unwrap_or_default();
+                    format!("{:.0}, {:.0}{energy}", readings.clock_mhz, readings.watts)
+                }
+                None => "-".into(),
+            },
+        ));
         table.add_row(row);
     }
     table

@@ -1,6 +1,7 @@
 //! GPU time of a call: many launches in one CUDA graph, many replays of the graph, the median.
 
-use std::marker::PhantomData;
+use std::borrow::Borrow;
+use std::fmt;
 
 use anyhow::Result;
 use clap::Args;
@@ -33,6 +34,18 @@ impl Protocol {
         Protocol { launches: 10, settle_ms: 100.0, min_replays: 20, min_ms: 50.0 };
 }
 
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Protocol { launches, settle_ms, min_replays, min_ms } = self;
+        write!(
+            f,
+            "{launches} launches in one CUDA graph. The graph is replayed for {settle_ms} ms, until the power limit is felt, \
+             then at least {min_replays} times and for at least {min_ms} ms; a time is the median over the latter, divided by \
+             the launches."
+        )
+    }
+}
+
 /// Replays before the first one that counts, at least.
 const WARM_UP: usize = 3;
 
@@ -54,49 +67,46 @@ pub(crate) fn guess_ms(case: &Case) -> f64 {
 }
 
 /// Calls on a case, recorded and ready to be replayed.
-pub(crate) struct Recorded<'a> {
+pub(crate) struct Recorded<T> {
     graph: Graph,
     stream: Stream,
     start: Event,
     end: Event,
     launches: usize,
     /// The graph holds addresses of this memory.
-    _memory: PhantomData<&'a ()>,
+    _memory: T,
 }
 
-impl<'a> Recorded<'a> {
+impl<T: Borrow<OnDevice>> Recorded<T> {
     /// Records `launches` calls on `tensors`.
-    pub(crate) fn new(device: &Device, tensors: &'a OnDevice, launches: usize) -> Result<Self> {
-        Self::record(device, tensors, launches, OnDevice::run)
+    pub(crate) fn new(device: &Device, tensors: T, launches: usize) -> Result<Self> {
+        Self::record(device, tensors, launches, |tensors, stream| tensors.borrow().run(stream))
     }
 
     /// Records `launches` launches of `plan`, which must be one for `tensors`.
-    pub(crate) fn of_plan(
-        device: &Device,
-        tensors: &'a OnDevice,
-        plan: &Plan,
-        launches: usize,
-    ) -> Result<Self> {
-        Self::record(device, tensors, launches, |tensors, stream| tensors.run_plan(plan, stream))
+    pub(crate) fn of_plan(device: &Device, tensors: T, plan: &Plan, launches: usize) -> Result<Self> {
+        Self::record(device, tensors, launches, |tensors, stream| tensors.borrow().run_plan(plan, stream))
     }
+}
 
-    /// Records a call `launches` times, all of whose memory is `memory`'s.
-    pub(crate) fn record<T>(
+impl<T> Recorded<T> {
+    /// Records `launches` calls that use no memory but that of `memory`.
+    pub(crate) fn record(
         device: &Device,
-        memory: &'a T,
+        memory: T,
         launches: usize,
-        call: impl Fn(&'a T, &Stream) -> flashcore::Result<()>,
+        call: impl Fn(&T, &Stream) -> flashcore::Result<()>,
     ) -> Result<Self> {
         let stream = device.stream()?;
-        let graph = Graph::capture(&stream, |stream| (0..launches).try_for_each(|_| call(memory, stream)))?;
+        let graph = Graph::capture(&stream, |stream| (0..launches).try_for_each(|_| call(&memory, stream)))?;
         let (start, end) = (Event::new(device)?, Event::new(device)?);
-        Ok(Recorded { graph, stream, start, end, launches, _memory: PhantomData })
+        Ok(Recorded { graph, stream, start, end, launches, _memory: memory })
     }
 
     /// Milliseconds of one replay.
     fn replay(&self) -> Result<f64> {
         self.start.record(&self.stream)?;
-        // SAFETY: the memory of the recorded calls is borrowed as long as `self` lives.
+        // SAFETY: the memory of the recorded calls is kept as long as `self` lives.
         unsafe { self.graph.launch(&self.stream)? };
         self.end.record(&self.stream)?;
         Ok(f64::from(self.start.elapsed_ms(&self.end)?))

@@ -203,7 +203,15 @@ mod tests {
     const MODULE: &str = include_str!("../testdata/two_entries.ptx");
 
     fn entry(symbol: &'static str, cluster: u32) -> Entry {
-        Entry { symbol, threads: 384, cluster, smem_bytes: 0, max_registers: 168, opcodes: None }
+        Entry {
+            symbol,
+            threads: 384,
+            cluster,
+            smem_bytes: 0,
+            max_registers: 168,
+            public_pointers: &[],
+            opcodes: None,
+        }
     }
 
     #[test]

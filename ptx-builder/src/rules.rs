@@ -74,6 +74,7 @@ const COOPERATION: &[&str] = &[
     "setmaxnreg.dec",
     "setmaxnreg.inc",
     "shfl.sync",
+    "vote.sync",
 ];
 
 /// Tensor cores, and copies of tensors and matrices.
@@ -92,9 +93,10 @@ const TENSORS: &[&str] = &[
     "wgmma.wait_group",
 ];
 
-/// All rules, for kernels and micro-kernels alike.
-pub(crate) fn lints() -> Config {
+/// All rules, for kernels and micro-kernels alike; what these parameters point to is no secret.
+pub(crate) fn lints(public_pointers: &[u32]) -> Config {
     let opcodes = [ARITHMETIC, CONTROL_AND_MEMORY, COOPERATION, TENSORS].concat();
     let opcodes = opcodes.into_iter().map(str::to_owned).collect::<BTreeSet<_>>();
-    Config { opcodes: Some(opcodes), constant_time: true, ..Config::default() }
+    let public_pointers = public_pointers.iter().copied().collect();
+    Config { opcodes: Some(opcodes), constant_time: true, public_pointers, ..Config::default() }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use flashcore::{Dtype, Problem, Shape, Strides, TensorLayout};
 
 use crate::inputs::Fill;
-use crate::oracle::Attention;
+use crate::oracle::{Attention, Mask};
 use crate::values::{HostTensor, Values};
 
 /// How the tensors of a case lie in memory.
@@ -165,7 +165,8 @@ impl Case {
         let k = HostTensor::lay_out(&k, dtype, self.layout.key(self.shape_kv()));
         let v = HostTensor::lay_out(&v, dtype, self.layout.key(self.shape_kv()));
         let scale = f64::from(self.scale.unwrap_or_else(|| 1.0 / (self.head_dim as f32).sqrt()));
-        let attention = Attention { q: q.values(), k: k.values(), v: v.values(), causal: self.causal, scale };
+        let mask = if self.causal { Mask::causal() } else { Mask::full() };
+        let attention = Attention { mask, ..Attention::new(q.values(), k.values(), v.values(), scale) };
         Inputs { q, k, v, attention }
     }
 }

@@ -1,15 +1,16 @@
 //! How far from the right answer a kernel may be.
 //!
 //! With errors taken as maxima over the tensor: the kernel's error may be twice that of an ideal kernel of the
-//! same element type, plus twice what adding and subtracting 0.3 in that type costs the right answer (which keeps
-//! the bound above zero where the ideal kernel is exact). LSE must be within 1e-5, relative or absolute, or within what
-//! rounding in f32 may do to the row's scores, where large terms cancel.
-//! A number that is not finite must be the same in both.
+//! same element type (three times, where scores are capped), plus twice what adding and subtracting 0.3 in that type
+//! costs the right answer (which keeps the bound above zero where the ideal kernel is exact).
+//! LSE must be within 1e-5, relative or absolute, or within what rounding in f32 may do to the row's scores, where large
+//! terms cancel.
+//! A number that is not finite must be the same in both. Rows that are no query's must be as they were.
 
-use flashcore::Dtype;
+use flashcore::{Dtype, Shape};
 
-use crate::oracle::{Expected, Position};
-use crate::values::{Values, round};
+use crate::oracle::{Attention, Expected, Position};
+use crate::values::{HostTensor, POISON, Values, round};
 
 /// LSE may be off by this much, relative or absolute.
 pub const LSE_TOLERANCE: f64 = 1e-5;
@@ -66,6 +67,14 @@ pub enum Mismatch {
         /// LSEs that were looked at.
         checked: usize,
     },
+    /// Something was written to a row that is no query's.
+    #[error("{what} (b {}, s {}, h {}) is no query's, but was written", at.b, at.s, at.h)]
+    Unused {
+        /// Which output.
+        what: &'static str,
+        /// The row, by the indices of Q's tensor.
+        at: Position,
+    },
 }
 
 /// The error of `got`: 0 if both are the same non-finite number, infinite if only one is finite or they differ.
@@ -83,7 +92,9 @@ fn error(got: f64, want: f64) -> f64 {
 pub fn bound(expected: &[Expected], dtype: Dtype) -> f64 {
     let mut ideal_error = 0.0f64;
     let mut granularity = 0.0f64;
+    let mut allowance = 0.0f64;
     for row in expected {
+        allowance = allowance.max(row.allowance);
         for (&exact, &ideal) in row.exact.o.iter().zip(&row.ideal.o).filter(|(exact, _)| exact.is_finite()) {
             if ideal.is_finite() {
                 ideal_error = ideal_error.max((ideal - exact).abs());
@@ -92,10 +103,11 @@ pub fn bound(expected: &[Expected], dtype: Dtype) -> f64 {
             granularity = granularity.max((there_and_back - round(dtype, exact)).abs());
         }
     }
-    2.0 * ideal_error + 2.0 * granularity
+    allowance * ideal_error + 2.0 * granularity
 }
 
-/// Compares what a kernel wrote with the right answers: `o`, and `lse` as contiguous (batch, heads, seqlen).
+/// Compares what a kernel wrote with the right answers: `o`, and `lse` as contiguous (batch, heads, seqlen), which is
+/// (heads, total) where sequences are packed.
 pub fn compare(
     expected: &[Expected],
     dtype: Dtype,
@@ -105,7 +117,7 @@ pub fn compare(
     let bound = bound(expected, dtype);
     let outputs = || {
         expected.iter().flat_map(|row| {
-            let got = o.row(row.at.b, row.at.s, row.at.h);
+            let got = o.row(row.stored.b, row.stored.s, row.stored.h);
             got.iter()
                 .zip(&row.exact.o)
                 .enumerate()
@@ -121,10 +133,7 @@ pub fn compare(
     let mut verdict = Verdict { error: max_error, bound, lse_error: 0.0 };
     if let Some(lse) = lse {
         let lses = || {
-            expected.iter().map(|row| {
-                let index = (row.at.b * o.shape.heads + row.at.h) * o.shape.seqlen + row.at.s;
-                (row, f64::from(lse[index]), row.exact.lse)
-            })
+            expected.iter().map(|row| (row, f64::from(lse[lse_index(o.shape, row.stored)]), row.exact.lse))
         };
         let scale = |want: f64| if want.is_finite() { want.abs().max(1.0) } else { 1.0 };
         let wrong = |&(row, got, want): &(&Expected, f64, f64)| {
@@ -142,4 +151,28 @@ pub fn compare(
         verdict.lse_error = lses().map(|(_, got, want)| error(got, want) / scale(want)).fold(0.0, f64::max);
     }
     Ok(verdict)
+}
+
+/// Where the LSE of a row of an output of `shape` lies.
+fn lse_index(shape: Shape, row: Position) -> usize {
+    (row.b * shape.heads + row.h) * shape.seqlen + row.s
+}
+
+/// Checks that outputs that were poisoned, `o` and `lse` as in [`compare`], still are in all rows that are no query's.
+///
+/// # Errors
+/// The first row that is not.
+pub fn check_unused(attention: &Attention, o: &HostTensor, lse: Option<&[f32]>) -> Result<(), Mismatch> {
+    for (row, _) in attention.used().into_iter().enumerate().filter(|&(_, used)| !used) {
+        for h in 0..o.shape.heads {
+            let at = Position { b: row / o.shape.seqlen, s: row % o.shape.seqlen, h };
+            if o.row_bits(at.b, at.s, h).iter().any(|&bits| bits != POISON) {
+                return Err(Mismatch::Unused { what: "output", at });
+            }
+            if lse.is_some_and(|lse| lse[lse_index(o.shape, at)].to_bits() != u32::MAX) {
+                return Err(Mismatch::Unused { what: "LSE", at });
+            }
+        }
+    }
+    Ok(())
 }

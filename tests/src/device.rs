@@ -8,7 +8,7 @@ use flashcore_kernels::schedule::KeyBlocks;
 use half::{bf16, f16};
 
 use crate::cases::{Case, Inputs};
-use crate::compare::{Mismatch, Verdict, compare};
+use crate::compare::{Mismatch, Verdict, check_unused, compare};
 use crate::oracle::{Expected, Position};
 use crate::values::HostTensor;
 
@@ -111,8 +111,9 @@ pub struct Outputs {
 }
 
 impl Outputs {
-    /// Compares with the oracle's answers at `rows`.
+    /// Compares with the oracle's answers at `rows`, and checks that rows that are no query's were left alone.
     pub fn judge(&self, inputs: &Inputs, rows: &[Position]) -> Result<Verdict, Failure> {
+        check_unused(&inputs.attention, &self.out, Some(&self.lse))?;
         self.judge_by(&inputs.attention.answers(rows, self.out.dtype))
     }
 

@@ -2,7 +2,8 @@
 //!
 //! - [`oracle`]: the exact answer in f64, and that of an ideal kernel of the same element type;
 //! - [`compare`]: whether a result is close enough, and if not, where it first fails;
-//! - [`values`]: tensors on the host, as they lie in memory; [`inputs`]: what stands in them;
+//! - [`values`]: tensors on the host, as they lie in memory; [`inputs`]: what stands in them; [`side_inputs`]: lengths,
+//!   slopes, biases and the like;
 //! - [`cases`]: the shapes that the tests visit; [`grid`]: the shapes that are timed;
 //! - [`probes`]: the micro-kernels, one for each Hopper primitive;
 //! - [`agreement`]: what the emulator computes, against what a GPU did; [`bytes`]: how that is kept;
@@ -22,5 +23,6 @@ pub mod mutation;
 pub mod oracle;
 pub mod probes;
 pub mod sections;
+pub mod side_inputs;
 pub mod suite;
 pub mod values;

@@ -118,9 +118,14 @@ impl HostTensor {
     pub fn values(&self) -> Values {
         let mut bits = Vec::with_capacity(self.bits.len());
         for (b, s, h) in self.positions() {
-            bits.extend_from_slice(&self.bits[self.offset(b, s, h)..][..self.shape.head_dim]);
+            bits.extend_from_slice(self.row_bits(b, s, h));
         }
         Values { shape: self.shape, data: bits.par_iter().map(|&x| decode(self.dtype, x)).collect() }
+    }
+
+    /// The bits of the `head_dim` elements of token `s` of head `h` of sequence `b`.
+    pub fn row_bits(&self, b: usize, s: usize, h: usize) -> &[u16] {
+        &self.bits[self.offset(b, s, h)..][..self.shape.head_dim]
     }
 
     /// Whether everything between the rows is still [`POISON`].

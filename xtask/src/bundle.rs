@@ -81,7 +81,7 @@ impl Bundle {
 
         let mib = size(shell, &out)? as f64 / (1024.0 * 1024.0);
         println!(
-            "{}: {mib:.1} MiB; on the GPU node run run_tests.sh, flashcore-lab bench or tune, sanitize.sh",
+            "{}: {mib:.1} MiB; on the GPU node run run_tests.sh, flashcore-lab bench, features or tune, sanitize.sh",
             out.display()
         );
         if mib > LIMIT_MIB {

@@ -7,7 +7,7 @@ use flashcore::{Dim, Dtype, Operand, Shape};
 use flashcore_candle::{Error, flash_attn, flash_attn_with_lse, merge_attention_states};
 use flashcore_tests::compare::compare;
 use flashcore_tests::inputs::Fill;
-use flashcore_tests::oracle::Attention;
+use flashcore_tests::oracle::{Attention, Mask};
 use flashcore_tests::suite::{Resource, Suite};
 use flashcore_tests::values::Values;
 use proptest::prelude::*;
@@ -104,8 +104,9 @@ fn check(problem: &Problem, device: &Device) -> std::result::Result<(), Failure>
     let inputs = Fill::Normal.values(q, kv, seed);
     let tensor = |i: usize| tensor(&inputs[i], lies[i], candle_dtype(dtype), device);
     let (q, k, v) = (tensor(0)?, tensor(1)?, tensor(2)?);
+    let mask = if causal { Mask::causal() } else { Mask::full() };
     let oracle =
-        Attention { q: values(&q)?, k: values(&k)?, v: values(&v)?, causal, scale: f64::from(scale) };
+        Attention { mask, ..Attention::new(values(&q)?, values(&k)?, values(&v)?, f64::from(scale)) };
     let expected = oracle.answers(&oracle.rows(usize::MAX, seed), dtype);
 
     let (out, lse) = flash_attn_with_lse(&q, &k, &v, scale, causal)?;

@@ -644,6 +644,8 @@ pub enum Op {
         order: Order,
         /// Scope of the ordering.
         scope: Scope,
+        /// Whether nobody writes there while the kernel runs (`.nc`).
+        constant: bool,
     },
     /// `st`, vectors included; `st.async` is not known.
     Store {

@@ -15,7 +15,7 @@ pub(super) fn check(lint: &Lint, uniformity: &Uniformity) -> Vec<Finding> {
         let (spread, branch) = uniformity.control(lint.cfg, index);
         if spread > widest {
             let name = opcode(&instruction.op);
-            let apart = if spread == Spread::Lanes { "lanes of a warp" } else { "warps of a warpgroup" };
+            let apart = if spread >= Spread::LanesAlike { "lanes of a warp" } else { "warps of a warpgroup" };
             let message = format!("{name} is for {together} together, but {apart} may have parted");
             let there = branch.map(|branch| lint.site(branch));
             findings.push(Finding { there, ..lint.finding(Code::S04, Level::Deny, index, message) });

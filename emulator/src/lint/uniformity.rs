@@ -23,8 +23,31 @@ pub(super) enum Spread {
     Warpgroups,
     /// Between warps.
     Warps,
+    /// Between the lanes of a warp, but not between warps: lanes of the same number agree.
+    LanesAlike,
     /// Between the lanes of a warp.
     Lanes,
+}
+
+impl Spread {
+    /// The spread of what depends on both.
+    fn join(self, other: Spread) -> Spread {
+        match self.max(other) {
+            Spread::LanesAlike if !matches!(self.min(other), Spread::None | Spread::LanesAlike) => {
+                Spread::Lanes
+            }
+            widest => widest,
+        }
+    }
+
+    /// The spread of what all lanes of a warp learn of it.
+    fn told_to_warp(self) -> Spread {
+        match self {
+            Spread::LanesAlike => Spread::None,
+            Spread::Lanes => Spread::Warps,
+            same => same,
+        }
+    }
 }
 
 /// What is known of a value.
@@ -47,7 +70,7 @@ impl Value {
 
     fn join(self, other: Value) -> Value {
         Value {
-            spread: self.spread.max(other.spread),
+            spread: self.spread.join(other.spread),
             thread_shift: self.thread_shift.filter(|shift| other.thread_shift == Some(*shift)),
         }
     }
@@ -154,10 +177,11 @@ impl Uniformity {
 impl Values {
     /// Moves over an instruction that threads execute together as far as `control` says.
     fn step(&mut self, control: Spread, instruction: &Instruction) {
-        let control = control.max(self.guard(instruction));
+        let control = control.join(self.guard(instruction));
         let result = self.result(&instruction.op);
         // Threads that do not come here keep what they had.
-        let value = if control > result.spread { Value::of(control) } else { result };
+        let spread = control.join(result.spread);
+        let value = if spread > result.spread { Value::of(spread) } else { result };
         let registers = &mut self.registers;
         instruction.op.registers(&mut |reg, access| {
             if access == Access::Write {
@@ -190,8 +214,10 @@ impl Values {
             Tid(0) if self.one_dimension => Value::thread(0),
             Tid(_) if self.one_dimension => Value::of(Spread::None),
             Warpid => Value::of(Spread::Warps),
-            Tid(_) | Laneid | LanemaskEq | LanemaskLe | LanemaskLt | LanemaskGe | LanemaskGt | Clock(_)
-            | Clock64 | Globaltimer => Value::of(Spread::Lanes),
+            Laneid | LanemaskEq | LanemaskLe | LanemaskLt | LanemaskGe | LanemaskGt => {
+                Value::of(Spread::LanesAlike)
+            }
+            Tid(_) | Clock(_) | Clock64 | Globaltimer => Value::of(Spread::Lanes),
             _ => Value::of(Spread::None),
         }
     }
@@ -201,22 +227,23 @@ impl Values {
         match op {
             Op::Alu(alu) => self.arithmetic(alu),
             // Of memory, warps may see different moments.
-            Op::Load { space: Space::Param | Space::Const, address, .. } => {
-                Value::of(self.spread(&address.base))
-            }
+            Op::Load { space: Space::Param | Space::Const, address, .. }
+            | Op::Load { constant: true, address, .. } => Value::of(self.spread(&address.base)),
             Op::Load { space: Space::Global | Space::SharedCta | Space::SharedCluster, address, .. } => {
-                Value::of(self.spread(&address.base).max(Spread::Warps))
+                Value::of(self.spread(&address.base).join(Spread::Warps))
             }
             Op::Shuffle { mode, src, lane, clamp, .. } => {
                 let whole_warp = *mode == ShuffleMode::Idx && *clamp == Operand::Imm(31);
-                match self.spread(src) {
-                    Spread::Lanes if whole_warp && self.spread(lane) <= Spread::Warps => {
-                        Value::of(Spread::Warps)
-                    }
-                    spread => Value::of(spread),
-                }
+                Value::of(match (self.spread(src), self.spread(lane)) {
+                    (src, lane) if whole_warp && lane <= Spread::Warps => src.told_to_warp().join(lane),
+                    (src, Spread::None) => src,
+                    // Which lane it is from may differ.
+                    (Spread::None, _) => Spread::None,
+                    (_, _) => Spread::Lanes,
+                })
             }
-            Op::Vote { .. } | Op::Redux { .. } | Op::ActiveMask { .. } => Value::of(Spread::Warps),
+            Op::Vote { .. } | Op::Redux { .. } => Value::of(self.sources(op).told_to_warp()),
+            Op::ActiveMask { .. } => Value::of(Spread::Warps),
             Op::Unpack { .. }
             | Op::Pack { .. }
             | Op::Mapa { .. }
@@ -232,7 +259,7 @@ impl Values {
         let mut widest = Spread::None;
         op.registers(&mut |reg, access| {
             if access == Access::Read {
-                widest = widest.max(self.spread(&Operand::Reg(reg)));
+                widest = widest.join(self.spread(&Operand::Reg(reg)));
             }
         });
         widest
@@ -240,7 +267,7 @@ impl Values {
 
     fn arithmetic(&self, alu: &Alu) -> Value {
         let sources = &alu.src[..usize::from(alu.sources)];
-        let spread = sources.iter().map(|source| self.spread(source)).max().unwrap_or_default();
+        let spread = sources.iter().map(|source| self.spread(source)).fold(Spread::None, Spread::join);
         let same = Value::of(spread);
         let Some(shift) = self.value(&alu.src[0]).thread_shift else { return same };
         let integer =

@@ -1,6 +1,19 @@
-//! Global memory: sixteen bytes at a time, and single numbers. None of these is moved across another, or across a barrier.
+//! Global memory that kernels access for themselves: constants, single numbers, and sixteen bytes at a time. None of these is
+//! moved across another, or across a barrier.
 
 use core::arch::asm;
+
+/// `ld.global.nc.b32` (ISA 9.7.9.9): a number that nobody writes while the kernel runs.
+///
+/// # Safety
+/// The address is one of global memory, 4-byte aligned, and what it says holds.
+#[inline(always)]
+pub unsafe fn load_constant(address: u64) -> u32 {
+    let value: u32;
+    // SAFETY: the caller's.
+    unsafe { asm!("ld.global.nc.b32 {0}, [{1}];", out(reg32) value, in(reg64) address, options(nostack)) };
+    value
+}
 
 /// `ld.global.v4.b32` (ISA 9.7.9.8).
 ///

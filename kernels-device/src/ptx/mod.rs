@@ -46,6 +46,10 @@ mod intrinsics {
         pub(super) fn shfl_bfly(mask: u32, value: u32, lane_mask: u32, clamp: u32) -> u32;
         #[link_name = "llvm.nvvm.shfl.sync.idx.i32"]
         pub(super) fn shfl_idx(mask: u32, value: u32, lane: u32, clamp: u32) -> u32;
+        #[link_name = "llvm.nvvm.shfl.sync.up.i32"]
+        pub(super) fn shfl_up(mask: u32, value: u32, distance: u32, clamp: u32) -> u32;
+        #[link_name = "llvm.nvvm.vote.ballot.sync"]
+        pub(super) fn ballot(mask: u32, value: bool) -> u32;
         #[link_name = "llvm.nvvm.barrier.cluster.arrive.aligned"]
         pub(super) fn cluster_arrive();
         #[link_name = "llvm.nvvm.barrier.cluster.wait.aligned"]

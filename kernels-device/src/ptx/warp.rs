@@ -26,6 +26,36 @@ pub unsafe fn shuffle_xor(value: f32, lane_mask: u32) -> f32 {
     f32::from_bits(unsafe { intrinsics::shfl_bfly(FULL_MASK, value.to_bits(), lane_mask, 31) })
 }
 
+/// `shfl.sync.up.b32` (ISA 9.7.9.6): the value of the lane `distance` below; a lane that has none keeps its own.
+///
+/// # Safety
+/// All lanes of the warp execute it together.
+#[inline(always)]
+pub unsafe fn shuffle_up(value: f32, distance: u32) -> f32 {
+    // SAFETY: the caller's.
+    f32::from_bits(unsafe { intrinsics::shfl_up(FULL_MASK, value.to_bits(), distance, 0) })
+}
+
+/// `shfl.sync.idx.b32` (ISA 9.7.9.6): the value of lane `lane`.
+///
+/// # Safety
+/// All lanes of the warp execute it together.
+#[inline(always)]
+pub unsafe fn shuffle(value: f32, lane: u32) -> f32 {
+    // SAFETY: the caller's.
+    f32::from_bits(unsafe { intrinsics::shfl_idx(FULL_MASK, value.to_bits(), lane, 31) })
+}
+
+/// `vote.sync.ballot.b32` (ISA 9.7.13.10): bit i is the value of lane i.
+///
+/// # Safety
+/// All lanes of the warp execute it together.
+#[inline(always)]
+pub unsafe fn ballot(value: bool) -> u32 {
+    // SAFETY: the caller's.
+    unsafe { intrinsics::ballot(FULL_MASK, value) }
+}
+
 /// `shfl.sync.idx.b32` from lane 0: tells the compiler that a value is the same in the whole warp.
 ///
 /// # Safety

@@ -61,7 +61,6 @@ const LOAD_CACHES: &[(&str, ())] = &[
     ("cs", ()),
     ("lu", ()),
     ("cv", ()),
-    ("nc", ()),
     ("L1::evict_normal", ()),
     ("L1::evict_unchanged", ()),
     ("L1::evict_first", ()),
@@ -137,7 +136,14 @@ fn memory_register(line: &Line, value: Value, ty: Type) -> Result<(Reg, Type)> {
 fn load(line: &mut Line) -> Result<Op> {
     let (order, scope) = ordering(line, &[("relaxed", Order::Relaxed), ("acquire", Order::Acquire)])?;
     let space = line.pick(LOAD_SPACES).unwrap_or(Space::Generic);
-    while line.pick(LOAD_CACHES).is_some() {}
+    let mut constant = false;
+    loop {
+        if line.flag("nc") {
+            constant = true;
+        } else if line.pick(LOAD_CACHES).is_none() {
+            break;
+        }
+    }
     let (count, written) = elements(line)?;
     let mut ty = written;
     let mut dst = Vec::with_capacity(count);
@@ -151,7 +157,7 @@ fn load(line: &mut Line) -> Result<Op> {
         dst.push(Some(reg));
     }
     let address = line.address(space)?;
-    Ok(Op::Load { space, ty, dst: dst.into(), address, order, scope })
+    Ok(Op::Load { space, ty, dst: dst.into(), address, order, scope, constant })
 }
 
 /// The type that says how the loaded value fills its register. A sign fills registers of 32 or 64 bits; where the

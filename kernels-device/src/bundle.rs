@@ -1,0 +1,122 @@
+//! Work tiles of sequences of different lengths, in bundles of about equal cost. Pure.
+//!
+//! Lengths are known on the device only. All work tiles stand in one order: sequence by sequence, head by head, and in a
+//! head from the last rows to the first. The CTAs of the grid cut that order into pieces, so that each finds its own
+//! without a table, a counter, or a word with the others. There are more CTAs than SMs, and the hardware starts the next one
+//! wherever one has ended; what it starts last is the smallest, so that all SMs end at about the same time. Whoever computes a
+//! tile, its result is the same.
+
+use crate::band::Lengths;
+use crate::float::{add, mul};
+use crate::params::FwdParams;
+use crate::schedule::{Span, WorkTile};
+
+/// What a work tile costs beside its keys, in keys of a whole tile of rows.
+const TILE_KEYS: f32 = 224.0;
+
+/// A place in the order of work tiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Head, counted over all sequences.
+    pub head: u32,
+    /// Tiles of the head that come before, from its last rows.
+    pub tile: u32,
+}
+
+impl Place {
+    /// Before all work.
+    pub const START: Place = Place { head: 0, tile: 0 };
+}
+
+/// A sequence, as far as the order of its tiles and their cost go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sequence {
+    /// Its queries.
+    pub q: Span,
+    /// Its keys.
+    pub kv: Span,
+    /// Keys that all queries see.
+    pub prefix: u32,
+}
+
+impl Sequence {
+    /// The lengths that a query's keys depend on.
+    #[inline(always)]
+    pub const fn lengths(&self) -> Lengths {
+        Lengths { q: self.q.len, kv: self.kv.len, prefix: self.prefix }
+    }
+
+    /// Tiles of `block_m` rows of a head.
+    #[inline(always)]
+    pub const fn tiles(&self, params: &FwdParams, block_m: u32) -> u32 {
+        (self.q.len << params.general.pack).div_ceil(block_m)
+    }
+
+    /// About what a head's last `tiles` tiles cost, in keys of a whole tile.
+    #[inline(always)]
+    pub fn cost_of_last(&self, params: &FwdParams, block_m: u32, tiles: u32) -> f32 {
+        let before = (self.tiles(params, block_m) - tiles) * block_m >> params.general.pack;
+        let visible = params.general.band.visible(before, self.lengths());
+        let tiles_per_query = mul((1 << params.general.pack) as f32, 1.0 / block_m as f32);
+        add(mul(visible, tiles_per_query), mul(tiles as f32, TILE_KEYS))
+    }
+
+    /// About what one of its heads costs.
+    #[inline(always)]
+    pub fn cost_of_head(&self, params: &FwdParams, block_m: u32) -> f32 {
+        self.cost_of_last(params, block_m, self.tiles(params, block_m))
+    }
+
+    /// About what all its heads cost.
+    #[inline(always)]
+    pub fn cost(&self, params: &FwdParams, block_m: u32) -> f32 {
+        mul(self.cost_of_head(params, block_m), params.heads_q.value as f32)
+    }
+}
+
+/// Which part of all cost comes before CTA `cta`, where `part` is that of a CTA on average: in equal steps, or, if `falling`, in
+/// steps that fall to nothing.
+#[inline(always)]
+pub fn part_before(cta: u32, part: f32, falling: bool) -> f32 {
+    let before = mul(cta as f32, part);
+    // 1 - (1 - x)²
+    if falling { mul(before, add(2.0, -before)) } else { before }
+}
+
+/// The work tiles of a CTA that are left.
+#[derive(Clone, Copy, Debug)]
+pub struct Bundle {
+    at: Place,
+    end: Place,
+}
+
+impl Bundle {
+    /// The work tiles from `at` to before `end`.
+    #[inline(always)]
+    pub const fn new(at: Place, end: Place) -> Self {
+        Bundle { at, end }
+    }
+
+    /// The next one; `load` tells of a sequence.
+    #[inline(always)]
+    pub fn next(
+        &mut self,
+        params: &FwdParams,
+        block_m: u32,
+        load: impl Fn(u32) -> Sequence,
+    ) -> Option<WorkTile> {
+        while self.at != self.end {
+            // Every sequence has as many heads.
+            let (batch, head) = params.heads_q.split(self.at.head);
+            let Sequence { q, kv, prefix } = load(batch);
+            let tiles = Sequence { q, kv, prefix }.tiles(params, block_m);
+            if self.at.tile < tiles {
+                self.at.tile += 1;
+                let head_kv = params.gqa_ratio.quotient(head);
+                return Some(WorkTile { m_block: tiles - self.at.tile, head, head_kv, batch, q, kv });
+            }
+            self.at = Place { head: self.at.head + 1, tile: 0 };
+        }
+        None
+    }
+}

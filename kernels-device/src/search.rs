@@ -1,0 +1,147 @@
+//! Where the work of a CTA begins and ends: the search of a warp in the order of [`bundle`](crate::bundle).
+//!
+//! Costs are added up in f32, and every warp of every CTA adds the same numbers in the same order. Each step takes the first
+//! candidate beyond the cost looked for, so that a place never comes before that of a smaller cost, whatever was rounded; and
+//! since the end of a CTA's work is computed as the beginning of the next one's, no tile is lost or done twice.
+
+use crate::bundle::{Place, Sequence};
+use crate::params::FwdParams;
+use crate::ptx::global::load_constant;
+use crate::ptx::math::{add, max, mul, reciprocal};
+use crate::ptx::warp;
+use crate::schedule::Span;
+
+const LANES: u32 = 32;
+
+/// Sequence `batch` of the launch.
+///
+/// # Safety
+/// The addresses in the parameters are 0, or those of arrays that have a value for it, which nobody writes meanwhile.
+#[inline(always)]
+pub unsafe fn load(params: &FwdParams, batch: u32) -> Sequence {
+    // SAFETY: the caller's.
+    let value = |array: u64, index: u32| unsafe { load_constant(array + 4 * u64::from(index)) };
+    let span = |start: u64, used: u64, len: u32| {
+        let mut span = Span { start: 0, len };
+        if start != 0 {
+            span.start = value(start, batch);
+            span.len = value(start, batch + 1) - span.start;
+        }
+        if used != 0 {
+            // More than there are would be rows of others.
+            span.len = value(used, batch).min(span.len);
+        }
+        span
+    };
+    let sequences = &params.general.sequences;
+    let prefix = params.general.band.prefix;
+    Sequence {
+        q: span(sequences.start_q, sequences.used_q, params.seqlen_q),
+        kv: span(sequences.start_kv, sequences.used_kv, params.seqlen_kv),
+        prefix: if prefix == 0 { 0 } else { value(prefix, batch) },
+    }
+}
+
+/// What all work costs.
+///
+/// # Safety
+/// All lanes of the warp execute it together, and as [`load`] for all sequences.
+#[inline(always)]
+pub unsafe fn whole_cost(params: &FwdParams, block_m: u32) -> f32 {
+    let mut whole = 0.0;
+    let mut first = 0;
+    while first < params.general.sequences.count {
+        // SAFETY: the caller's.
+        unsafe { whole = add(whole, last_lane(sums_up_to_lane(lane_cost(params, block_m, first)))) };
+        first += LANES;
+    }
+    whole
+}
+
+/// The first tile half of which lies beyond `cost` in the order of tiles.
+///
+/// # Safety
+/// As [`whole_cost`].
+#[inline(always)]
+pub unsafe fn find(params: &FwdParams, block_m: u32, cost: f32) -> Place {
+    let sequences = &params.general.sequences;
+    // SAFETY: the caller's; what the loops are left on is the same in all lanes.
+    unsafe {
+        let mut before = 0.0;
+        let mut first = 0;
+        while first < sequences.count {
+            let own = lane_cost(params, block_m, first);
+            let up_to = add(before, sums_up_to_lane(own));
+            let beyond = warp::ballot(up_to > cost);
+            if beyond != 0 {
+                let lane = beyond.trailing_zeros();
+                let batch = first + lane;
+                let left = add(cost, -warp::shuffle(add(up_to, -own), lane));
+                return find_in_sequence(params, block_m, batch, max(left, 0.0));
+            }
+            before = last_lane(up_to);
+            first += LANES;
+        }
+        Place { head: sequences.count * params.heads_q.value, tile: 0 }
+    }
+}
+
+/// The same within sequence `batch`, which has tiles.
+#[inline(always)]
+unsafe fn find_in_sequence(params: &FwdParams, block_m: u32, batch: u32, cost: f32) -> Place {
+    // SAFETY: the caller's.
+    unsafe {
+        let sequence = load(params, batch);
+        let per_head = sequence.cost_of_head(params, block_m);
+        let head = (mul(cost, reciprocal(per_head)) as u32).min(params.heads_q.value - 1);
+        let cost = add(cost, -mul(head as f32, per_head));
+        let tiles = sequence.tiles(params, block_m);
+        let mut first = 0;
+        while first < tiles {
+            let tile = first + warp::lane_index();
+            let cost_of = |tiles| sequence.cost_of_last(params, block_m, tiles);
+            let is_beyond = tile < tiles && add(cost_of(tile), cost_of(tile + 1)) >= add(cost, cost);
+            let beyond = warp::ballot(is_beyond);
+            if beyond != 0 {
+                return Place {
+                    head: batch * params.heads_q.value + head,
+                    tile: first + beyond.trailing_zeros(),
+                };
+            }
+            first += LANES;
+        }
+        Place { head: batch * params.heads_q.value + head, tile: tiles }
+    }
+}
+
+/// What sequence `first + lane` costs; nothing if there is none.
+#[inline(always)]
+unsafe fn lane_cost(params: &FwdParams, block_m: u32, first: u32) -> f32 {
+    let batch = first + warp::lane_index();
+    if batch < params.general.sequences.count {
+        // SAFETY: the caller's.
+        unsafe { load(params, batch).cost(params, block_m) }
+    } else {
+        0.0
+    }
+}
+
+/// The sum of the values of all lanes up to this one.
+#[inline(always)]
+unsafe fn sums_up_to_lane(value: f32) -> f32 {
+    let mut sum = value;
+    let mut distance = 1;
+    while distance < LANES {
+        // SAFETY: the caller's: the whole warp is here.
+        let below = unsafe { warp::shuffle_up(sum, distance) };
+        sum = add(sum, if warp::lane_index() >= distance { below } else { 0.0 });
+        distance *= 2;
+    }
+    sum
+}
+
+#[inline(always)]
+unsafe fn last_lane(value: f32) -> f32 {
+    // SAFETY: the caller's: the whole warp is here.
+    unsafe { warp::shuffle(value, LANES - 1) }
+}
