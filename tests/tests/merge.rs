@@ -203,7 +203,7 @@ fn chunks_of_keys(gpu: &Device, case: &Case, dtype: Dtype, chunks: &[usize]) -> 
     let stream = gpu.stream()?;
     let attend = |first, keys, causal| {
         let (k, v) = (narrowed(&tensors.k, first, keys), narrowed(&tensors.v, first, keys));
-        tensors.attention.causal(causal).forward_with_lse(&stream, &tensors.q, &k, &v)
+        Attention::new().causal(causal).forward_with_lse(&stream, &tensors.q, &k, &v)
     };
     let mut first = 0;
     let mut merged: Option<(Tensor, Lse)> = None;
