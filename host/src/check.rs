@@ -77,7 +77,12 @@ pub(crate) fn residence(
     let addresses = tensors.map(|(operand, view)| (operand, view.ptr()));
     let arrays =
         arrays.iter().flatten().filter(|array| array.found > 0).map(|array| (array.operand, array.ptr));
-    for (operand, ptr) in addresses.chain(lse.map(|lse| (Operand::Lse, lse.ptr()))).chain(arrays) {
+    of_device(device, addresses.chain(lse.map(|lse| (Operand::Lse, lse.ptr()))).chain(arrays))
+}
+
+/// Checks that these addresses are of `device`, as [`residence`] does.
+pub(crate) fn of_device(device: &Device, addresses: impl Iterator<Item = (Operand, u64)>) -> Result<()> {
+    for (operand, ptr) in addresses {
         match device.backend().locate(ptr)? {
             Location::ThisDevice => {}
             Location::OtherDevice(found) => {
@@ -91,7 +96,13 @@ pub(crate) fn residence(
 }
 
 /// The addresses that an operand uses; those of an empty one do not matter.
-fn extent(operand: Operand, ptr: u64, given: usize, needed: usize, required: u64) -> Result<Range<u64>> {
+pub(crate) fn extent(
+    operand: Operand,
+    ptr: u64,
+    given: usize,
+    needed: usize,
+    required: u64,
+) -> Result<Range<u64>> {
     if needed == 0 {
         return Ok(0..0);
     }
@@ -109,7 +120,8 @@ fn extent(operand: Operand, ptr: u64, given: usize, needed: usize, required: u64
     Ok(ptr..end)
 }
 
-fn apart(output: (Operand, &Range<u64>), others: &[(Operand, &Range<u64>)]) -> Result<()> {
+/// Checks that an output overlaps none of the others.
+pub(crate) fn apart(output: (Operand, &Range<u64>), others: &[(Operand, &Range<u64>)]) -> Result<()> {
     match others.iter().find(|(_, other)| other.start < output.1.end && output.1.start < other.end) {
         Some(&(other, _)) => Err(Error::Aliasing { output: output.0, other }),
         None => Ok(()),

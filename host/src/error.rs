@@ -11,7 +11,7 @@ use crate::tensor_map::TensorMapError;
 /// `std::result::Result` with this crate's [`enum@Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A tensor of an attention call, as error messages name it.
+/// A tensor of a call, as error messages name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operand {
     /// Queries.
@@ -36,6 +36,14 @@ pub enum Operand {
     Prefix,
     /// Logits of attention sinks.
     Sinks,
+    /// Output of the first of two states that are merged.
+    O1,
+    /// Its log-sum-exp.
+    Lse1,
+    /// Output of the second one.
+    O2,
+    /// Its log-sum-exp.
+    Lse2,
 }
 
 impl fmt::Display for Operand {
@@ -52,6 +60,10 @@ impl fmt::Display for Operand {
             Operand::UsedKv => "seqused_kv",
             Operand::Prefix => "prefix",
             Operand::Sinks => "sinks",
+            Operand::O1 => "o1",
+            Operand::Lse1 => "lse1",
+            Operand::O2 => "o2",
+            Operand::Lse2 => "lse2",
         })
     }
 }
@@ -238,18 +250,20 @@ pub enum Error {
     /// The problem has more tiles of queries than a launch can count.
     #[error("the problem has {tiles} work tiles; at most {limit} are supported: split the batch")]
     TooManyTiles {
-        /// Tiles of queries over all heads and sequences.
+        /// Tiles of queries over all heads and sequences; of a merge, rows.
         tiles: u64,
         /// Supported.
         limit: u64,
     },
     /// No kernel computes this head dimension.
-    #[error("head_dim {head_dim} is not supported: it must be a multiple of 8 from 8 to 256")]
+    #[error("head_dim {head_dim} is not supported: it must be a multiple of 8 from 8 to {limit}")]
     HeadDim {
         /// Given.
         head_dim: usize,
+        /// The widest that is supported.
+        limit: usize,
     },
-    /// A tensor's dimension disagrees with that of q (or, for v, of k).
+    /// A tensor's dimension disagrees with that of q (or, for v, of k), or of o1.
     #[error("{operand} has {dim} {found}, but {expected} is needed to agree with the other tensors")]
     ShapeMismatch {
         /// The tensor.
@@ -270,11 +284,11 @@ pub enum Error {
         heads_kv: usize,
     },
     /// All tensors of a call must have one element type.
-    #[error("{operand} has element type {}, but q has {}", .found.name(), .expected.name())]
+    #[error("{operand} has element type {}, but {} is needed to agree with the other tensors", .found.name(), .expected.name())]
     DtypeMismatch {
         /// The tensor.
         operand: Operand,
-        /// Element type of q.
+        /// Element type of q, or of o1.
         expected: Dtype,
         /// Given.
         found: Dtype,

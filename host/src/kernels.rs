@@ -1,7 +1,7 @@
 //! The compiled kernels that this crate carries.
 
 pub use flashcore_kernels::config::{Dtype, Tile, Variant};
-pub use flashcore_kernels::entry::FWD;
+pub use flashcore_kernels::entry::{FWD, MERGE, MergeVariant};
 
 use crate::error::{Error, Result};
 
@@ -33,11 +33,12 @@ mod tests {
 
     #[test]
     fn every_variant_has_an_image() {
-        for variant in FWD {
-            let image = image(variant.symbol).unwrap();
-            assert!(image.ptx.contains(&format!(".entry {}(", variant.symbol)), "{}", variant.symbol);
+        let symbols =
+            || FWD.iter().map(|variant| variant.symbol).chain(MERGE.iter().map(|variant| variant.symbol));
+        for symbol in symbols() {
+            assert!(image(symbol).unwrap().ptx.contains(&format!(".entry {symbol}(")), "{symbol}");
         }
-        assert_eq!(IMAGES.len(), FWD.len());
+        assert_eq!(IMAGES.len(), symbols().count());
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! The one place where kernels are launched.
 
-use flashcore_kernels::params::{FwdParams, TensorMap};
+use flashcore_kernels::entry::MergeVariant;
+use flashcore_kernels::params::{FwdParams, MergeParams, TensorMap};
 
 use crate::driver::{Launch, MAX_PARAMS};
 use crate::error::{Error, Result};
+use crate::merge::{MergePlan, MergePointers};
 use crate::plan::{Plan, Pointers};
 use crate::{Stream, kernels};
 
@@ -57,12 +59,44 @@ impl Stream {
             block: plan.variant.threads(),
             cluster: plan.variant.cluster_ctas(),
             smem_bytes: plan.variant.smem().bytes,
-            // Every forward kernel waits for what is before it in the stream, once it has set itself up.
-            overlaps_previous: self.device().properties().driver_version >= OVERLAP_DRIVER,
+            overlaps_previous: self.may_overlap(),
             params: &[q, k, v, out, params_bytes(&params)],
         };
         // SAFETY: parameters and launch shape are those of the plan's variant; the caller vouches for the memory.
         unsafe { self.launch(&launch) }
+    }
+
+    /// Launches the kernel of `plan` on states at `pointers`, and returns at once. Nothing is checked any more:
+    /// [`crate::merge_attention_states_into`] does that.
+    ///
+    /// # Errors
+    /// [`Error::KernelMissing`], and as [`Self::launch`].
+    ///
+    /// # Safety
+    /// Tensors of the plan's layouts must lie at the pointers, be of this device, and stay there until the kernel has
+    /// completed; an output must overlap nothing, or be one of the inputs of its kind, in the same layout.
+    pub unsafe fn launch_merge(&self, plan: &MergePlan, pointers: &MergePointers) -> Result<()> {
+        if plan.grid == 0 {
+            return Ok(());
+        }
+        let params = plan.params_at(pointers);
+        let launch = Launch {
+            kernel: kernels::image(plan.variant.symbol)?,
+            grid: [plan.grid, 1, 1],
+            block: MergeVariant::THREADS,
+            cluster: 1,
+            smem_bytes: 0,
+            overlaps_previous: self.may_overlap(),
+            params: &[merge_params_bytes(&params)],
+        };
+        // SAFETY: parameters and launch shape are those of the plan's variant; the caller vouches for the memory.
+        unsafe { self.launch(&launch) }
+    }
+
+    /// Whether a kernel may start while the one before it runs: all of this library wait for what is before them in the
+    /// stream, once they have set themselves up.
+    fn may_overlap(&self) -> bool {
+        self.device().properties().driver_version >= OVERLAP_DRIVER
     }
 }
 
@@ -73,6 +107,11 @@ fn map_bytes(map: &TensorMap) -> &[u8] {
 fn params_bytes(params: &FwdParams) -> &[u8] {
     // SAFETY: `repr(C)`, and as large as its parts (as is asserted where they are declared): no padding.
     unsafe { std::slice::from_raw_parts((&raw const *params).cast(), size_of::<FwdParams>()) }
+}
+
+fn merge_params_bytes(params: &MergeParams) -> &[u8] {
+    // SAFETY: `repr(C)`, u64 and then an even number of 32-bit words (as is asserted where it is declared): no padding.
+    unsafe { std::slice::from_raw_parts((&raw const *params).cast(), size_of::<MergeParams>()) }
 }
 
 #[cfg(test)]

@@ -24,6 +24,8 @@
 //! it can be recorded in a CUDA graph ([`driver::Graph`]). Kernels are loaded by the first call that needs them, or all
 //! at once by [`Device::preload`].
 //!
+//! [`merge_attention_states`] makes one result of those of two calls over disjoint sets of keys.
+//!
 //! # Without a GPU
 //!
 //! [`Device::emulated`] runs the same kernels, from the same PTX, on the CPU, and looks for races meanwhile. It is slow,
@@ -87,6 +89,7 @@ pub mod kernels;
 mod launch;
 mod lse;
 mod memory;
+mod merge;
 #[cfg(test)]
 mod mock;
 mod plan;
@@ -102,6 +105,9 @@ pub use error::{Dim, Error, Operand, Result};
 pub use features::{Align, Features};
 pub use flashcore_kernels::config::Dtype;
 pub use lse::{Lse, LseView};
+pub use merge::{
+    MAX_MERGE_HEAD_DIM, MergePlan, MergePointers, merge_attention_states, merge_attention_states_into,
+};
 pub use plan::{Plan, Pointers};
 pub use problem::{HEAD_DIM_STEP, MAX_DIM, MAX_GENERAL_DIM, MAX_HEAD_DIM, MAX_STRIDE, Problem};
 pub use tensor::{AsTensorView, Element, Order, Shape, Strides, Tensor, TensorLayout, TensorView};

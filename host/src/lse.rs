@@ -57,6 +57,25 @@ impl Lse {
         Ok(Lse { memory: Memory::new(device, bytes)? })
     }
 
+    /// Values from the host, (batch, heads, seqlen).
+    ///
+    /// # Errors
+    /// [`Error::DataLength`] if there are not as many as the sizes say, [`Error::ShapeOverflow`], [`Error::OutOfMemory`].
+    pub fn from_slice(
+        device: &Device,
+        values: &[f32],
+        batch: usize,
+        heads: usize,
+        seqlen: usize,
+    ) -> Result<Self> {
+        let shape = Shape { batch, seqlen, heads, head_dim: 1 };
+        let expected = shape.elements().ok_or(Error::ShapeOverflow { shape })?;
+        if values.len() != expected {
+            return Err(Error::DataLength { expected, found: values.len() });
+        }
+        Ok(Lse { memory: Memory::from_bytes(device, bytemuck::cast_slice(values))? })
+    }
+
     /// The values, (batch, heads, seqlen). Waits for all work of the device.
     ///
     /// # Errors

@@ -107,6 +107,13 @@ impl Backend for Mock {
         Ok(())
     }
 
+    unsafe fn copy(&self, to: u64, from: u64, bytes: usize, _: u64) -> Result<()> {
+        let mut state = self.state();
+        let copied = state.allocations[&from][..bytes].to_vec();
+        state.allocations.get_mut(&to).unwrap()[..bytes].copy_from_slice(&copied);
+        Ok(())
+    }
+
     fn locate(&self, ptr: u64) -> Result<Location> {
         let state = self.state();
         let below = state.allocations.range(..=ptr).next_back();

@@ -59,7 +59,7 @@ impl Problem {
     ) -> Result<Self> {
         let head_dim = q.shape.head_dim;
         if !(HEAD_DIM_STEP..=MAX_HEAD_DIM).contains(&head_dim) || !head_dim.is_multiple_of(HEAD_DIM_STEP) {
-            return Err(Error::HeadDim { head_dim });
+            return Err(Error::HeadDim { head_dim, limit: MAX_HEAD_DIM });
         }
         check_agreement(&q, &k, &v, &out, &features)?;
         features.check()?;
@@ -204,7 +204,7 @@ fn check_general(problem: &Problem) -> Result<()> {
 }
 
 /// A tensor map can be made of the tensor.
-fn check_layout(operand: Operand, layout: TensorLayout) -> Result<TensorLayout> {
+pub(crate) fn check_layout(operand: Operand, layout: TensorLayout) -> Result<TensorLayout> {
     for (dim, size, stride) in layout.outer_dims() {
         if size > MAX_DIM {
             return Err(Error::DimensionTooLarge { operand, dim, value: size, limit: MAX_DIM });
@@ -221,7 +221,7 @@ fn check_layout(operand: Operand, layout: TensorLayout) -> Result<TensorLayout> 
 }
 
 /// No two elements of the output share an address: going outwards, each step leaps over all that lies within.
-fn check_distinct_elements(out: &TensorLayout) -> Result<()> {
+pub(crate) fn check_distinct_elements(out: &TensorLayout) -> Result<()> {
     if out.shape.is_empty() {
         return Ok(());
     }
@@ -288,7 +288,8 @@ mod tests {
             assert!(check(|l| l.iter_mut().for_each(resize)).is_ok(), "{head_dim}");
         }
         for head_dim in [0, 4, 7, 100, 257, 264, 1 << 20] {
-            assert_eq!(error(|l| l[0].shape.head_dim = head_dim), Error::HeadDim { head_dim });
+            let expected = Error::HeadDim { head_dim, limit: 256 };
+            assert_eq!(error(|l| l[0].shape.head_dim = head_dim), expected);
         }
     }
 

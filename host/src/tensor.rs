@@ -404,7 +404,10 @@ mod tests {
         let lse = Lse::new(&device, 2, 4, 3).unwrap();
         lse.fill_bytes(0).unwrap();
         assert_eq!(lse.to_vec().unwrap(), [0.0; 24]);
-        drop((tensor, lse));
+        let rising: Vec<f32> = (0..24).map(|i| i as f32).collect();
+        let risen = Lse::from_slice(&device, &rising, 2, 4, 3).unwrap();
+        assert_eq!(risen.to_vec().unwrap(), rising);
+        drop((tensor, lse, risen));
         assert!(mock.state().allocations.is_empty());
     }
 
@@ -416,6 +419,8 @@ mod tests {
             let error = Tensor::from_slice(&device, &data, SHAPE, Order::Bshd).unwrap_err();
             assert_eq!(error, Error::DataLength { expected: 192, found });
         }
+        let error = Lse::from_slice(&device, &[0.0; 23], 2, 4, 3).unwrap_err();
+        assert_eq!(error, Error::DataLength { expected: 24, found: 23 });
         let tensor = Tensor::zeros(&device, Dtype::Bf16, SHAPE, Order::Bshd).unwrap();
         let error = Error::ElementType { expected: Dtype::Bf16, found: Dtype::F16 };
         assert_eq!(tensor.to_vec::<f16>(), Err(error));

@@ -1,10 +1,11 @@
 //! The table of kernels: one row a variant. From each row come its [`Spec`] type, its place in [`FWD`], its
-//! legality check (on the host build too) and its entry point in the PTX.
+//! legality check (on the host build too) and its entry point in the PTX. Kernels that merge what attention left are in a
+//! table of their own, [`MERGE`].
 
 use core::mem::offset_of;
 
 use crate::band::Band;
-use crate::config::{Cost, Dtype, MMA_K, Mask, Score, Spec, Tile, Variant};
+use crate::config::{Cost, Dtype, MMA_K, Mask, REGISTER_FILE, Score, Spec, Tile, Variant};
 use crate::params::{FwdParams, General, Sequences, TensorMap};
 
 /// Where the parameters of a general kernel have the addresses of lengths.
@@ -283,7 +284,68 @@ fwd_variants! {
     fwd_hd256_m128n64_bf16_band_softcap:   256, Bf16, Band,   Softcap, [128, 64, 2, 1, 1], 13423, 300;
 }
 
+/// A kernel that merges attention states. Only the element type changes its code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MergeVariant {
+    /// Name of the kernel's entry point in its PTX.
+    pub symbol: &'static str,
+    /// Element type of the outputs.
+    pub dtype: Dtype,
+}
+
+impl MergeVariant {
+    /// Threads of a CTA.
+    pub const THREADS: u32 = 128;
+    /// CTAs that an SM has room for, and that a launch starts on each: 1536 threads, each of which waits for 32 bytes at a
+    /// time, are more than enough to cover the latency of memory at its full speed (about 30 KB for each SM of an H200).
+    pub const CTAS_PER_SM: u32 = 12;
+
+    /// What the builder must know of this variant.
+    pub const fn entry(&self) -> Entry {
+        Entry {
+            symbol: self.symbol,
+            threads: Self::THREADS,
+            cluster: 1,
+            smem_bytes: 0,
+            max_registers: REGISTER_FILE / (Self::CTAS_PER_SM * Self::THREADS) / 8 * 8,
+            public_pointers: &[],
+            opcodes: None,
+        }
+    }
+}
+
+macro_rules! merge_variants {
+    ($($symbol:ident: $dtype:ident;)*) => {
+        /// Every kernel that merges attention states.
+        pub const MERGE: &[MergeVariant] =
+            &[$(MergeVariant { symbol: stringify!($symbol), dtype: Dtype::$dtype }),*];
+
+        #[cfg(target_arch = "nvptx64")]
+        mod merge_symbols {
+            use super::Dtype;
+            use crate::params::MergeParams;
+            $(
+                /// Entry point.
+                ///
+                /// # Safety
+                /// The launch must be one that the host's plan describes: its threads, and parameters that are of these
+                /// tensors.
+                #[unsafe(no_mangle)]
+                unsafe extern "ptx-kernel" fn $symbol(params: MergeParams) {
+                    // SAFETY: passed on to the caller.
+                    unsafe { crate::merge_states::merge_states(Dtype::$dtype, &params) }
+                }
+            )*
+        }
+    };
+}
+
+merge_variants! {
+    merge_states_f16: F16;
+    merge_states_bf16: Bf16;
+}
+
 /// Every entry point of the product, as the builder sees it.
 pub fn entries() -> impl Iterator<Item = Entry> {
-    FWD.iter().map(Variant::entry)
+    FWD.iter().map(Variant::entry).chain(MERGE.iter().map(MergeVariant::entry))
 }

@@ -6,6 +6,7 @@
 //! - [`params`], [`layout`], [`schedule`]: what the host passes, where bytes lie, who computes what ([`divisor`] helps);
 //! - [`band`], [`bundle`]: which keys a query sees, and who computes what, where only the launch or the device knows;
 //! - `pipeline`, `softmax`, `score`, `mask`, `search`, `attention_fwd`: the kernel (device build only);
+//! - `merge_states`: the kernel that merges what several calls of it left (device build only);
 //! - `ptx`: the only room with inline assembly (device build only).
 //!
 //! The first three lines are plain Rust, the *pure half*: the host crate depends on it and tests run it.
@@ -32,6 +33,8 @@ pub mod schedule;
 pub mod attention_fwd;
 #[cfg(target_arch = "nvptx64")]
 pub mod mask;
+#[cfg(target_arch = "nvptx64")]
+pub mod merge_states;
 #[cfg(target_arch = "nvptx64")]
 pub mod pipeline;
 #[cfg(target_arch = "nvptx64")]

@@ -215,3 +215,59 @@ const fn turn(head_units: u32, clusters: u32) -> u32 {
 const fn divisor_in_common(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { divisor_in_common(b, a % b) }
 }
+
+/// Run-time parameters of a kernel that merges attention states. Its rows have three coordinates, batch, head and
+/// position, in the order in which the output lies in memory: outer, middle, inner.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MergeParams {
+    /// Output of one call.
+    pub o1: MergeRows,
+    /// Output of the other.
+    pub o2: MergeRows,
+    /// The merged output.
+    pub out: MergeRows,
+    /// Device address of the log-sum-exp of `o1`, f32.
+    pub lse1: u64,
+    /// The same of `o2`.
+    pub lse2: u64,
+    /// Where that of `out` is written; 0 if not asked for.
+    pub lse: u64,
+    /// Rows in all, counted in i32.
+    pub rows: u32,
+    /// Chunks of 16 bytes in a row.
+    pub chunks: u32,
+    /// Rows that a warp works on at once.
+    pub warp_rows: u32,
+    /// Rows that all warps of the grid work on at once.
+    pub grid_rows: u32,
+    /// Lanes that a row takes: one for each chunk, as far as there are lanes.
+    pub lanes: Divisor,
+    /// How many values the middle coordinate has.
+    pub middle: Divisor,
+    /// How many values the inner coordinate has.
+    pub inner: Divisor,
+    /// From one number of each log-sum-exp to the next, along the outer, middle and inner coordinate.
+    pub lse_strides: [u32; 3],
+}
+
+const _: () = assert!(size_of::<MergeParams>() == 3 * 32 + 3 * 8 + 4 * 4 + 3 * 12 + 3 * 4);
+
+/// The rows of a tensor that is merged.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MergeRows {
+    /// Device address of the first one.
+    pub ptr: u64,
+    /// Bytes from one row to the next along the outer, middle and inner coordinate.
+    pub strides_bytes: [u64; 3],
+}
+
+impl MergeRows {
+    /// Address of the row at these coordinates.
+    #[inline(always)]
+    pub const fn address(&self, [outer, middle, inner]: [u32; 3]) -> u64 {
+        let [a, b, c] = self.strides_bytes;
+        self.ptr + outer as u64 * a + middle as u64 * b + inner as u64 * c
+    }
+}

@@ -1,4 +1,4 @@
-//! Every kernel against the oracle, and the public call, which picks one.
+//! Every kernel against the oracle, and the public call, which picks one; and merges of what such calls leave.
 
 use std::collections::BTreeMap;
 
@@ -6,8 +6,9 @@ use anyhow::{Context, Result};
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 use flashcore::Device;
-use flashcore_tests::cases;
-use flashcore_tests::device;
+use flashcore_tests::compare::Verdict;
+use flashcore_tests::device::{self, Failure};
+use flashcore_tests::{cases, merge};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::shape::{Dtypes, Masks, Shapes};
@@ -38,16 +39,38 @@ struct Tally {
     lse_error: f64,
 }
 
+impl Tally {
+    /// Counts a case; the failure, if it is one.
+    fn add(&mut self, result: Result<Verdict, Failure>) -> Result<(), Failure> {
+        self.cases += 1;
+        match result {
+            Ok(verdict) => {
+                self.share = self.share.max(verdict.error / verdict.bound.max(f64::MIN_POSITIVE));
+                self.error = self.error.max(verdict.error);
+                self.lse_error = self.lse_error.max(verdict.lse_error);
+                Ok(())
+            }
+            Err(failure) => {
+                self.failures += 1;
+                Err(failure)
+            }
+        }
+    }
+}
+
 /// Runs the cases; false if one failed.
 pub(crate) fn run(device: flashcore::Result<Device>, options: &Options) -> Result<bool> {
     let device = device?;
     let masks = options.masks.list();
     let mut cases = options.shapes.cases(masks);
+    let mut merges = Vec::new();
     if cases.is_empty() {
         cases = if options.small { cases::small() } else { cases::forward() };
         cases.retain(|case| masks.contains(&case.causal));
+        merges = if options.small { merge::small() } else { merge::cases() };
+        merges.retain(|merge| options.dtype.list().contains(&merge.dtype));
     }
-    let bar = ProgressBar::new((cases.len() * options.dtype.list().len()) as u64)
+    let bar = ProgressBar::new((cases.len() * options.dtype.list().len() + merges.len()) as u64)
         .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {msg}")?);
     let mut tallies: BTreeMap<&str, Tally> = BTreeMap::new();
     for &dtype in options.dtype.list() {
@@ -57,22 +80,21 @@ pub(crate) fn run(device: flashcore::Result<Device>, options: &Options) -> Resul
             for (kernel, result) in
                 device::check_each(&device, case, dtype, seed as u64).context(name.clone())?
             {
-                let tally = tallies.entry(kernel).or_default();
-                tally.cases += 1;
-                match result {
-                    Ok(verdict) => {
-                        tally.share = tally.share.max(verdict.error / verdict.bound.max(f64::MIN_POSITIVE));
-                        tally.error = tally.error.max(verdict.error);
-                        tally.lse_error = tally.lse_error.max(verdict.lse_error);
-                    }
-                    Err(failure) => {
-                        tally.failures += 1;
-                        bar.suspend(|| println!("FAILED {name}, {kernel}: {failure}"));
-                    }
+                if let Err(failure) = tallies.entry(kernel).or_default().add(result) {
+                    bar.suspend(|| println!("FAILED {name}, {kernel}: {failure}"));
                 }
             }
             bar.inc(1);
         }
+    }
+    for (seed, merge) in merges.iter().enumerate() {
+        let name = merge::name(merge);
+        bar.set_message(name.clone());
+        let result = merge::check(&device, merge, seed as u64);
+        if let Err(failure) = tallies.entry(merge::kernel(merge.dtype)).or_default().add(result) {
+            bar.suspend(|| println!("FAILED {name}: {failure}"));
+        }
+        bar.inc(1);
     }
     bar.finish_and_clear();
     println!("{}", table(&tallies));

@@ -6,6 +6,7 @@ mod determinism;
 mod emulated;
 mod feature;
 mod features;
+mod merge;
 mod metrics;
 mod mutate;
 mod output;
@@ -47,6 +48,8 @@ enum Verb {
     Features(features::Options),
     /// Time every kernel that can compute a shape, and see whether the right one is chosen
     Tune(tune::Options),
+    /// Check, then time, the merge of attention states, beside a copy of as many bytes
+    Merge(merge::Options),
     /// Run every kernel again and again and compare the bits
     Determinism(determinism::Options),
     /// Measure the host time of a call, from Rust and from C
@@ -89,6 +92,7 @@ fn main() -> ExitCode {
         Verb::Bench(options) => bench::run(device(), options),
         Verb::Features(options) => features::run(device(), options),
         Verb::Tune(options) => tune::run(device(), options),
+        Verb::Merge(options) => merge::run(device(), options),
         Verb::Determinism(options) => determinism::run(device(), options),
         Verb::Overhead(options) => overhead::run(device(), options),
         Verb::Power(options) => power::run(device(), options),

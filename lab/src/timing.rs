@@ -73,38 +73,40 @@ pub(crate) struct Recorded<T> {
     start: Event,
     end: Event,
     launches: usize,
-    /// The graph holds their addresses.
-    _tensors: T,
+    /// The graph holds addresses of this memory.
+    _memory: T,
 }
 
 impl<T: Borrow<OnDevice>> Recorded<T> {
     /// Records `launches` calls on `tensors`.
     pub(crate) fn new(device: &Device, tensors: T, launches: usize) -> Result<Self> {
-        Self::record(device, tensors, launches, OnDevice::run)
+        Self::record(device, tensors, launches, |tensors, stream| tensors.borrow().run(stream))
     }
 
     /// Records `launches` launches of `plan`, which must be one for `tensors`.
     pub(crate) fn of_plan(device: &Device, tensors: T, plan: &Plan, launches: usize) -> Result<Self> {
-        Self::record(device, tensors, launches, |tensors, stream| tensors.run_plan(plan, stream))
+        Self::record(device, tensors, launches, |tensors, stream| tensors.borrow().run_plan(plan, stream))
     }
+}
 
-    fn record(
+impl<T> Recorded<T> {
+    /// Records `launches` calls that use no memory but that of `memory`.
+    pub(crate) fn record(
         device: &Device,
-        tensors: T,
+        memory: T,
         launches: usize,
-        call: impl Fn(&OnDevice, &Stream) -> flashcore::Result<()>,
+        call: impl Fn(&T, &Stream) -> flashcore::Result<()>,
     ) -> Result<Self> {
         let stream = device.stream()?;
-        let graph =
-            Graph::capture(&stream, |stream| (0..launches).try_for_each(|_| call(tensors.borrow(), stream)))?;
+        let graph = Graph::capture(&stream, |stream| (0..launches).try_for_each(|_| call(&memory, stream)))?;
         let (start, end) = (Event::new(device)?, Event::new(device)?);
-        Ok(Recorded { graph, stream, start, end, launches, _tensors: tensors })
+        Ok(Recorded { graph, stream, start, end, launches, _memory: memory })
     }
 
     /// Milliseconds of one replay.
     fn replay(&self) -> Result<f64> {
         self.start.record(&self.stream)?;
-        // SAFETY: the tensors of the recorded calls live as long as `self`.
+        // SAFETY: the memory of the recorded calls is kept as long as `self` lives.
         unsafe { self.graph.launch(&self.stream)? };
         self.end.record(&self.stream)?;
         Ok(f64::from(self.start.elapsed_ms(&self.end)?))

@@ -7,6 +7,7 @@
 //! - [`cases`]: the shapes that the tests visit; [`grid`]: the shapes that are timed;
 //! - [`probes`]: the micro-kernels, one for each Hopper primitive;
 //! - [`agreement`]: what the emulator computes, against what a GPU did; [`bytes`]: how that is kept;
+//! - [`merge`]: merging attention states, its oracle and its cases;
 //! - [`sections`]: launches whose CTAs take work tiles of all kinds in turn;
 //! - [`mutation`]: kernels with one mistake, which the emulator must notice;
 //! - [`device`]: one case, run on one device; [`suite`]: tests that say why they were skipped.
@@ -18,6 +19,7 @@ pub mod device;
 pub mod extras;
 pub mod grid;
 pub mod inputs;
+pub mod merge;
 pub mod mutation;
 pub mod oracle;
 pub mod probes;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use flashcore::driver::Graph;
-use flashcore::{Device, Dtype};
+use flashcore::{Device, Dtype, Lse, Stream};
 use flashcore_tests::cases::{Case, KERNEL_HEAD_DIMS};
 use flashcore_tests::device::{self, Failure, OnDevice};
 use flashcore_tests::suite::{Suite, backends};
@@ -32,6 +32,29 @@ fn replay(gpu: &Device, case: &Case, dtype: Dtype) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A copy is work like any other: it is recorded, and done each time that the recording is launched.
+fn copies(gpu: &Device) -> flashcore::Result<()> {
+    let lse = |value: f32| Lse::from_slice(gpu, &[value; 300], 1, 3, 100);
+    let (from, to) = (lse(1.0)?, lse(0.0)?);
+    let stream = gpu.stream()?;
+    let copy = |stream: &Stream| {
+        let (to, from) = (to.view(), from.view());
+        // SAFETY: as many bytes as both have, which live until the end of this function, and it waits.
+        unsafe { gpu.backend().copy(to.ptr(), from.ptr(), from.bytes(), stream.raw()) }
+    };
+    let graph = Graph::capture(&stream, copy)?;
+    assert_eq!(to.to_vec()?, [0.0; 300], "recording must not copy");
+    // SAFETY: as above.
+    unsafe { graph.launch(&stream)? };
+    stream.synchronize()?;
+    assert_eq!(to.to_vec()?, [1.0; 300]);
+    from.fill_bytes(0)?;
+    copy(&stream)?;
+    stream.synchronize()?;
+    assert_eq!(to.to_vec()?, [0.0; 300]);
+    Ok(())
+}
+
 fn main() -> ExitCode {
     let mut suite = Suite::on(backends());
     for head_dim in KERNEL_HEAD_DIMS {
@@ -41,6 +64,7 @@ fn main() -> ExitCode {
             suite.case("", &[case, short], Dtype::F16, REPLAYS, |gpu, case| replay(gpu, case, Dtype::F16));
         }
     }
+    suite.test("copies", copies);
     // While one test records, the driver refuses whatever in another one waits for the device.
     suite.run_serially()
 }

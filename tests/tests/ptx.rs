@@ -3,21 +3,26 @@
 use flashcore::kernels::{IMAGES, image};
 use flashcore_emulator::ir::{Kernel, Module};
 use flashcore_kernels::config::Variant;
-use flashcore_kernels::entry::FWD;
-use flashcore_kernels::params::{FwdParams, TensorMap};
+use flashcore_kernels::entry::{FWD, MERGE, MergeVariant, entries};
+use flashcore_kernels::params::{FwdParams, MergeParams, TensorMap};
+
+/// The kernel of this name, decoded.
+fn decoded(symbol: &'static str) -> Kernel {
+    let module = Module::parse(image(symbol).expect("embedded").ptx).expect("PTX that is understood");
+    module.kernel(symbol).expect("its kernel").clone()
+}
 
 /// The kernel of a variant, decoded.
 fn kernel(variant: &Variant) -> Kernel {
-    let module = Module::parse(image(variant.symbol).expect("embedded").ptx).expect("PTX that is understood");
-    module.kernel(variant.symbol).expect("its kernel").clone()
+    decoded(variant.symbol)
 }
 
 #[test]
 fn every_variant_is_embedded_once() {
-    for variant in FWD {
-        let images = IMAGES.iter().filter(|image| image.symbol == variant.symbol);
-        assert_eq!(images.count(), 1, "{}", variant.symbol);
-        assert!(image(variant.symbol).is_ok());
+    for entry in entries() {
+        let images = IMAGES.iter().filter(|image| image.symbol == entry.symbol);
+        assert_eq!(images.count(), 1, "{}", entry.symbol);
+        assert!(image(entry.symbol).is_ok());
     }
 }
 
@@ -43,6 +48,10 @@ fn parameters_are_what_the_host_passes() {
         }
         assert_eq!(params.bytes as usize, size_of::<FwdParams>(), "{}", params.name);
     }
+    for variant in MERGE {
+        let [params] = &decoded(variant.symbol).params[..] else { panic!("one parameter") };
+        assert_eq!(params.bytes as usize, size_of::<MergeParams>(), "{}", params.name);
+    }
 }
 
 #[test]
@@ -52,6 +61,30 @@ fn launch_bounds_are_the_variants() {
         assert_eq!(kernel.max_threads, Some([variant.threads(), 1, 1]), "{}", variant.symbol);
         let cluster = variant.cluster_ctas();
         assert_eq!(kernel.cluster, (cluster > 1).then_some([cluster, 1, 1]), "{}", variant.symbol);
+    }
+    for variant in MERGE {
+        let kernel = decoded(variant.symbol);
+        assert_eq!(kernel.max_threads, Some([MergeVariant::THREADS, 1, 1]), "{}", variant.symbol);
+        assert_eq!(kernel.cluster, None, "{}", variant.symbol);
+    }
+}
+
+/// A merge is as fast as memory only if memory is accessed in the largest pieces, and chunks of one lane do not wait for
+/// each other: both states are loaded before either is looked at.
+#[test]
+fn merges_move_sixteen_bytes_at_a_time() {
+    for variant in MERGE {
+        let ptx = image(variant.symbol).expect("embedded").ptx;
+        let accesses: Vec<&str> = ptx
+            .lines()
+            .map(str::trim)
+            .filter(|line| line.contains(".global.") || line.starts_with("bar.warp.sync"))
+            .map(|line| line.split_whitespace().next().unwrap_or_default())
+            .collect();
+        let (number, chunk) = ("ld.global.f32", "ld.global.v4.b32");
+        let stores = ["st.global.f32", "st.global.v4.b32"];
+        let first = [number, number, chunk, chunk, "bar.warp.sync"];
+        assert_eq!(accesses, [&first[..], &stores, &[chunk, chunk]].concat(), "{}", variant.symbol);
     }
 }
 

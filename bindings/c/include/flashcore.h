@@ -3,7 +3,7 @@
 // Threads: every function may be called from any thread, at the same time and on the same device.
 //
 // Lifetimes: structs are read during a call and may go afterwards. Device memory must stay until the work that uses it
-// has completed: fc_attention_forward returns before that.
+// has completed: fc_attention_forward and fc_merge_attention_states return before that.
 //
 // Units: sizes and strides of tensors count elements; all other sizes count bytes.
 //
@@ -30,7 +30,7 @@ enum fc_status
   : int32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
-    // Done, or, for `fc_attention_forward`, submitted.
+    // Done, or, for `fc_attention_forward` and `fc_merge_attention_states`, submitted.
     FC_OK = 0,
     // A pointer that must not be null is null.
     FC_ERROR_NULL_ARGUMENT = 1,
@@ -77,9 +77,9 @@ enum fc_status
     FC_ERROR_SHAPE_OVERFLOW = 40,
     // A dimension is larger than the kernels can index.
     FC_ERROR_DIMENSION_TOO_LARGE = 41,
-    // There are more tiles of queries than a launch can count: split the batch.
+    // There are more tiles of queries, or rows to merge, than a launch can count: split the batch.
     FC_ERROR_TOO_MANY_TILES = 42,
-    // head_dim is not a multiple of 8 from 8 to 256.
+    // head_dim is not a multiple of 8 from 8 to 256 (512 where states are merged).
     FC_ERROR_HEAD_DIM = 43,
     // A dimension disagrees with that of another tensor.
     FC_ERROR_SHAPE_MISMATCH = 44,
@@ -103,7 +103,7 @@ enum fc_status
     FC_ERROR_STRIDE_TOO_LARGE = 65,
     // Two elements of the output share an address.
     FC_ERROR_OVERLAPPING_OUTPUT = 66,
-    // The memory of an output overlaps that of another tensor.
+    // The memory of an output overlaps that of another tensor, and is not as a whole one that it may replace.
     FC_ERROR_ALIASING = 67,
 };
 #ifndef __cplusplus
@@ -150,7 +150,7 @@ typedef struct {
     size_t seqlen;
     // Attention heads.
     size_t heads;
-    // Elements of a head: a multiple of 8 up to 256.
+    // Elements of a head: a multiple of 8 up to 256, or up to 512 where states are merged.
     size_t head_dim;
     // From one sequence to the next, a multiple of 8.
     size_t stride_batch;
@@ -326,6 +326,34 @@ fc_status fc_copy_to_host(const fc_device *device,
                           void *to,
                           const void *from,
                           size_t bytes);
+
+// Submits `lse = ln(exp lse1 + exp lse2)`, `out = exp(lse1 - lse) o1 + exp(lse2 - lse) o2` to `stream` and returns, most
+// often before it is computed: the states, output and log-sum-exp, of two calls of `fc_attention_forward` with the same
+// queries and disjoint sets of keys become that of one call over all of these keys. Allocates no device memory, waits for
+// nothing, and may be recorded in a CUDA graph.
+//
+// o1, o2 and out are (batch, seqlen, heads, head_dim) of one element type, head_dim a multiple of 8 up to 512. The
+// log-sum-exps are f32, contiguous (batch, heads, seqlen); `lse` may be null, if it is not wanted. Sums are in f32. A state
+// whose log-sum-exp is -infinity weighs nothing, whatever its output holds; if both are, the row is zeros. A log-sum-exp of
+// NaN or +infinity makes its row NaN.
+//
+// It may be done in place: out may be o1 or o2 (the same address, shape and strides), and `lse` may be `lse1` or `lse2`.
+//
+// After an error nothing was submitted, with two exceptions: FC_ERROR_HAZARDS and FC_ERROR_EMULATOR_REFUSED may leave
+// anything in the outputs. The structs are read during the call only.
+//
+// # Safety
+// `stream` must be a live stream (`CUstream` or `cudaStream_t`), or null, the default stream. The structs must be null,
+// which is an error, or readable. Everything that a tensor's shape and strides reach over, and the whole of each
+// log-sum-exp, must stay allocated until the work has completed; until then, nothing else may write inputs, or use outputs.
+fc_status fc_merge_attention_states(const fc_device *device,
+                                    void *stream,
+                                    const fc_tensor *o1,
+                                    const float *lse1,
+                                    const fc_tensor *o2,
+                                    const float *lse2,
+                                    const fc_tensor *out,
+                                    float *lse);
 
 #ifdef __cplusplus
 }  // extern "C"

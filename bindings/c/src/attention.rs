@@ -33,7 +33,7 @@ pub struct fc_tensor {
     pub seqlen: usize,
     /// Attention heads.
     pub heads: usize,
-    /// Elements of a head: a multiple of 8 up to 256.
+    /// Elements of a head: a multiple of 8 up to 256, or up to 512 where states are merged.
     pub head_dim: usize,
     /// From one sequence to the next, a multiple of 8.
     pub stride_batch: usize,
@@ -46,7 +46,7 @@ pub struct fc_tensor {
 }
 
 impl fc_tensor {
-    fn layout(&self, operand: &'static str) -> Result<TensorLayout, Failure> {
+    pub(crate) fn layout(&self, operand: &'static str) -> Result<TensorLayout, Failure> {
         let dtype = match self.dtype {
             found if found == fc_dtype::FC_F16 as i32 => Dtype::F16,
             found if found == fc_dtype::FC_BF16 as i32 => Dtype::Bf16,
@@ -57,6 +57,28 @@ impl fc_tensor {
             Strides { batch: self.stride_batch, seqlen: self.stride_seqlen, heads: self.stride_heads };
         Ok(TensorLayout { dtype, shape, strides })
     }
+}
+
+/// A tensor of the caller's as a view.
+///
+/// # Safety
+/// Everything that shape and strides reach over must be what the call needs of it.
+pub(crate) unsafe fn view((tensor, layout): (fc_tensor, TensorLayout)) -> TensorView<'static> {
+    let TensorLayout { dtype, shape, strides } = layout;
+    // What reaches over more than an address can count is refused whatever this says.
+    let bytes = layout.span_bytes().unwrap_or(0);
+    // SAFETY: the caller vouches for all that shape and strides reach over.
+    unsafe { TensorView::from_raw_parts(tensor.data.addr() as u64, bytes, dtype, shape, strides) }
+}
+
+/// The log-sum-exp of rows of this shape.
+///
+/// # Safety
+/// There must be one value for each row.
+pub(crate) unsafe fn lse_view(lse: *const f32, rows: Shape) -> LseView<'static> {
+    let bytes = Shape { head_dim: size_of::<f32>(), ..rows }.elements().unwrap_or(0);
+    // SAFETY: the caller vouches for the values.
+    unsafe { LseView::from_raw_parts(lse.addr() as u64, bytes) }
 }
 
 /// How attention is computed. All zeros but `struct_size` is the default.
@@ -104,18 +126,27 @@ unsafe fn options(options: *const fc_attention_options) -> Result<fc_attention_o
     Ok(unsafe { options.read_unaligned() })
 }
 
+/// A tensor of the caller's, with its layout.
+///
+/// # Safety
+/// The pointer must be null, or point to a struct.
+pub(crate) unsafe fn tensor(
+    tensor: *const fc_tensor,
+    operand: &'static str,
+) -> Result<(fc_tensor, TensorLayout), Failure> {
+    required(tensor, operand)?;
+    // SAFETY: not null, and the caller vouches for the rest.
+    let tensor = unsafe { tensor.read_unaligned() };
+    Ok((tensor, tensor.layout(operand)?))
+}
+
 /// The tensors q, k, v and out, with their layouts.
 ///
 /// # Safety
 /// The pointers must be null, or point to structs.
-unsafe fn tensors(tensors: [*const fc_tensor; 4]) -> Result<[(fc_tensor, TensorLayout); 4], Failure> {
-    let tensor = |index: usize, operand| -> Result<(fc_tensor, TensorLayout), Failure> {
-        required(tensors[index], operand)?;
-        // SAFETY: not null, and the caller vouches for the rest.
-        let tensor = unsafe { tensors[index].read_unaligned() };
-        Ok((tensor, tensor.layout(operand)?))
-    };
-    Ok([tensor(0, "q")?, tensor(1, "k")?, tensor(2, "v")?, tensor(3, "out")?])
+unsafe fn tensors([q, k, v, out]: [*const fc_tensor; 4]) -> Result<[(fc_tensor, TensorLayout); 4], Failure> {
+    // SAFETY: the caller's.
+    unsafe { Ok([tensor(q, "q")?, tensor(k, "k")?, tensor(v, "v")?, tensor(out, "out")?]) }
 }
 
 /// Submits `out = softmax(scale * q k^T) v` to `stream` and returns, most often before it is computed. Allocates no
@@ -151,18 +182,10 @@ pub unsafe extern "C" fn fc_attention_forward(
         // SAFETY: the caller vouches for structs and stream.
         let (tensors, options, stream) =
             unsafe { (tensors([q, k, v, out])?, self::options(options)?, opened.stream(stream)?) };
-        let [q, k, v, out] = tensors.map(|(tensor, layout)| {
-            let TensorLayout { dtype, shape, strides } = layout;
-            // What reaches over more than an address can count is refused whatever this says.
-            let bytes = layout.span_bytes().unwrap_or(0);
-            // SAFETY: the caller vouches for all that shape and strides reach over.
-            unsafe { TensorView::from_raw_parts(tensor.data.addr() as u64, bytes, dtype, shape, strides) }
-        });
-        let lse = (!lse.is_null()).then(|| {
-            let bytes = Shape { head_dim: size_of::<f32>(), ..q.shape() }.elements().unwrap_or(0);
-            // SAFETY: the caller vouches for one value for each query.
-            unsafe { LseView::from_raw_parts(lse.addr() as u64, bytes) }
-        });
+        // SAFETY: the caller vouches for all that shape and strides reach over.
+        let [q, k, v, out] = tensors.map(|tensor| unsafe { view(tensor) });
+        // SAFETY: the caller vouches for one value for each query.
+        let lse = (!lse.is_null()).then(|| unsafe { lse_view(lse, q.shape()) });
         Ok(options.attention().forward_into(&stream, &q, &k, &v, &out, lse)?)
     })
 }

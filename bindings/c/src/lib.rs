@@ -12,6 +12,7 @@ mod attention;
 mod call;
 mod device;
 mod memory;
+mod merge;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ pub use device::{
     fc_stream_synchronize,
 };
 pub use memory::{fc_alloc, fc_copy_to_device, fc_copy_to_host, fc_free};
+pub use merge::fc_merge_attention_states;
 pub use status::fc_status;
 
 /// Version of the interface that this header describes. It changes when something that compiled or ran before no longer
@@ -49,5 +51,5 @@ pub extern "C" fn fc_version_string() -> *const c_char {
 /// Number of kernels that the library carries.
 #[unsafe(no_mangle)]
 pub extern "C" fn fc_kernel_count() -> usize {
-    flashcore::kernels::FWD.len()
+    flashcore::kernels::IMAGES.len()
 }

@@ -7,7 +7,7 @@ use flashcore::Error;
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum fc_status {
-    /// Done, or, for `fc_attention_forward`, submitted.
+    /// Done, or, for `fc_attention_forward` and `fc_merge_attention_states`, submitted.
     FC_OK = 0,
 
     /// A pointer that must not be null is null.
@@ -57,9 +57,9 @@ pub enum fc_status {
     FC_ERROR_SHAPE_OVERFLOW = 40,
     /// A dimension is larger than the kernels can index.
     FC_ERROR_DIMENSION_TOO_LARGE = 41,
-    /// There are more tiles of queries than a launch can count: split the batch.
+    /// There are more tiles of queries, or rows to merge, than a launch can count: split the batch.
     FC_ERROR_TOO_MANY_TILES = 42,
-    /// head_dim is not a multiple of 8 from 8 to 256.
+    /// head_dim is not a multiple of 8 from 8 to 256 (512 where states are merged).
     FC_ERROR_HEAD_DIM = 43,
     /// A dimension disagrees with that of another tensor.
     FC_ERROR_SHAPE_MISMATCH = 44,
@@ -84,7 +84,7 @@ pub enum fc_status {
     FC_ERROR_STRIDE_TOO_LARGE = 65,
     /// Two elements of the output share an address.
     FC_ERROR_OVERLAPPING_OUTPUT = 66,
-    /// The memory of an output overlaps that of another tensor.
+    /// The memory of an output overlaps that of another tensor, and is not as a whole one that it may replace.
     FC_ERROR_ALIASING = 67,
 }
 

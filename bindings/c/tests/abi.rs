@@ -12,6 +12,7 @@ use flashcore_c::fc_status::*;
 use flashcore_c::*;
 use flashcore_tests::cases::{Case, Inputs, Layout};
 use flashcore_tests::device::{Failure, OnDevice, Outputs};
+use flashcore_tests::merge::{self, Merge, Place, States, Sums};
 use flashcore_tests::suite::{Resource, Suite};
 use flashcore_tests::values::HostTensor;
 
@@ -230,6 +231,104 @@ fn graphs_record_calls(kind: &Kind) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Two states on the device, and where the merged one goes.
+struct MergeCall {
+    o: [fc_tensor; 3],
+    lse: [*mut f32; 3],
+    /// Which of these the merged state is.
+    place: usize,
+    /// What `out` held before.
+    out: HostTensor,
+}
+
+impl MergeCall {
+    fn new(device: &Opened, merge: &Merge, states: &States) -> Self {
+        let apart = HostTensor::poisoned(merge.dtype, merge.shape, merge.layouts[2].output(merge.shape));
+        let (place, out) = match merge.place {
+            Place::Apart => (2, apart.clone()),
+            Place::First => (0, states.o[0].clone()),
+            Place::Second => (1, states.o[1].clone()),
+        };
+        let lse = |values: &[f32]| device.upload(values).cast();
+        MergeCall {
+            o: [device.tensor(&states.o[0]), device.tensor(&states.o[1]), device.tensor(&apart)],
+            lse: [lse(&states.lse[0]), lse(&states.lse[1]), lse(&vec![f32::NAN; states.lse[0].len()])],
+            place,
+            out,
+        }
+    }
+
+    fn submit(&self, device: &Opened) -> fc_status {
+        let ([o1, o2, _], [lse1, lse2, _]) = (&self.o, self.lse);
+        let (out, lse) = (&self.o[self.place], self.lse[self.place]);
+        // SAFETY: the memory lives until the device is closed.
+        unsafe { fc_merge_attention_states(device.0, null_mut(), o1, lse1, o2, lse2, out, lse) }
+    }
+
+    fn outputs(&self, device: &Opened) -> Outputs {
+        ok(fc_device_synchronize(device.0));
+        let bits = device.download(self.o[self.place].data, self.out.bits.len());
+        let rows = self.out.shape.batch * self.out.shape.heads * self.out.shape.seqlen;
+        let lse = self.lse[self.place];
+        Outputs { out: HostTensor { bits, ..self.out.clone() }, lse: device.download(lse.cast(), rows) }
+    }
+}
+
+fn merges_have_the_same_bits(kind: &Kind) -> Result<(), Failure> {
+    let layouts = [Layout::Padded, Layout::Bhsd, Layout::Bshd];
+    for (dtype, place) in
+        [(Dtype::F16, Place::Apart), (Dtype::Bf16, Place::First), (Dtype::F16, Place::Second)]
+    {
+        let shape = flashcore::Shape::new(2, 33, 3, 72);
+        let merge = Merge { shape, layouts, dtype, sums: Sums::Empty, place };
+        let (states, host) = (merge.states(5), kind.host()?);
+        let expected = merge::OnDevice::new(&host, &merge, &states)?;
+        expected.run(&host.stream()?)?;
+        let expected = expected.outputs()?;
+        let device = kind.open();
+        let call = MergeCall::new(&device, &merge, &states);
+        ok(call.submit(&device));
+        let found = call.outputs(&device);
+        assert_eq!((&found.out, bits(&found.lse)), (&expected.out, bits(&expected.lse)));
+        found.judge_by(&states.answers())?;
+    }
+    Ok(())
+}
+
+fn wrong_merges_are_refused(kind: &Kind) -> Result<(), Failure> {
+    let (shape, layouts) = (flashcore::Shape::new(1, 8, 2, 64), [Layout::Bshd; 3]);
+    let merge = Merge { shape, layouts, dtype: Dtype::F16, sums: Sums::Near, place: Place::Apart };
+    let device = kind.open();
+    let call = MergeCall::new(&device, &merge, &merge.states(6));
+    let refuse = |change: &dyn Fn(&mut MergeCall), status, message: &str| {
+        let mut wrong = MergeCall { out: call.out.clone(), ..call };
+        change(&mut wrong);
+        refused(wrong.submit(&device), status, message);
+        assert_eq!(device.download::<u16>(call.o[2].data, call.out.bits.len()), call.out.bits);
+    };
+    let message = "o2 has head_dim 72, but 64 is needed to agree with the other tensors";
+    refuse(&|call| call.o[1].head_dim = 72, FC_ERROR_SHAPE_MISMATCH, message);
+    let message = "head_dim 520 is not supported: it must be a multiple of 8 from 8 to 512";
+    refuse(&|call| call.o[0].head_dim = 520, FC_ERROR_HEAD_DIM, message);
+    let message = "out has element type bf16, but f16 is needed to agree with the other tensors";
+    refuse(&|call| call.o[2].dtype = fc_dtype::FC_BF16 as i32, FC_ERROR_DTYPE_MISMATCH, message);
+    refuse(&|call| call.lse[1] = null_mut(), FC_ERROR_NULL_POINTER, "lse2 is a null pointer");
+    let message = "the memory of lse overlaps that of lse1";
+    refuse(&|call| call.lse[2] = call.lse[0].wrapping_add(1), FC_ERROR_ALIASING, message);
+    let (o1, o2, out) = (&call.o[0], &call.o[1], &call.o[2]);
+    let [lse1, lse2, lse] = call.lse;
+    for (name, [o1, o2, out]) in [
+        ("o1", [null(), o2, out]),
+        ("o2", [&raw const *o1, null(), out]),
+        ("out", [&raw const *o1, o2, null()]),
+    ] {
+        // SAFETY: null, or a struct; the memory lives until the device is closed.
+        let status = unsafe { fc_merge_attention_states(device.0, null_mut(), o1, lse1, o2, lse2, out, lse) };
+        refused(status, FC_ERROR_NULL_ARGUMENT, &format!("argument {name} is null"));
+    }
+    Ok(())
+}
+
 fn default_options(kind: &Kind) -> Result<(), Failure> {
     let (case, dtype) = (Case { seqlen_q: 70, ..Case::default() }, Dtype::F16);
     let inputs = case.inputs(dtype, 2);
@@ -352,7 +451,11 @@ fn mistakes_are_refused(kind: &Kind) -> Result<(), Failure> {
     call.is_refused(&device, FC_ERROR_UNKNOWN_DTYPE, "q has element type 0, which is no fc_dtype");
     call.q = q;
     call.k.dtype = fc_dtype::FC_BF16 as i32;
-    call.is_refused(&device, FC_ERROR_DTYPE_MISMATCH, "k has element type bf16, but q has f16");
+    call.is_refused(
+        &device,
+        FC_ERROR_DTYPE_MISMATCH,
+        "k has element type bf16, but f16 is needed to agree with the other tensors",
+    );
     call.k.dtype = fc_dtype::FC_F16 as i32;
     call.q.data = q.data.wrapping_byte_add(2);
     let message = format!("q at {:#x} is not aligned to 16 bytes", call.q.data.addr());
@@ -455,6 +558,7 @@ fn closed_devices_are_refused(kind: &Kind) -> Result<(), Failure> {
                 fc_copy_to_host(handle, (&raw mut byte).cast(), q.data, 1),
                 fc_attention_plan_text(handle, &q, &k, &v, &out, &options, null_mut(), 0, &mut length),
                 fc_attention_forward(handle, null_mut(), &q, &k, &v, &out, null_mut(), &options),
+                fc_merge_attention_states(handle, null_mut(), &q, null(), &q, null(), &out, null_mut()),
             ]
         };
         for status in statuses {
@@ -477,7 +581,7 @@ fn versions(_: &Kind) -> Result<(), Failure> {
     // SAFETY: a static C string.
     let version = unsafe { CStr::from_ptr(fc_version_string()) };
     assert_eq!(version.to_str(), Ok(env!("CARGO_PKG_VERSION")));
-    assert_eq!(fc_kernel_count(), flashcore::kernels::FWD.len());
+    assert_eq!(fc_kernel_count(), flashcore::kernels::IMAGES.len());
     Ok(())
 }
 
@@ -509,7 +613,9 @@ fn main() -> ExitCode {
         suite.test(format!("same_bits_{case}"), move |kind: &Kind| same_bits(*kind, &case));
     }
     type Test = fn(&Kind) -> Result<(), Failure>;
-    let tests: [(&str, Test); 11] = [
+    let tests: [(&str, Test); 13] = [
+        ("merges_have_the_same_bits", merges_have_the_same_bits),
+        ("wrong_merges_are_refused", wrong_merges_are_refused),
         ("default_options", default_options),
         ("two_threads", two_threads),
         ("plan_is_that_of_the_host", plan_is_that_of_the_host),

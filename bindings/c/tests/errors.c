@@ -113,6 +113,26 @@ int main(void) {
     kv.batch = t.batch;
     expect("too many tiles", PLAN(&t, &kv, &kv, &t), FC_ERROR_TOO_MANY_TILES);
 
+    // Merging.
+    enum { ROWS = 2 * SEQLEN * 2 };
+    float *lse;
+    expect("alloc", fc_alloc(device, ROWS * sizeof(float), &memory), FC_OK);
+    lse = memory;
+    expect("copy", fc_copy_to_device(device, lse, zeros, ROWS * sizeof(float)), FC_OK);
+#define MERGE(o1, o2, out) fc_merge_attention_states(device, NULL, o1, lse, o2, lse, out, NULL)
+    expect("merge", MERGE(q, k, out), FC_OK);
+    expect("merge in place", MERGE(q, k, q), FC_OK);
+    t = *q, t.data = (char *)q->data + 16;
+    t.batch = 1;
+    fc_tensor one = *q;
+    one.batch = 1;
+    expect("merge partly in place", MERGE(&one, &one, &t), FC_ERROR_ALIASING);
+    expect("merge of nothing", MERGE(q, NULL, out), FC_ERROR_NULL_ARGUMENT);
+    status = fc_merge_attention_states(device, NULL, q, NULL, k, lse, out, NULL);
+    expect("merge without a weight", status, FC_ERROR_NULL_POINTER);
+    t = *k, t.heads = 1;
+    expect("merge of other shapes", MERGE(q, &t, out), FC_ERROR_SHAPE_MISMATCH);
+
     expect("close", fc_device_close(device), FC_OK);
     expect("close twice", fc_device_close(device), FC_ERROR_DEVICE_HANDLE);
     expect("closed", FORWARD(q, k, v, out, NULL), FC_ERROR_DEVICE_HANDLE);

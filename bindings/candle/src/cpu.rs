@@ -1,18 +1,19 @@
 //! CPU tensors: the same kernels, on an emulated device.
 
-use candle_core::{CpuStorage, WithDType};
-use flashcore::{Attention, Device, Dtype, Element, Lse, Order, Shape, Tensor};
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, Layout, WithDType};
+use flashcore::{Attention, Device, Dtype, Element, Lse, Order, Shape, Tensor, merge_attention_states_into};
 use half::{bf16, f16};
 
-use crate::operand::{Input, Inputs};
+use crate::operand::{Input, Inputs, QKV, STATES};
 
 /// The output, contiguous, and the log-sum-exp if it is wanted.
 pub(crate) fn forward(
     attention: &Attention,
-    storages: Inputs<'_, CpuStorage>,
+    storages: Inputs<'_, CpuStorage, 3>,
     want_lse: bool,
 ) -> candle_core::Result<(CpuStorage, Option<CpuStorage>)> {
-    let inputs = Input::of(storages)?;
+    let inputs = Input::of(QKV, storages)?;
     let storages = storages.map(|(storage, _)| storage);
     match inputs[0].dtype() {
         Dtype::F16 => forward_in::<f16>(attention, storages, inputs, want_lse),
@@ -41,11 +42,8 @@ fn emulate<T: Element>(
 ) -> flashcore::Result<(Vec<T>, Option<Vec<f32>>)> {
     let device = Device::emulated();
     let stream = device.stream()?;
-    // Whole storages, since a layout may begin anywhere: what is misaligned on a GPU is so here.
-    let upload = |elements: &[T]| {
-        Tensor::from_slice(&device, elements, Shape::new(1, 1, 1, elements.len()), Order::Bshd)
-    };
-    let storages = [upload(elements[0])?, upload(elements[1])?, upload(elements[2])?];
+    let storages =
+        [upload(&device, elements[0])?, upload(&device, elements[1])?, upload(&device, elements[2])?];
     let view = |input: Input, storage: &Tensor| {
         // SAFETY: the storages live until the end of this function, and emulated work is done when it is submitted.
         unsafe { input.view(storage.ptr(), storage.bytes()) }
@@ -56,4 +54,57 @@ fn emulate<T: Element>(
     let [q, k, v] = [view(q, &storages[0]), view(k, &storages[1]), view(v, &storages[2])];
     attention.forward_into(&stream, &q, &k, &v, &out, lse.as_ref().map(Lse::view))?;
     Ok((out.to_vec()?, lse.map(|lse| lse.to_vec()).transpose()?))
+}
+
+/// A whole storage, since a layout may begin anywhere: what is misaligned on a GPU is so here.
+fn upload<T: Element>(device: &Device, elements: &[T]) -> flashcore::Result<Tensor> {
+    Tensor::from_slice(device, elements, Shape::new(1, 1, 1, elements.len()), Order::Bshd)
+}
+
+/// Two states merged: the output, contiguous, and its log-sum-exp. Those of the states are stacked, and contiguous.
+pub(crate) fn merge(
+    states: Inputs<'_, CpuStorage, 2>,
+    (lses, lses_layout): (&CpuStorage, &Layout),
+) -> candle_core::Result<(CpuStorage, CpuStorage)> {
+    let inputs = Input::of(STATES, states)?;
+    inputs[0].check_lses(lses.dtype(), lses_layout)?;
+    let lses = &lses.as_slice::<f32>()?[lses_layout.start_offset()..];
+    let storages = states.map(|(storage, _)| storage);
+    match inputs[0].dtype() {
+        Dtype::F16 => merge_in::<f16>(storages, inputs, lses),
+        Dtype::Bf16 => merge_in::<bf16>(storages, inputs, lses),
+    }
+}
+
+fn merge_in<T: Element + WithDType>(
+    [o1, o2]: [&CpuStorage; 2],
+    inputs: [Input; 2],
+    lses: &[f32],
+) -> candle_core::Result<(CpuStorage, CpuStorage)> {
+    let elements = [o1.as_slice::<T>()?, o2.as_slice::<T>()?];
+    let (out, lse) = emulate_merge(elements, inputs, lses).map_err(crate::Error::from)?;
+    Ok((T::to_cpu_storage_owned(out), f32::to_cpu_storage_owned(lse)))
+}
+
+/// As [`emulate`].
+fn emulate_merge<T: Element>(
+    elements: [&[T]; 2],
+    [o1, o2]: [Input; 2],
+    lses: &[f32],
+) -> flashcore::Result<(Vec<T>, Vec<f32>)> {
+    let device = Device::emulated();
+    let stream = device.stream()?;
+    let storages = [upload(&device, elements[0])?, upload(&device, elements[1])?];
+    // SAFETY: the storages live until the end of this function, and emulated work is done when it is submitted.
+    let view = |input: Input, storage: &Tensor| unsafe { input.view(storage.ptr(), storage.bytes()) };
+    let shape = o1.shape();
+    let Shape { batch, seqlen, heads, .. } = shape;
+    let rows = batch * heads * seqlen;
+    let lse = |values: &[f32]| Lse::from_slice(&device, values, batch, heads, seqlen);
+    let [lse1, lse2, lse] =
+        [lse(&lses[..rows])?, lse(&lses[rows..2 * rows])?, Lse::new(&device, batch, heads, seqlen)?];
+    let out = Tensor::zeros(&device, T::DTYPE, shape, Order::Bshd)?;
+    let (o1, o2) = (view(o1, &storages[0]), view(o2, &storages[1]));
+    merge_attention_states_into(&stream, &o1, lse1.view(), &o2, lse2.view(), &out, Some(lse.view()))?;
+    Ok((out.to_vec()?, lse.to_vec()?))
 }

@@ -3,23 +3,24 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::CudaStorage;
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DeviceRepr};
 use candle_core::cuda_backend::{CudaDType, CudaDevice};
+use candle_core::{CudaStorage, Layout};
+use flashcore::merge_attention_states_into;
 use flashcore::{Attention, Device, Dtype, Element, LseView, Order, Shape, Stream, TensorView};
 use half::{bf16, f16};
 
 use crate::Error;
-use crate::operand::{Input, Inputs};
+use crate::operand::{Input, Inputs, QKV, STATES};
 
 /// The output, contiguous, and the log-sum-exp if it is wanted. Returns before they are computed.
 pub(crate) fn forward(
     attention: &Attention,
-    storages: Inputs<'_, CudaStorage>,
+    storages: Inputs<'_, CudaStorage, 3>,
     want_lse: bool,
 ) -> candle_core::Result<(CudaStorage, Option<CudaStorage>)> {
-    let inputs = Input::of(storages)?;
+    let inputs = Input::of(QKV, storages)?;
     let storages = storages.map(|(storage, _)| storage);
     match inputs[0].dtype() {
         Dtype::F16 => forward_in::<f16>(attention, storages, inputs, want_lse),
@@ -83,6 +84,69 @@ fn launch<T: Element + DeviceRepr>(
     };
     let [q, k, v] = views;
     attention.forward_into(&borrowed, &q, &k, &v, &out, lse)
+}
+
+/// Two states merged: the output, contiguous, and its log-sum-exp, in new memory. Those of the states are stacked, and
+/// contiguous. Returns before they are computed.
+pub(crate) fn merge(
+    states: Inputs<'_, CudaStorage, 2>,
+    (lses, lses_layout): (&CudaStorage, &Layout),
+) -> candle_core::Result<(CudaStorage, CudaStorage)> {
+    let inputs = Input::of(STATES, states)?;
+    inputs[0].check_lses(lses.dtype(), lses_layout)?;
+    let lses = (lses.as_cuda_slice::<f32>()?, lses_layout.start_offset());
+    let storages = states.map(|(storage, _)| storage);
+    match inputs[0].dtype() {
+        Dtype::F16 => merge_in::<f16>(storages, inputs, lses),
+        Dtype::Bf16 => merge_in::<bf16>(storages, inputs, lses),
+    }
+}
+
+fn merge_in<T: Element + CudaDType + DeviceRepr>(
+    [o1, o2]: [&CudaStorage; 2],
+    inputs: [Input; 2],
+    lses: (&CudaSlice<f32>, usize),
+) -> candle_core::Result<(CudaStorage, CudaStorage)> {
+    let slices = [o1.as_cuda_slice::<T>()?, o2.as_cuda_slice::<T>()?];
+    let (device, shape) = (o1.device(), inputs[0].shape());
+    let mut out = uninit::<T>(device, shape)?;
+    let mut lse = uninit::<f32>(device, Shape { head_dim: 1, ..shape })?;
+    launch_merge(&device.cuda_stream(), slices, inputs, lses, &mut out, &mut lse).map_err(Error::from)?;
+    let lse = CudaStorage::wrap_cuda_slice(lse, device.clone());
+    Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), lse))
+}
+
+/// As [`launch`].
+fn launch_merge<T: Element + DeviceRepr>(
+    stream: &CudaStream,
+    slices: [&CudaSlice<T>; 2],
+    [o1, o2]: [Input; 2],
+    (lses, lses_offset): (&CudaSlice<f32>, usize),
+    out: &mut CudaSlice<T>,
+    lse: &mut CudaSlice<f32>,
+) -> flashcore::Result<()> {
+    let device = opened(stream.context().ordinal())?;
+    // SAFETY: candle's stream outlives this function, and with it the borrowed one.
+    let borrowed = unsafe { Stream::from_raw(&device, stream.cu_stream() as u64)? };
+    let shape = o1.shape();
+    let rows = Shape { head_dim: 1, ..shape }.elements().ok_or(flashcore::Error::ShapeOverflow { shape })?;
+    let lse_bytes = rows * size_of::<f32>();
+    // Guards as in `launch`.
+    let [(o1_ptr, _o1), (o2_ptr, _o2)] = slices.map(|slice| slice.device_ptr(stream));
+    let (lses_ptr, _lses) = lses.device_ptr(stream);
+    let lse1_ptr = lses_ptr + (lses_offset * size_of::<f32>()) as u64;
+    let (out_bytes, strides) = (out.num_bytes(), Order::Bshd.strides(shape));
+    let (out_ptr, _out) = out.device_ptr_mut(stream);
+    let (lse_ptr, _lse) = lse.device_ptr_mut(stream);
+    // SAFETY: the slices are borrowed for this call, and the guards order all later use behind it.
+    unsafe {
+        let (o1, o2) = (o1.view(o1_ptr, slices[0].num_bytes()), o2.view(o2_ptr, slices[1].num_bytes()));
+        let lse1 = LseView::from_raw_parts(lse1_ptr, lse_bytes);
+        let lse2 = LseView::from_raw_parts(lse1_ptr + lse_bytes as u64, lse_bytes);
+        let lse = LseView::from_raw_parts(lse_ptr, lse_bytes);
+        let out = TensorView::from_raw_parts(out_ptr, out_bytes, T::DTYPE, shape, strides);
+        merge_attention_states_into(&borrowed, &o1, lse1, &o2, lse2, &out, Some(lse))
+    }
 }
 
 /// The device of this number, opened by the first call. It shares its primary context with candle.

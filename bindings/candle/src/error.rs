@@ -34,6 +34,20 @@ pub enum Error {
         /// Given.
         found: DType,
     },
+    /// Log-sum-exps are f32.
+    #[error("lse1 and lse2 have element type {}, but f32 is needed", .found.as_str())]
+    LseDtype {
+        /// Given.
+        found: DType,
+    },
+    /// There is one log-sum-exp for each row of o1.
+    #[error("lse1 and lse2 have shape {found:?}, but {expected:?} is needed: (batch, heads, seqlen)")]
+    LseShape {
+        /// What o1 has.
+        expected: Vec<usize>,
+        /// Given.
+        found: Vec<usize>,
+    },
     /// What flashcore refused.
     #[error(transparent)]
     Flashcore(#[from] flashcore::Error),

@@ -84,12 +84,48 @@ pub fn flash_attn_with_lse(
     let slot = Slot::default();
     let attention = attention(softmax_scale, causal);
     let out = q.apply_op3(k, v, FlashAttn { attention, lse: Some(slot.clone()) })?;
-    let lse = q.apply_op3(k, v, TakeLse(slot))?;
+    let lse = q.apply_op3(k, v, TakeLse { slot, name: "flash-attn-lse" })?;
     Ok((out, lse))
 }
 
 fn attention(softmax_scale: f32, causal: bool) -> Attention {
     Attention::new().causal(causal).scale(softmax_scale)
+}
+
+/// Merges two attention states, the outputs and log-sum-exps of two calls with the same queries and disjoint sets of keys:
+/// the result is the state of one call over all of these keys (see [`flashcore::merge_attention_states`]).
+///
+/// o1 and o2 are (batch, seqlen, heads, head_dim), head_dim a multiple of 8 up to 512; lse1 and lse2 are f32, (batch, heads,
+/// seqlen), as [`flash_attn_with_lse`] gives them. Outputs are contiguous.
+///
+/// ```
+/// # use candle_core::{DType, Device, Tensor};
+/// # use flashcore_candle::{flash_attn_with_lse, merge_attention_states};
+/// # fn main() -> candle_core::Result<()> {
+/// # let q = Tensor::randn(0f32, 1.0, (1, 20, 4, 64), &Device::Cpu)?.to_dtype(DType::F16)?;
+/// # let (k, v) = (q.clone(), q.clone());
+/// let (o1, lse1) = flash_attn_with_lse(&q, &k.narrow(1, 0, 5)?, &v.narrow(1, 0, 5)?, 0.125, false)?;
+/// let (o2, lse2) = flash_attn_with_lse(&q, &k.narrow(1, 5, 15)?, &v.narrow(1, 5, 15)?, 0.125, false)?;
+/// let (out, lse) = merge_attention_states(&o1, &lse1, &o2, &lse2)?;
+/// # assert_eq!((out.dims(), lse.dims()), (q.dims(), &[1, 4, 20][..]));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// As [`flash_attn`], and what candle says of log-sum-exps of different shapes.
+pub fn merge_attention_states(
+    o1: &Tensor,
+    lse1: &Tensor,
+    o2: &Tensor,
+    lse2: &Tensor,
+) -> Result<(Tensor, Tensor)> {
+    // candle's operations have three inputs at most. The log-sum-exps are small beside the outputs.
+    let lses = Tensor::stack(&[lse1, lse2], 0)?;
+    let slot = Slot::default();
+    let out = o1.apply_op3(o2, &lses, MergeStates(slot.clone()))?;
+    let lse = o1.apply_op3(o2, &lses, TakeLse { slot, name: "merge-attention-states-lse" })?;
+    Ok((out, lse))
 }
 
 /// Where the operation puts the log-sum-exp, since candle's operations have one output.
@@ -145,18 +181,64 @@ impl CustomOp3 for FlashAttn {
     }
 }
 
-/// Makes a tensor of what [`FlashAttn`] left, one that depends on q, k and v: a backward pass through it must fail
-/// rather than give no gradient.
-struct TakeLse(Slot);
+struct MergeStates(Slot);
+
+impl MergeStates {
+    fn keep(&self, lse: Storage) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(lse);
+    }
+}
+
+impl CustomOp3 for MergeStates {
+    fn name(&self) -> &'static str {
+        "merge-attention-states"
+    }
+
+    fn cpu_fwd(
+        &self,
+        o1: &CpuStorage,
+        o1_layout: &Layout,
+        o2: &CpuStorage,
+        o2_layout: &Layout,
+        lses: &CpuStorage,
+        lses_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (out, lse) = cpu::merge([(o1, o1_layout), (o2, o2_layout)], (lses, lses_layout))?;
+        self.keep(Storage::Cpu(lse));
+        Ok((out, o1_layout.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        o1: &CudaStorage,
+        o1_layout: &Layout,
+        o2: &CudaStorage,
+        o2_layout: &Layout,
+        lses: &CudaStorage,
+        lses_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let (out, lse) = cuda::merge([(o1, o1_layout), (o2, o2_layout)], (lses, lses_layout))?;
+        self.keep(Storage::Cuda(lse));
+        Ok((out, o1_layout.shape().clone()))
+    }
+}
+
+/// Makes a tensor of the log-sum-exp that an operation left, one that depends on the same inputs: a backward pass through
+/// it must fail rather than give no gradient.
+struct TakeLse {
+    slot: Slot,
+    name: &'static str,
+}
 
 impl TakeLse {
     fn take(&self) -> Result<Storage> {
-        let storage = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let storage = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
         storage.ok_or_else(|| candle_core::Error::msg("the log-sum-exp was taken before"))
     }
 }
 
-/// The shape of the log-sum-exp of queries of this layout.
+/// The shape of the log-sum-exp of rows of this layout.
 fn lse_shape(q: &Layout) -> Result<Shape> {
     let (batch, seqlen, heads, _) = q.shape().dims4()?;
     Ok((batch, heads, seqlen).into())
@@ -164,7 +246,7 @@ fn lse_shape(q: &Layout) -> Result<Shape> {
 
 impl CustomOp3 for TakeLse {
     fn name(&self) -> &'static str {
-        "flash-attn-lse"
+        self.name
     }
 
     fn cpu_fwd(

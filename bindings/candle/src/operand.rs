@@ -6,10 +6,13 @@ use flashcore::{Dtype, Operand, Shape, Strides, TensorLayout, TensorView};
 
 use crate::error::{Error, Result};
 
-/// q, k and v, as candle passes them to an operation: storage and layout.
-pub(crate) type Inputs<'a, S> = [(&'a S, &'a Layout); 3];
+/// Tensors as candle passes them to an operation: storage and layout.
+pub(crate) type Inputs<'a, S, const N: usize> = [(&'a S, &'a Layout); N];
 
-const OPERANDS: [Operand; 3] = [Operand::Q, Operand::K, Operand::V];
+/// Those of attention.
+pub(crate) const QKV: [Operand; 3] = [Operand::Q, Operand::K, Operand::V];
+/// Those of a merge.
+pub(crate) const STATES: [Operand; 2] = [Operand::O1, Operand::O2];
 
 /// An input that flashcore may look at: where it begins in its storage, and how it lies there.
 #[derive(Clone, Copy, Debug)]
@@ -20,20 +23,24 @@ pub(crate) struct Input {
 }
 
 impl Input {
-    /// q, k and v of one element type, four dimensions, and heads without gaps.
-    pub(crate) fn of<S: BackendStorage>(inputs: Inputs<'_, S>) -> Result<[Input; 3]> {
+    /// Tensors of one element type, four dimensions, and heads without gaps.
+    pub(crate) fn of<S: BackendStorage, const N: usize>(
+        operands: [Operand; N],
+        inputs: Inputs<'_, S, N>,
+    ) -> Result<[Input; N]> {
         let input = |i: usize| {
-            let (operand, (storage, layout)) = (OPERANDS[i], inputs[i]);
-            Input::new(operand, storage.dtype(), layout)
+            let (storage, layout) = inputs[i];
+            Input::new(operands[i], storage.dtype(), layout)
         };
-        let [q, k, v] = [input(0)?, input(1)?, input(2)?];
-        for (operand, other) in [(Operand::K, k), (Operand::V, v)] {
-            let (expected, found) = (q.layout.dtype, other.layout.dtype);
+        let mut found = [input(0)?; N];
+        for (i, &operand) in operands.iter().enumerate().skip(1) {
+            found[i] = input(i)?;
+            let (expected, found) = (found[0].layout.dtype, found[i].layout.dtype);
             if found != expected {
                 return Err(flashcore::Error::DtypeMismatch { operand, expected, found }.into());
             }
         }
-        Ok([q, k, v])
+        Ok(found)
     }
 
     fn new(operand: Operand, dtype: DType, layout: &Layout) -> Result<Self> {
@@ -51,6 +58,16 @@ impl Input {
         let shape = Shape { batch, seqlen, heads, head_dim };
         let strides = Strides { batch: of_batch, seqlen: of_seqlen, heads: of_heads };
         Ok(Input { offset: layout.start_offset(), layout: TensorLayout { dtype, shape, strides } })
+    }
+
+    /// Checks two log-sum-exps of rows like those of this tensor, stacked as (2, batch, heads, seqlen).
+    pub(crate) fn check_lses(&self, dtype: DType, lses: &Layout) -> Result<()> {
+        if dtype != DType::F32 {
+            return Err(Error::LseDtype { found: dtype });
+        }
+        let Shape { batch, seqlen, heads, .. } = self.shape();
+        let (expected, found) = (vec![batch, heads, seqlen], lses.dims()[1..].to_vec());
+        if found == expected { Ok(()) } else { Err(Error::LseShape { expected, found }) }
     }
 
     /// Element type.

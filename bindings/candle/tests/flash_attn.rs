@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use candle_core::{D, DType, Device, Result, Shape as Dims, Tensor, Var};
 use flashcore::{Dim, Dtype, Operand, Shape};
-use flashcore_candle::{Error, flash_attn, flash_attn_with_lse};
+use flashcore_candle::{Error, flash_attn, flash_attn_with_lse, merge_attention_states};
 use flashcore_tests::compare::compare;
 use flashcore_tests::inputs::Fill;
 use flashcore_tests::oracle::{Attention, Mask};
@@ -161,6 +161,58 @@ fn rows_without_keys(device: &Device) -> std::result::Result<(), Failure> {
     Ok(())
 }
 
+/// Attention over parts of the keys, merged, against the oracle over all of them: states as they come, and as views.
+fn merged_states(device: &Device) -> std::result::Result<(), Failure> {
+    let (q, kv) = (Shape::new(2, 30, 4, 128), Shape::new(2, 70, 2, 128));
+    for dtype in [Dtype::F16, Dtype::Bf16] {
+        let inputs = Fill::Normal.values(q, kv, 1);
+        let tensor = |i: usize| tensor(&inputs[i], Lie::Contiguous, candle_dtype(dtype), device);
+        let (q, k, v) = (tensor(0)?, tensor(1)?, tensor(2)?);
+        let oracle =
+            Attention { q: values(&q)?, k: values(&k)?, v: values(&v)?, causal: false, scale: 0.125 };
+        let expected = oracle.answers(&oracle.rows(usize::MAX, 0), dtype);
+        let part = |first, keys| {
+            flash_attn_with_lse(&q, &k.narrow(1, first, keys)?, &v.narrow(1, first, keys)?, 0.125, false)
+        };
+        let ((o1, lse1), (o2, lse2)) = (part(0, 25)?, part(25, 45)?);
+        let transposed = |o: &Tensor| o.transpose(1, 2)?.contiguous()?.transpose(1, 2);
+        let strided = |lse: &Tensor| lse.transpose(1, 2)?.contiguous()?.transpose(1, 2);
+        for (o1, lse1, o2) in
+            [(o1.clone(), lse1.clone(), o2.clone()), (transposed(&o1)?, strided(&lse1)?, transposed(&o2)?)]
+        {
+            let (out, lse) = merge_attention_states(&o1, &lse1, &o2, &lse2)?;
+            assert_eq!((out.dims(), out.dtype(), out.is_contiguous()), (q.dims(), q.dtype(), true));
+            assert_eq!((lse.dims(), lse.dtype()), (lse1.dims(), DType::F32));
+            compare(&expected, dtype, &values(&out)?, Some(&lse.flatten_all()?.to_vec1()?))?;
+        }
+        // Without keys a state does not count, and nor does what it holds.
+        let none = Tensor::full(f32::NEG_INFINITY, lse1.dims(), device)?;
+        let nan = Tensor::full(f32::NAN, o1.dims(), device)?.to_dtype(o1.dtype())?;
+        let (out, lse) = merge_attention_states(&nan, &none, &o2, &lse2)?;
+        assert_eq!(values(&out)?, values(&o2)?);
+        assert_eq!(lse.flatten_all()?.to_vec1::<f32>()?, lse2.flatten_all()?.to_vec1::<f32>()?);
+    }
+    Ok(())
+}
+
+fn wrong_states_are_refused(device: &Device) -> std::result::Result<(), Failure> {
+    let (o, lse) = (normal((2, 20, 4, 64), device)?, Tensor::zeros((2, 4, 20), DType::F32, device)?);
+    let refuse = |o1: &Tensor, o2: &Tensor, lse: &Tensor| {
+        let error = merge_attention_states(o1, lse, o2, lse).expect_err("it must be refused");
+        Error::of(&error).unwrap_or_else(|| panic!("no error of ours: {error}")).clone()
+    };
+    let narrow = o.narrow(1, 0, 19)?;
+    let mismatch =
+        flashcore::Error::ShapeMismatch { operand: Operand::O2, dim: Dim::Seqlen, expected: 20, found: 19 };
+    assert_eq!(refuse(&o, &narrow, &lse), Error::Flashcore(mismatch));
+    let (expected, found) = (vec![2, 4, 19], vec![2, 4, 20]);
+    assert_eq!(refuse(&narrow, &narrow, &lse), Error::LseShape { expected, found });
+    let half = lse.to_dtype(DType::F16)?;
+    assert_eq!(refuse(&o, &o, &half), Error::LseDtype { found: DType::F16 });
+    assert_eq!(refuse(&o, &lse, &lse), Error::Dtype { operand: Operand::O2, found: DType::F32 });
+    Ok(())
+}
+
 /// Work that candle submits around a call is ordered with it.
 fn calls_are_ordered_with_candle_s_work(device: &Device) -> std::result::Result<(), Failure> {
     let (length, rounds) = if device.is_cpu() { (20, 2) } else { (2000, 50) };
@@ -220,9 +272,12 @@ fn mistakes_are_refused(device: &Device) -> std::result::Result<(), Failure> {
     let (narrow, tall) = (normal((2, 20, 4, 60), device)?, normal((2, 20, 4, 264), device)?);
     assert_eq!(
         refuse(&narrow, &narrow, &narrow),
-        Error::Flashcore(flashcore::Error::HeadDim { head_dim: 60 })
+        Error::Flashcore(flashcore::Error::HeadDim { head_dim: 60, limit: 256 })
     );
-    assert_eq!(refuse(&tall, &tall, &tall), Error::Flashcore(flashcore::Error::HeadDim { head_dim: 264 }));
+    assert_eq!(
+        refuse(&tall, &tall, &tall),
+        Error::Flashcore(flashcore::Error::HeadDim { head_dim: 264, limit: 256 })
+    );
     let three = good.narrow(2, 0, 3)?;
     assert_eq!(
         refuse(&good, &three, &three),
@@ -240,7 +295,15 @@ fn mistakes_are_refused(device: &Device) -> std::result::Result<(), Failure> {
 fn gradients_are_refused(device: &Device) -> std::result::Result<(), Failure> {
     let q = Var::from_tensor(&normal((1, 20, 1, 64), device)?)?;
     let (out, lse) = flash_attn_with_lse(&q, &q, &q, 0.125, false)?;
-    for (result, name) in [(out.to_dtype(DType::F32)?, "flash-attn"), (lse, "flash-attn-lse")] {
+    // States that depend on nothing but by one log-sum-exp.
+    let (o, sum) = (out.detach(), Var::from_tensor(&lse.detach())?);
+    let (merged, merged_lse) = merge_attention_states(&o, &sum, &o, &lse.detach())?;
+    for (result, name) in [
+        (out.to_dtype(DType::F32)?, "flash-attn"),
+        (lse, "flash-attn-lse"),
+        (merged.to_dtype(DType::F32)?, "merge-attention-states"),
+        (merged_lse, "merge-attention-states-lse"),
+    ] {
         let error = result.sum_all()?.backward().expect_err("there is no backward pass");
         assert!(error.to_string().contains(&format!("backward is not supported for {name}")), "{error}");
     }
@@ -262,7 +325,9 @@ fn main() -> ExitCode {
         cuda("cuda_stream", Device::new_cuda_with_stream),
     ]);
     type Test = fn(&Device) -> std::result::Result<(), Failure>;
-    let tests: [(&str, Test); 6] = [
+    let tests: [(&str, Test); 8] = [
+        ("merged_states", merged_states),
+        ("wrong_states_are_refused", wrong_states_are_refused),
         ("random_problems", random_problems),
         ("slices_of_a_fused_projection", slices_of_a_fused_projection),
         ("rows_without_keys", rows_without_keys),

@@ -32,11 +32,12 @@
 //!
 //! # Waiting
 //!
-//! [`forward`] waits for the stream, so that borrowing the buffers is all the care they need. [`submit`] does not wait,
-//! may be recorded in a graph, and is unsafe like every asynchronous call of cust.
+//! [`forward`] and [`merge`] wait for the stream, so that borrowing the buffers is all the care they need. [`submit`] and
+//! [`submit_merge`] do not wait, may be recorded in a graph, and are unsafe like every asynchronous call of cust.
 
 use cust::memory::{DeviceCopy, DeviceSlice};
 use cust::stream::Stream;
+use flashcore::merge_attention_states_into;
 use flashcore::{Attention, Device, Dtype, LseView, Order, Result, Shape, Strides, TensorView};
 use half::{bf16, f16};
 
@@ -121,11 +122,24 @@ impl<'a, T: Element> Output<'a, T> {
 
     fn lse_view(&self) -> Option<LseView<'_>> {
         // SAFETY: as for inputs.
-        let view = |lse: &DeviceSlice<f32>| unsafe {
-            LseView::from_raw_parts(lse.as_device_ptr().as_raw(), lse.len() * size_of::<f32>())
-        };
-        self.lse.as_deref().map(view)
+        self.lse.as_deref().map(|lse| unsafe { lse_view(lse) })
     }
+}
+
+/// An attention state that is read: an output, and the log-sum-exp of its rows.
+#[derive(Clone, Copy, Debug)]
+pub struct State<'a, T: Element> {
+    /// The output.
+    pub o: Input<'a, T>,
+    /// f32, contiguous (batch, heads, seqlen).
+    pub lse: &'a DeviceSlice<f32>,
+}
+
+/// # Safety
+/// As for [`LseView::from_raw_parts`], but that the memory is allocated.
+unsafe fn lse_view(lse: &DeviceSlice<f32>) -> LseView<'_> {
+    // SAFETY: the slice is allocated; the caller vouches for the rest.
+    unsafe { LseView::from_raw_parts(lse.as_device_ptr().as_raw(), lse.len() * size_of::<f32>()) }
 }
 
 /// # Safety
@@ -172,6 +186,53 @@ pub unsafe fn submit<T: Element>(
 ) -> Result<()> {
     // SAFETY: the caller vouches for the memory.
     unsafe { launch(&borrowed(device, stream)?, attention, inputs, &output) }
+}
+
+/// Merges two attention states into one, as [`flashcore::merge_attention_states`] says, and waits for the stream.
+///
+/// # Errors
+/// As [`submit`], and the failure of earlier work of the stream.
+pub fn merge<T: Element>(
+    device: &Device,
+    stream: &Stream,
+    states: [State<'_, T>; 2],
+    output: Output<'_, T>,
+) -> Result<()> {
+    let stream = borrowed(device, stream)?;
+    // SAFETY: the memory is borrowed until the work is done, outputs exclusively: no safe code uses it meanwhile.
+    unsafe { launch_merge(&stream, states, &output) }?;
+    stream.synchronize()
+}
+
+/// Merges two attention states into one. Returns before it is computed, allocates nothing, waits for nothing, and may be
+/// recorded in a graph.
+///
+/// # Errors
+/// As [`submit`].
+///
+/// # Safety
+/// As [`submit`].
+pub unsafe fn submit_merge<T: Element>(
+    device: &Device,
+    stream: &Stream,
+    states: [State<'_, T>; 2],
+    output: Output<'_, T>,
+) -> Result<()> {
+    // SAFETY: the caller vouches for the memory.
+    unsafe { launch_merge(&borrowed(device, stream)?, states, &output) }
+}
+
+/// # Safety
+/// As for [`submit`].
+unsafe fn launch_merge<T: Element>(
+    stream: &flashcore::Stream,
+    [one, other]: [State<'_, T>; 2],
+    output: &Output<'_, T>,
+) -> Result<()> {
+    // SAFETY: as for inputs.
+    let [lse1, lse2] = [one.lse, other.lse].map(|lse| unsafe { lse_view(lse) });
+    let (o1, o2, out) = (one.o.view(), other.o.view(), output.view());
+    merge_attention_states_into(stream, &o1, lse1, &o2, lse2, &out, output.lse_view())
 }
 
 fn borrowed(device: &Device, stream: &Stream) -> Result<flashcore::Stream> {

@@ -4,7 +4,8 @@ use cust::memory::DevicePointer;
 use flashcore::{Error, Lse, Operand, Tensor};
 use flashcore_tests::cases::{Case, Layout};
 use flashcore_tests::compare::compare;
-use flashcore_tests::device::{download, upload};
+use flashcore_tests::device::{Outputs, download, upload};
+use flashcore_tests::merge::{Merge, Place, Sums};
 use flashcore_tests::values::HostTensor;
 
 use super::*;
@@ -82,4 +83,35 @@ fn slices_must_be_long_enough() {
     assert_eq!(call(1, 0, 0), too_small(Operand::K, bytes, bytes - 2));
     assert_eq!(call(0, 3, 0), too_small(Operand::Out, bytes, bytes - 6));
     assert_eq!(call(0, 0, 1), too_small(Operand::Lse, 160, 156));
+}
+
+fn merged<T: Element>(layouts: [Layout; 3]) {
+    let (dtype, shape) = (T::DTYPE, Shape::new(2, 17, 3, 72));
+    let case = Merge { shape, layouts, dtype, sums: Sums::Empty, place: Place::Apart };
+    let (device, states) = (Device::emulated(), case.states(1));
+    let upload_lse = |values: &[f32]| Lse::from_slice(&device, values, 2, 3, 17).unwrap();
+    let o = [0, 1].map(|i| upload(&device, &states.o[i]).unwrap());
+    let lse = [0, 1].map(|i| upload_lse(&states.lse[i]));
+    let poisoned = HostTensor::poisoned(dtype, shape, layouts[2].output(shape));
+    let (out, out_lse) = (upload(&device, &poisoned).unwrap(), upload_lse(&[f32::NAN; 2 * 3 * 17]));
+
+    let slices = [&o[0], &o[1]].map(elements::<T>);
+    let lse_slices = [&lse[0], &lse[1]].map(|lse| slice::<f32>(lse.view().ptr(), 2 * 3 * 17));
+    let state = |i: usize| State {
+        o: Input::with_strides(&slices[i], shape, states.o[i].strides),
+        lse: &lse_slices[i],
+    };
+    let mut memory = elements(&out);
+    let mut lse_memory = slice(out_lse.view().ptr(), 2 * 3 * 17);
+    let output = Output::with_strides(&mut memory, shape, poisoned.strides).with_lse(&mut lse_memory);
+    // SAFETY: emulated work is done when it is submitted.
+    unsafe { launch_merge(&device.stream().unwrap(), [state(0), state(1)], &output) }.unwrap();
+    let outputs = Outputs { out: download(&out).unwrap(), lse: out_lse.to_vec().unwrap() };
+    outputs.judge_by(&states.answers()).unwrap();
+}
+
+#[test]
+fn states_are_merged_as_they_lie() {
+    merged::<f16>([Layout::Bshd; 3]);
+    merged::<bf16>([Layout::Padded, Layout::Bhsd, Layout::Padded]);
 }

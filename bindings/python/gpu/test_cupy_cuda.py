@@ -36,6 +36,17 @@ def test_transposed_and_given_outputs(addresses):
     assert flashcore.attention(q, q, q).strides == q.strides
 
 
+def test_merges():
+    q, k = normal(2, 100, 4, 64), normal(2, 300, 2, 64, seed=1)
+    (o1, lse1), (o2, lse2) = (flashcore.attention(q, part, part, return_lse=True) for part in (k[:, :90], k[:, 90:]))
+    out, lse = flashcore.merge_attention_states(o1, lse1, o2, lse2)
+    assert isinstance(out, cupy.ndarray) and isinstance(lse, cupy.ndarray)
+    reference.check_merged(*(cupy.asnumpy(x) for x in (out, lse, o1, lse1, o2, lse2)))
+    reference.check(*(cupy.asnumpy(x) for x in (out, q, k, k, lse)))
+    found = flashcore.merge_attention_states(o1, lse1, o2, lse2, out=o2, lse=lse2)
+    assert found[0] is o2 and cupy.array_equal(o2, out) and cupy.array_equal(lse2, lse)
+
+
 def test_the_current_stream_is_taken():
     expected = normal(1, 300, 4, 128)
     stream = cupy.cuda.Stream(non_blocking=True)

@@ -112,6 +112,70 @@ def test_random_shapes_and_strides_compiled(seed):
     assert torch.equal(compiled(*qkv, **arguments), flashcore.attention(*qkv, **arguments))
 
 
+def merged(o1, lse1, o2, lse2):
+    """The formula in float64."""
+    lse = torch.logaddexp(lse1.double(), lse2.double())
+    finite = lse.masked_fill(lse == -torch.inf, 0.0)
+    out = torch.zeros_like(o1, dtype=torch.float64)
+    for o, one in ((o1, lse1), (o2, lse2)):
+        weight = (one.double() - finite).exp().transpose(1, 2).unsqueeze(-1)
+        out += weight * o.double().masked_fill(weight == 0.0, 0.0)
+    return out, lse
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_random_merges(seed):
+    generator = random.Random(seed)
+    dtype = generator.choice([torch.float16, torch.bfloat16])
+    head_dim = 8 * generator.randint(1, 64)
+    shape = (
+        generator.randint(1, 3),
+        generator.choice([0, generator.randint(1, 2000)]),
+        generator.randint(1, 9),
+        head_dim,
+    )
+    torch.manual_seed(seed)
+    o1, o2, out = (generator.choice(LAYOUTS)(shape, dtype) for _ in range(3))
+    lse1, lse2, lse = (5 * torch.randn(shape[0], shape[2], shape[1], device="cuda") for _ in range(3))
+    for o, sums in ((o1, lse1), (o2, lse2)):
+        o.copy_(torch.randn(shape, device="cuda"))
+        empty = torch.rand_like(sums) < 0.2
+        sums[empty] = -torch.inf
+        o[empty.transpose(1, 2)] = torch.nan
+    expected, expected_lse = merged(o1, lse1, o2, lse2)
+    out.fill_(torch.nan)
+    found = flashcore.merge_attention_states(o1, lse1, o2, lse2, out=out, lse=lse)
+    assert found[0] is out and found[1] is lse
+    torch.testing.assert_close(lse.double(), expected_lse, rtol=1e-5, atol=1e-5)
+    if out.numel():
+        assert (out.double() - expected).abs().max() <= 2 * ROUNDING[dtype] * expected.abs().max()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            captured, captured_lse = flashcore.merge_attention_states(o1, lse1, o2, lse2)
+        captured.fill_(torch.nan)
+        graph.replay()
+        assert torch.equal(captured, out) and torch.equal(captured_lse, lse)
+    place = generator.choice([(o1, lse1), (o2, lse2)])
+    flashcore.merge_attention_states(o1, lse1, o2, lse2, out=place[0], lse=place[1])
+    assert torch.equal(place[0], out) and torch.equal(place[1], lse)
+
+
+def test_merges_follow_attention_and_can_be_compiled():
+    q, k, v = normal(2, 256, 8, 128), normal(2, 1000, 2, 128), normal(2, 1000, 2, 128)
+    past, own = slice(744), slice(744, 1000)
+
+    def model(q, k, v):
+        one = flashcore.attention(q, k[:, past], v[:, past], return_lse=True)
+        other = flashcore.attention(q, k[:, own], v[:, own], causal=True, return_lse=True)
+        return flashcore.merge_attention_states(*one, *other)
+
+    out, lse = model(q, k, v)
+    check(out, q, k, v, lse, causal=True)
+    torch._dynamo.reset()
+    compiled, compiled_lse = torch.compile(model, fullgraph=True)(q, k, v)
+    assert torch.equal(compiled, out) and torch.equal(compiled_lse, lse)
+
+
 def test_nothing_is_copied():
     qkv = normal(2, 1024, 3, 8, 128)
     q, k, v = qkv.unbind(2)

@@ -26,6 +26,34 @@ def attention(q, k, v, causal=False, scale=None, rounded=lambda x: x):
     return rounded(out.transpose(0, 2, 1, 3)), lse
 
 
+def merged(o1, lse1, o2, lse2):
+    """Output and log-sum-exp of two states as one."""
+    lses = np.stack([lse1, lse2]).astype(np.float64)
+    largest = lses.max(axis=0)
+    offset = np.where(largest == -np.inf, 0.0, largest)
+    weights = np.exp(lses - offset)
+    total = weights.sum(axis=0)
+    with np.errstate(divide="ignore"):
+        lse = np.log(total) + offset
+    # (batch, heads, seqlen) to (batch, seqlen, heads, 1)
+    weights = (weights / np.where(total == 0.0, 1.0, total)).transpose(0, 1, 3, 2)[..., None]
+    states = np.stack([np.asarray(o1), np.asarray(o2)]).astype(np.float64)
+    empty = (lses == -np.inf).transpose(0, 1, 3, 2)[..., None]
+    return (weights * np.where(empty, 0.0, states)).sum(axis=0), lse
+
+
+def check_merged(out, lse, o1, lse1, o2, lse2):
+    """Fails unless ``out`` is the reference, rounded, but for what sums in f32 may do, and ``lse`` within 1e-5."""
+    expected, expected_lse = merged(o1, lse1, o2, lse2)
+    out, lse, dtype = np.asarray(out), np.asarray(lse), np.asarray(o1).dtype
+    assert out.shape == expected.shape and out.dtype == dtype
+    assert lse.shape == expected_lse.shape and lse.dtype == np.float32
+    largest = np.max(np.abs(expected), initial=0.0)
+    error = np.max(np.abs(out.astype(np.float64) - expected), initial=0.0)
+    assert error <= 2 * UNIT[dtype.name] * largest, f"error {error:.2e}, largest value {largest:.2e}"
+    np.testing.assert_allclose(lse, expected_lse, rtol=1e-5, atol=1e-5, equal_nan=False)
+
+
 def check(out, q, k, v, lse=None, causal=False, scale=None):
     """Fails unless ``out`` is at most twice as far from the reference as an ideal kernel, and ``lse`` within 1e-5. NaN
     is never near enough."""

@@ -98,7 +98,7 @@ def test_types(arguments, status, message):
 
 def test_types_that_differ():
     ml_dtypes = pytest.importorskip("ml_dtypes")
-    with pytest.raises(flashcore.ArgumentTypeError, match="k has element type bf16, but q has f16") as raised:
+    with pytest.raises(flashcore.ArgumentTypeError, match="k has element type bf16, but f16 is needed") as raised:
         call(k=KV.astype(ml_dtypes.bfloat16))
     assert raised.value.status == Status.DTYPE_MISMATCH
 

@@ -52,6 +52,23 @@ def test_empty_tensors():
     assert flashcore.attention(k, q, q).shape == k.shape
 
 
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_merges(dtype):
+    q, k, v = normal((2, 40, 4, 64), dtype), normal((2, 50, 2, 64), dtype, 1), normal((2, 50, 2, 64), dtype, 2)
+    states = [flashcore.attention(q, k[:, part], v[:, part], return_lse=True) for part in (slice(20), slice(20, 50))]
+    (o1, lse1), (o2, lse2) = states
+    out, lse = flashcore.merge_attention_states(o1, lse1, o2, lse2)
+    assert isinstance(out, jax.Array) and isinstance(lse, jax.Array)
+    reference.check_merged(out, lse, o1, lse1, o2, lse2)
+    reference.check(out, q, k, v, lse)
+    with pytest.raises(flashcore.ArgumentError, match="lse cannot be given: JAX's arrays are immutable"):
+        flashcore.merge_attention_states(o1, lse1, o2, lse2, lse=lse)
+    with pytest.raises(flashcore.UnsupportedError, match="cannot be traced"):
+        jax.jit(flashcore.merge_attention_states)(o1, lse1, o2, lse2)
+    with pytest.raises(flashcore.ArgumentTypeError, match="lse2 has element type float16; f32 is needed"):
+        flashcore.merge_attention_states(o1, lse1, o2, lse2.astype(jnp.float16))
+
+
 def test_errors():
     q = normal((1, 10, 2, 64), jnp.float16)
     with pytest.raises(flashcore.UnsupportedError, match="cannot be traced by jax.jit"):

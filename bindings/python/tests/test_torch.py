@@ -65,6 +65,73 @@ def test_operators_pass_opcheck(dtype, causal):
         torch.library.opcheck(operators.attention_out, (query, k, k, torch.empty_like(query), causal, None))
 
 
+def states(dtype=torch.float16):
+    """Two states of the same queries."""
+    q = normal(2, 20, 4, 64, dtype=dtype)
+    keys = normal(2, 30, 2, 64, dtype=dtype, seed=1), normal(2, 50, 2, 64, dtype=dtype, seed=2)
+    return [tensor for k in keys for tensor in flashcore.attention(q, k, k, return_lse=True)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_merges_are_those_of_the_reference(dtype):
+    inputs = states(dtype)
+    expected = [numpy_of(tensor).copy() for tensor in inputs]
+    out, lse = flashcore.merge_attention_states(*inputs)
+    reference.check_merged(numpy_of(out), lse.numpy(), *expected)
+    found = flashcore.merge_attention_states(*inputs, out=inputs[2], lse=inputs[1])
+    assert found[0] is inputs[2] and found[1] is inputs[1]
+    assert torch.equal(inputs[2], out) and torch.equal(inputs[1], lse)
+
+
+def test_operators_that_merge_pass_opcheck():
+    inputs = states()
+    inputs[2] = inputs[2].transpose(1, 2).contiguous().transpose(1, 2)
+    torch.library.opcheck(operators.merge_attention_states, inputs)
+    outputs = torch.empty_like(inputs[2]), torch.empty_like(inputs[1])
+    torch.library.opcheck(operators.merge_attention_states_out, (*inputs, *outputs))
+
+
+def test_merges_can_be_compiled_and_traced():
+    o1, lse1, o2, lse2 = states()
+    expected, expected_lse = flashcore.merge_attention_states(o1, lse1, o2, lse2)
+
+    def model(o1, lse1, o2, lse2, out):
+        first, lse = flashcore.merge_attention_states(o1 * 1, lse1, o2, lse2)
+        second, _ = flashcore.merge_attention_states(o1, lse1, o2, lse2, out=out)
+        return first + 0, lse, second
+
+    out = torch.empty_like(o1)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    first, lse, second = compiled(o1, lse1, o2, lse2, out)
+    assert torch.equal(lse, expected_lse)
+    for result in (first, second, out):
+        assert torch.equal(result, expected)
+    meta = [tensor.to("meta") for tensor in (o1, lse1, o2, lse2)]
+    out, lse = flashcore.merge_attention_states(*meta)
+    assert out.is_meta and out.shape == o1.shape and lse.shape == lse1.shape
+
+
+def test_merges_have_no_backward_pass():
+    o1, lse1, o2, lse2 = states()
+    lse2.requires_grad_()
+    out, lse = flashcore.merge_attention_states(o1, lse1, o2, lse2)
+    for result in (out, lse):
+        with pytest.raises(flashcore.UnsupportedError, match="no backward pass yet"):
+            result.sum().backward(retain_graph=True)
+    with pytest.raises(flashcore.ArgumentError, match="out and lse cannot be given"):
+        flashcore.merge_attention_states(o1, lse1, o2, lse2, out=o1)
+    with torch.no_grad():
+        assert not flashcore.merge_attention_states(o1, lse1, o2, lse2)[0].requires_grad
+
+
+def test_merges_of_other_things_are_refused():
+    o1, lse1, o2, lse2 = states()
+    with pytest.raises(flashcore.ArgumentTypeError, match="lse2 has element type torch.float64; f32 is needed"):
+        flashcore.merge_attention_states(o1, lse1, o2, lse2.double())
+    with pytest.raises(flashcore.ArgumentTypeError, match="lse1 is a numpy.ndarray, but o1 is a torch.Tensor"):
+        flashcore.merge_attention_states(o1, lse1.numpy(), o2, lse2)
+
+
 def test_compiled_graphs_have_no_break():
     q, k = normal(1, 20, 4, 64), normal(1, 30, 2, 64)
     expected, lse = flashcore.attention(q, k, k, causal=True, return_lse=True)
@@ -136,7 +203,7 @@ def test_tensors_without_memory_have_a_shape():
     "change, kind, message",
     [
         (lambda q: q.float(), TypeError, "q has element type torch.float32; f16 and bf16 are supported"),
-        (lambda q: q.bfloat16(), TypeError, "k has element type f16, but q has bf16"),
+        (lambda q: q.bfloat16(), TypeError, "k has element type f16, but bf16 is needed"),
         (lambda q: q[0], ValueError, "q has 3 dimensions"),
         (lambda q: q.transpose(1, 3), ValueError, "q has head_dim stride 128 (elements); it must be 1"),
         (lambda q: q[..., :12], ValueError, "head_dim 12 is not supported"),

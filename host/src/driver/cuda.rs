@@ -111,6 +111,13 @@ impl Backend for Cuda {
         self.synchronize()
     }
 
+    unsafe fn copy(&self, to: u64, from: u64, bytes: usize, stream: u64) -> Result<()> {
+        // SAFETY: the caller vouches for both, and passes a live stream.
+        self.call("cuMemcpyDtoDAsync", || unsafe {
+            sys::cuMemcpyDtoDAsync_v2(to, from, bytes, stream_handle(stream))
+        })
+    }
+
     fn locate(&self, ptr: u64) -> Result<Location> {
         let (mut memory_type, mut managed, mut ordinal): (c_uint, c_uint, c_int) = (0, 0, 0);
         let mut attributes = [

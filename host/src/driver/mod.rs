@@ -124,6 +124,8 @@ pub trait Backend: Any + Debug + Send + Sync {
     unsafe fn download(&self, from: u64, to: &mut [u8]) -> Result<()>;
     /// Sets `bytes` bytes to `byte`; ordered after and before all work of the device.
     unsafe fn fill(&self, ptr: u64, byte: u8, bytes: usize) -> Result<()>;
+    /// Copies device bytes to device bytes on a stream, and returns at once. The two do not overlap.
+    unsafe fn copy(&self, to: u64, from: u64, bytes: usize, stream: u64) -> Result<()>;
     /// Says whose memory an address is.
     fn locate(&self, ptr: u64) -> Result<Location>;
     /// Waits for all work of the device.

@@ -1,4 +1,5 @@
-//! Global memory that kernels read for themselves: little, beside what TMA copies.
+//! Global memory that kernels access for themselves: constants, single numbers, and sixteen bytes at a time. None of these is
+//! moved across another, or across a barrier.
 
 use core::arch::asm;
 
@@ -12,4 +13,54 @@ pub unsafe fn load_constant(address: u64) -> u32 {
     // SAFETY: the caller's.
     unsafe { asm!("ld.global.nc.b32 {0}, [{1}];", out(reg32) value, in(reg64) address, options(nostack)) };
     value
+}
+
+/// `ld.global.v4.b32` (ISA 9.7.9.8).
+///
+/// # Safety
+/// The 16 bytes are allocated and aligned, and nobody writes them meanwhile.
+#[inline(always)]
+pub unsafe fn load_x4(address: u64) -> [u32; 4] {
+    let mut words = [0u32; 4];
+    // SAFETY: the caller's.
+    unsafe {
+        asm!("ld.global.v4.b32 {{{0}, {1}, {2}, {3}}}, [{4}];", out(reg32) words[0], out(reg32) words[1],
+            out(reg32) words[2], out(reg32) words[3], in(reg64) address, options(nostack))
+    }
+    words
+}
+
+/// `st.global.v4.b32` (ISA 9.7.9.11).
+///
+/// # Safety
+/// The 16 bytes are allocated and aligned, and nobody else accesses them meanwhile.
+#[inline(always)]
+pub unsafe fn store_x4(address: u64, words: [u32; 4]) {
+    // SAFETY: the caller's.
+    unsafe {
+        asm!("st.global.v4.b32 [{0}], {{{1}, {2}, {3}, {4}}};", in(reg64) address, in(reg32) words[0],
+            in(reg32) words[1], in(reg32) words[2], in(reg32) words[3], options(nostack))
+    }
+}
+
+/// `ld.global.f32` (ISA 9.7.9.8).
+///
+/// # Safety
+/// The number is allocated and aligned, and nobody writes it meanwhile.
+#[inline(always)]
+pub unsafe fn load_f32(address: u64) -> f32 {
+    let value: f32;
+    // SAFETY: the caller's.
+    unsafe { asm!("ld.global.f32 {0}, [{1}];", out(reg32) value, in(reg64) address, options(nostack)) };
+    value
+}
+
+/// `st.global.f32` (ISA 9.7.9.11).
+///
+/// # Safety
+/// The number is allocated and aligned, and nobody else accesses it meanwhile.
+#[inline(always)]
+pub unsafe fn store_f32(address: u64, value: f32) {
+    // SAFETY: the caller's.
+    unsafe { asm!("st.global.f32 [{0}], {1};", in(reg64) address, in(reg32) value, options(nostack)) }
 }

@@ -105,3 +105,26 @@ pub fn pack(dtype: Dtype, low: f32, high: f32) -> u32 {
     }
     packed
 }
+
+/// The two elements that [`pack`] packed, the low half first.
+///
+/// `cvt.f32.f16` (ISA 9.7.9.21) of each half; a bfloat16 is the upper half of the f32 of its value.
+#[inline(always)]
+pub fn unpack(dtype: Dtype, packed: u32) -> [f32; 2] {
+    match dtype {
+        Dtype::F16 => {
+            let (low, high): (f32, f32);
+            // SAFETY: arithmetic on registers.
+            unsafe {
+                asm!(
+                    "{{", ".reg .b16 a, b;", "mov.b32 {{a, b}}, {packed};", "cvt.f32.f16 {low}, a;",
+                    "cvt.f32.f16 {high}, b;", "}}",
+                    packed = in(reg32) packed, low = out(reg32) low, high = lateout(reg32) high,
+                    options(pure, nomem, nostack)
+                )
+            };
+            [low, high]
+        }
+        Dtype::Bf16 => [f32::from_bits(packed << 16), f32::from_bits(packed & 0xffff_0000)],
+    }
+}

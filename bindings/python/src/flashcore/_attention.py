@@ -7,7 +7,7 @@ from . import _library
 from ._framework import FRAMEWORKS, Framework, no_tensor
 
 
-def _framework(tensor: object) -> Framework:
+def _framework(tensor: object, name: str = "q") -> Framework:
     """The framework of a tensor. One that the user has not imported stays so."""
     modules = {base.__module__.partition(".")[0] for base in type(tensor).__mro__} & set(sys.modules)
     framework: Framework
@@ -28,7 +28,7 @@ def _framework(tensor: object) -> Framework:
 
         framework = Jax()
     else:
-        raise no_tensor(tensor)
+        raise no_tensor(tensor, name)
     FRAMEWORKS[type(tensor)] = framework
     return framework
 
@@ -83,6 +83,44 @@ def attention(
     """
     framework = FRAMEWORKS.get(type(q)) or _framework(q)
     return framework.attention(q, k, v, causal, scale, return_lse, out)
+
+
+def merge_attention_states(o1: Any, lse1: Any, o2: Any, lse2: Any, *, out: Any = None, lse: Any = None) -> Any:
+    """Merges two attention states, the outputs and log-sum-exps of two calls with the same queries and disjoint sets of
+    keys: the result is the state of one call over all of these keys.
+
+        lse = ln(exp lse1 + exp lse2)        out = exp(lse1 - lse) o1 + exp(lse2 - lse) o2
+
+    For prompts worked on in chunks, keys spread over devices (ring attention) and prefixes that many sequences share
+    (cascade inference). Tensors are those of :func:`attention`.
+
+    Args:
+        o1: Output of one call, (batch, seqlen, heads, head_dim); head_dim is a multiple of 8 up to 512.
+        lse1: Its log-sum-exp: f32, contiguous (batch, heads, seqlen), as ``return_lse`` gives it.
+        o2: Output of the other call, of the shape and type of o1.
+        lse2: Its log-sum-exp.
+        out: Where to write the merged output. It may be o1 or o2; any other overlap is an error.
+        lse: Where to write the merged log-sum-exp. It may be lse1 or lse2.
+
+    Returns:
+        The pair of output and log-sum-exp: what was given, or new tensors.
+
+    A state whose log-sum-exp is -inf weighs nothing, whatever its output holds; if both are, the row is zeros, and its
+    log-sum-exp -inf. A log-sum-exp of NaN or +inf makes its row NaN.
+
+    Raises:
+        ArgumentError, ArgumentTypeError, UnsupportedError, DeviceError: As :func:`attention`.
+
+    >>> import numpy, flashcore
+    >>> q, k, v = (numpy.random.randn(1, 100, 2, 64).astype(numpy.float16) for _ in "qkv")
+    >>> o1, lse1 = flashcore.attention(q, k[:, :30], v[:, :30], return_lse=True)
+    >>> o2, lse2 = flashcore.attention(q, k[:, 30:], v[:, 30:], return_lse=True)
+    >>> out, lse = flashcore.merge_attention_states(o1, lse1, o2, lse2)
+    >>> numpy.allclose(out, flashcore.attention(q, k, v), atol=2e-3)
+    True
+    """
+    framework = FRAMEWORKS.get(type(o1)) or _framework(o1, "o1")
+    return framework.merge(o1, lse1, o2, lse2, out, lse)
 
 
 def plan(q: Any, k: Any, v: Any, *, causal: bool = False, scale: float | None = None, out: Any = None) -> str:

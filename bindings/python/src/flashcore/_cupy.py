@@ -4,7 +4,7 @@ from typing import Any
 
 import cupy
 
-from ._framework import Framework, Operand, unknown_dtype
+from ._framework import Framework, Operand, unknown_dtype, wrong_lse_dtype
 from ._numpy import DTYPES, empty_in_order, strides_in_elements
 
 
@@ -21,7 +21,12 @@ class CuPy(Framework):
         strides = strides_in_elements(name, tensor)
         return Operand(tensor.data.ptr, tensor.shape, strides, dtype, tensor.device.id)
 
-    def check_writable(self, out: Any) -> None:
+    def locate_lse(self, name: str, lse: Any, stream: int | None) -> Operand:
+        if lse.dtype != cupy.float32:
+            raise wrong_lse_dtype(name, lse.dtype)
+        return Operand(lse.data.ptr, lse.shape, strides_in_elements(name, lse), 0, lse.device.id)
+
+    def check_writable(self, name: str, out: Any) -> None:
         pass
 
     def empty_like(self, q: Any) -> Any:
@@ -32,9 +37,6 @@ class CuPy(Framework):
         batch, seqlen, heads, _ = q.shape
         with q.device:
             return cupy.empty((batch, heads, seqlen), cupy.float32)
-
-    def address_of_lse(self, lse: Any, stream: int | None) -> int:
-        return int(lse.data.ptr)
 
     def stream(self, q: Any) -> int | None:
         if not self.owns(q):

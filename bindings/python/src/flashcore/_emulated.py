@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from . import _library
@@ -25,14 +26,38 @@ def _merged(spans: list[range]) -> list[range]:
 
 
 def forward(operands: dict[str, Operand], lse: int, options: bytes) -> None:
-    """Attention over q, k, v and out in host memory; ``lse`` is an address, or 0 for none.
+    """Attention over q, k, v and out in host memory; ``lse`` is an address, or 0 for none."""
+    spans = {name: operand.span() for name, operand in operands.items()}
+    batch, seqlen, heads, _ = operands["q"].shape
+    spans["lse"] = range(lse, lse + 4 * batch * seqlen * heads) if lse else range(0)
+
+    def submit(device: _library.Device, moved: Callable[[int], int]) -> None:
+        packed = [operand.at(moved(operand.address)) for operand in operands.values()]
+        _library.forward(device.handle, 0, packed, moved(lse), options)
+
+    _compute(spans, submit)
+
+
+def merge(operands: dict[str, Operand], lses: dict[str, Operand]) -> None:
+    """The states o1 and o2, with lse1 and lse2, merged into out and lse, all in host memory."""
+    spans = {name: operand.span() for name, operand in operands.items()}
+    spans |= {name: operand.span(4) for name, operand in lses.items()}
+
+    def submit(device: _library.Device, moved: Callable[[int], int]) -> None:
+        packed = [operand.at(moved(operand.address)) for operand in operands.values()]
+        addresses = [moved(operand.address) for operand in lses.values()]
+        _library.merge(device.handle, 0, packed, addresses)
+
+    _compute(spans, submit)
+
+
+def _compute(spans: dict[str, range], submit: Callable[[_library.Device, Callable[[int], int]], None]) -> None:
+    """Copies these addresses to the device, calls ``submit`` with what tells where they are there, and copies those of
+    out and lse back.
 
     What overlaps in host memory does so on the device, and is refused as a GPU would. Bytes between the elements of
     ``out`` are copied there and back.
     """
-    spans = {name: operand.span() for name, operand in operands.items()}
-    batch, seqlen, heads, _ = operands["q"].shape
-    spans["lse"] = range(lse, lse + 4 * batch * seqlen * heads) if lse else range(0)
     device = _library.emulated()
     allocated: list[int] = []
     moves: list[tuple[range, int]] = []
@@ -47,8 +72,7 @@ def forward(operands: dict[str, Operand], lse: int, options: bytes) -> None:
             start = allocated[-1] + span.start % _ALIGNMENT
             device.upload(start, span.start, len(span))
             moves.append((span, start - span.start))
-        packed = [operand.at(moved(operand.address)) for operand in operands.values()]
-        _library.forward(device.handle, 0, packed, moved(lse), options)
+        submit(device, moved)
         for output in (spans["out"], spans["lse"]):
             device.download(output.start, moved(output.start), len(output))
     finally:

@@ -58,16 +58,37 @@ def unknown_dtype(name: str, dtype: object) -> ArgumentTypeError:
     return ArgumentTypeError(f"{name} has element type {dtype}; f16 and bf16 are supported", Status.UNKNOWN_DTYPE)
 
 
-def no_tensor(q: object) -> ArgumentTypeError:
+def no_tensor(tensor: object, name: str = "q") -> ArgumentTypeError:
     """Something that no framework calls a tensor."""
-    return ArgumentTypeError(f"q is a {type_name(q)}, which is no tensor of PyTorch, JAX, CuPy or NumPy")
+    return ArgumentTypeError(f"{name} is a {type_name(tensor)}, which is no tensor of PyTorch, JAX, CuPy or NumPy")
 
 
-def other_framework(name: str, tensor: object, q: object) -> ArgumentTypeError:
+def other_framework(name: str, tensor: object, first: object, first_name: str = "q") -> ArgumentTypeError:
     """Tensors of two frameworks, or something that is no tensor."""
-    if name == "q":
-        return no_tensor(q)
-    return ArgumentTypeError(f"{name} is a {type_name(tensor)}, but q is a {type_name(q)}")
+    if name == first_name:
+        return no_tensor(first, first_name)
+    return ArgumentTypeError(f"{name} is a {type_name(tensor)}, but {first_name} is a {type_name(first)}")
+
+
+def wrong_lse_dtype(name: str, dtype: object) -> ArgumentTypeError:
+    """A log-sum-exp that is not f32."""
+    return ArgumentTypeError(f"{name} has element type {dtype}; f32 is needed", Status.UNKNOWN_DTYPE)
+
+
+def check_lse(name: str, lse: "Operand", o1: "Operand") -> None:
+    """Refuses a log-sum-exp that is not contiguous (batch, heads, seqlen) of the rows of o1."""
+    batch, seqlen, heads, _ = o1.shape
+    expected = (batch, heads, seqlen)
+    if tuple(lse.shape) != expected:
+        raise ArgumentError(
+            f"{name} has shape {tuple(lse.shape)}, but {expected} is needed: (batch, heads, seqlen)",
+            Status.SHAPE_MISMATCH,
+        )
+    needed = 1
+    for dim, size, stride in zip(("seqlen", "heads", "batch"), reversed(lse.shape), reversed(lse.strides)):
+        if size > 1 and 0 not in expected and stride != needed:
+            raise ArgumentError(f"{name} has {dim} stride {stride} (elements); it must be {needed}: contiguous")
+        needed *= size
 
 
 def place(ordinal: int | None) -> str:
@@ -80,7 +101,7 @@ class Operand:
     """Where a tensor lies."""
 
     address: int
-    #: batch, seqlen, heads, head_dim.
+    #: batch, seqlen, heads, head_dim; of a log-sum-exp batch, heads, seqlen.
     shape: Sequence[int]
     #: Of the same, in elements.
     strides: Sequence[int]
@@ -99,12 +120,12 @@ class Operand:
         """``fc_tensor``."""
         return self.at(self.address)
 
-    def span(self) -> range:
+    def span(self, item_bytes: int = 2) -> range:
         """Addresses from the first element to the end of the last, gaps included."""
         if 0 in self.shape:
             return range(0)
         last = sum((size - 1) * stride for size, stride in zip(self.shape, self.strides))
-        return range(self.address, self.address + 2 * (last + 1))
+        return range(self.address, self.address + item_bytes * (last + 1))
 
 
 class Framework(ABC):
@@ -120,7 +141,11 @@ class Framework(ABC):
         it."""
 
     @abstractmethod
-    def check_writable(self, out: Any) -> None:
+    def locate_lse(self, name: str, lse: Any, stream: int | None) -> Operand:
+        """Where a log-sum-exp of this framework lies, which must be f32; ``dtype`` means nothing. As ``locate``."""
+
+    @abstractmethod
+    def check_writable(self, name: str, out: Any) -> None:
         """Raises if nothing may write to ``out``."""
 
     @abstractmethod
@@ -132,20 +157,16 @@ class Framework(ABC):
         """Memory for the log-sum-exp: f32, contiguous (batch, heads, seqlen)."""
 
     @abstractmethod
-    def address_of_lse(self, lse: Any, stream: int | None) -> int:
-        """Where that memory lies; as ``locate``."""
-
-    @abstractmethod
     def stream(self, q: Any) -> int | None:
         """The stream that the work is submitted to; None for CPU memory."""
 
     def submitted(self, device: _library.Device, stream: int) -> None:  # noqa: B027 (most have nothing to do)
         """Called when the work has been submitted."""
 
-    def operand(self, name: str, tensor: Any, q: Any, stream: int | None) -> Operand:
+    def operand(self, name: str, tensor: Any, first: Any, stream: int | None, first_name: str = "q") -> Operand:
         """Where a tensor lies, if it is one that can be computed with; what else is wrong, the library says."""
         if not self.owns(tensor):
-            raise other_framework(name, tensor, q)
+            raise other_framework(name, tensor, first, first_name)
         check_rank(name, tensor.shape)
         operand = self.locate(name, tensor, stream)
         check_strides(name, operand.shape, operand.strides)
@@ -166,11 +187,11 @@ class Framework(ABC):
         if out is None:
             out = self.empty_like(q)
         else:
-            self.check_writable(out)
+            self.check_writable("out", out)
         operands["out"] = self.operand("out", out, q, stream)
         check_place("out", operands["out"], operands["q"])
         lse = self.empty_lse(q) if return_lse else None
-        lse_address = 0 if lse is None else self.address_of_lse(lse, stream)
+        lse_address = 0 if lse is None else self.locate_lse("lse", lse, stream).address
         if stream is None:
             _warn_emulated()
             _emulated.forward(operands, lse_address, options)
@@ -180,6 +201,35 @@ class Framework(ABC):
             _library.forward(device.handle, stream, packed, lse_address, options)
             self.submitted(device, stream)
         return out if lse is None else (out, lse)
+
+    def merge(self, o1: Any, lse1: Any, o2: Any, lse2: Any, out: Any, lse: Any) -> Any:
+        """What :func:`flashcore.merge_attention_states` does for tensors of this framework."""
+        stream = self.stream(o1)
+        operands = {"o1": self.operand("o1", o1, o1, stream, "o1"), "o2": self.operand("o2", o2, o1, stream, "o1")}
+        for name, given in (("out", out), ("lse", lse)):
+            if given is not None:
+                self.check_writable(name, given)
+        out = self.empty_like(o1) if out is None else out
+        lse = self.empty_lse(o1) if lse is None else lse
+        operands["out"] = self.operand("out", out, o1, stream, "o1")
+        lses = {}
+        for name, tensor in (("lse1", lse1), ("lse2", lse2), ("lse", lse)):
+            if not self.owns(tensor):
+                raise other_framework(name, tensor, o1, "o1")
+            lses[name] = self.locate_lse(name, tensor, stream)
+            check_lse(name, lses[name], operands["o1"])
+        for name, operand in (operands | lses).items():
+            check_place(name, operand, operands["o1"], "o1")
+        if stream is None:
+            _warn_emulated()
+            _emulated.merge(operands, lses)
+        else:
+            device = _library.cuda(operands["o1"].ordinal or 0)
+            packed = [operand.packed() for operand in operands.values()]
+            addresses = [operand.address for operand in lses.values()]
+            _library.merge(device.handle, stream, packed, addresses)
+            self.submitted(device, stream)
+        return out, lse
 
     def plan(self, q: Any, k: Any, v: Any, causal: bool, scale: float | None, out: Any) -> str:
         """What :func:`flashcore.plan` does for tensors of this framework."""
@@ -200,9 +250,10 @@ class Framework(ABC):
 FRAMEWORKS: dict[type, Framework] = {}
 
 
-def check_place(name: str, operand: Operand, q: Operand) -> None:
+def check_place(name: str, operand: Operand, first: Operand, first_name: str = "q") -> None:
     """Refuses CPU memory beside device memory. Of two CUDA devices the library tells more."""
-    if (operand.ordinal is None) != (q.ordinal is None):
+    if (operand.ordinal is None) != (first.ordinal is None):
         raise ArgumentError(
-            f"{name} is {place(operand.ordinal)}, but q is {place(q.ordinal)}", Status.NOT_DEVICE_POINTER
+            f"{name} is {place(operand.ordinal)}, but {first_name} is {place(first.ordinal)}",
+            Status.NOT_DEVICE_POINTER,
         )

@@ -13,7 +13,7 @@ import jax.numpy
 
 from . import _dlpack, _library
 from ._errors import ArgumentError, UnsupportedError
-from ._framework import Framework, Operand, unknown_dtype
+from ._framework import Framework, Operand, unknown_dtype, wrong_lse_dtype
 
 _DTYPES = {(_dlpack.FLOAT, 16): _library.F16, (_dlpack.BFLOAT, 16): _library.BF16}
 #: CUDA's default stream, as the driver numbers it and as DLPack does.
@@ -35,8 +35,15 @@ class Jax(Framework):
         ordinal = None if found.device_type == _dlpack.CPU else found.device_id
         return Operand(found.address, found.shape, found.strides, dtype, ordinal)
 
-    def check_writable(self, out: Any) -> None:
-        raise ArgumentError("out cannot be given: JAX's arrays are immutable")
+    def locate_lse(self, name: str, lse: Any, stream: int | None) -> Operand:
+        found = _describe(name, lse, stream)
+        if found.dtype != (_dlpack.FLOAT, 32):
+            raise wrong_lse_dtype(name, lse.dtype)
+        ordinal = None if found.device_type == _dlpack.CPU else found.device_id
+        return Operand(found.address, found.shape, found.strides, 0, ordinal)
+
+    def check_writable(self, name: str, out: Any) -> None:
+        raise ArgumentError(f"{name} cannot be given: JAX's arrays are immutable")
 
     def empty_like(self, q: Any) -> Any:
         return jax.numpy.empty(q.shape, q.dtype, device=q.sharding)
@@ -44,9 +51,6 @@ class Jax(Framework):
     def empty_lse(self, q: Any) -> Any:
         batch, seqlen, heads, _ = q.shape
         return jax.numpy.empty((batch, heads, seqlen), jax.numpy.float32, device=q.sharding)
-
-    def address_of_lse(self, lse: Any, stream: int | None) -> int:
-        return _describe("lse", lse, stream).address
 
     def stream(self, q: Any) -> int | None:
         if self.owns(q):
@@ -60,7 +64,7 @@ class Jax(Framework):
 def _check_alone(name: str, tensor: Any) -> None:
     """Refuses what has no memory, or memory on several devices."""
     if isinstance(tensor, jax.core.Tracer):
-        raise UnsupportedError("flashcore.attention cannot be traced by jax.jit, jax.grad or jax.vmap yet")
+        raise UnsupportedError("flashcore cannot be traced by jax.jit, jax.grad or jax.vmap yet")
     if len(tensor.devices()) != 1:
         raise UnsupportedError(f"{name} is spread over {len(tensor.devices())} devices; one is supported")
 

@@ -55,6 +55,10 @@ _SIGNATURES = {
         c_int32,
         [c_void_p, *[_TENSOR] * 4, c_char_p, c_void_p, c_size_t, POINTER(c_size_t)],
     ),
+    "fc_merge_attention_states": (
+        c_int32,
+        [c_void_p, _ADDRESS, _TENSOR, _ADDRESS, _TENSOR, _ADDRESS, _TENSOR, _ADDRESS],
+    ),
     "fc_device_open_cuda": (c_int32, [c_uint32, POINTER(c_void_p)]),
     "fc_device_open_emulated": (c_int32, [POINTER(c_void_p)]),
     "fc_device_get_properties": (c_int32, [c_void_p, POINTER(DeviceProperties)]),
@@ -81,6 +85,7 @@ def _load() -> ctypes.CDLL:
 
 library = _load()
 _forward = library.fc_attention_forward
+_merge = library.fc_merge_attention_states
 _last_error = library.fc_last_error
 
 VERSION: str = library.fc_version_string().decode()
@@ -111,6 +116,15 @@ _DEFAULT_SCALE = [_pack_options(_OPTIONS_BYTES, causal, 0, 0.0) for causal in (F
 def forward(handle: int, stream: int, tensors: Sequence[bytes], lse: int, options: bytes) -> None:
     """``fc_attention_forward`` over q, k, v and out; ``lse`` is an address, or 0 for none."""
     status = _forward(handle, stream, *tensors, lse, options)
+    if status:
+        check(status)
+
+
+def merge(handle: int, stream: int, tensors: Sequence[bytes], lses: Sequence[int]) -> None:
+    """``fc_merge_attention_states`` over o1, o2 and out, and the addresses of lse1, lse2 and lse."""
+    o1, o2, out = tensors
+    lse1, lse2, lse = lses
+    status = _merge(handle, stream, o1, lse1, o2, lse2, out, lse)
     if status:
         check(status)
 

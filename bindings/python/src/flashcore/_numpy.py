@@ -6,7 +6,7 @@ import numpy
 
 from . import _library
 from ._errors import ArgumentError
-from ._framework import Framework, Operand, unknown_dtype
+from ._framework import Framework, Operand, unknown_dtype, wrong_lse_dtype
 
 DTYPES = {"float16": _library.F16, "bfloat16": _library.BF16}
 
@@ -14,9 +14,9 @@ DTYPES = {"float16": _library.F16, "bfloat16": _library.BF16}
 def strides_in_elements(name: str, tensor: Any) -> list[int]:
     """Strides of an array that counts them in bytes, as NumPy's and CuPy's do."""
     for stride in tensor.strides:
-        if stride % 2:
+        if stride % tensor.itemsize:
             raise ArgumentError(f"{name} has a stride of {stride} bytes, which is no number of elements")
-    return [stride // 2 for stride in tensor.strides]
+    return [stride // tensor.itemsize for stride in tensor.strides]
 
 
 def empty_in_order(library: Any, q: Any) -> Any:
@@ -41,9 +41,14 @@ class NumPy(Framework):
             raise unknown_dtype(name, tensor.dtype)
         return Operand(_address(tensor), tensor.shape, strides_in_elements(name, tensor), dtype, None)
 
-    def check_writable(self, out: Any) -> None:
+    def locate_lse(self, name: str, lse: Any, stream: int | None) -> Operand:
+        if lse.dtype != numpy.float32 or not lse.dtype.isnative:
+            raise wrong_lse_dtype(name, lse.dtype)
+        return Operand(_address(lse), lse.shape, strides_in_elements(name, lse), 0, None)
+
+    def check_writable(self, name: str, out: Any) -> None:
         if self.owns(out) and not out.flags.writeable:
-            raise ArgumentError("out is read-only")
+            raise ArgumentError(f"{name} is read-only")
 
     def empty_like(self, q: Any) -> Any:
         return empty_in_order(numpy, q)
@@ -51,9 +56,6 @@ class NumPy(Framework):
     def empty_lse(self, q: Any) -> Any:
         batch, seqlen, heads, _ = q.shape
         return numpy.empty((batch, heads, seqlen), numpy.float32)
-
-    def address_of_lse(self, lse: Any, stream: int | None) -> int:
-        return _address(lse)
 
     def stream(self, q: Any) -> int | None:
         return None

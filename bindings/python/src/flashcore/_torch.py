@@ -7,7 +7,16 @@ import torch
 
 from . import _library
 from ._errors import ArgumentError
-from ._framework import FRAMEWORKS, Framework, Operand, check_rank, check_strides, other_framework, unknown_dtype
+from ._framework import (
+    FRAMEWORKS,
+    Framework,
+    Operand,
+    check_rank,
+    check_strides,
+    other_framework,
+    unknown_dtype,
+    wrong_lse_dtype,
+)
 
 _DTYPES = {torch.float16: _library.F16, torch.bfloat16: _library.BF16}
 #: Types whose memory may be read as it is. Others, such as those of tracers, go through the dispatcher.
@@ -46,7 +55,13 @@ class Torch(Framework):
         ordinal = tensor.get_device() if tensor.is_cuda else None
         return Operand(tensor.data_ptr(), tensor.shape, tensor.stride(), dtype, ordinal)
 
-    def check_writable(self, out: Any) -> None:
+    def locate_lse(self, name: str, lse: Any, stream: int | None) -> Operand:
+        if lse.dtype != torch.float32:
+            raise wrong_lse_dtype(name, lse.dtype)
+        ordinal = lse.get_device() if lse.is_cuda else None
+        return Operand(lse.data_ptr(), lse.shape, lse.stride(), 0, ordinal)
+
+    def check_writable(self, name: str, out: Any) -> None:
         pass
 
     def empty_like(self, q: Any) -> Any:
@@ -55,9 +70,6 @@ class Torch(Framework):
     def empty_lse(self, q: Any) -> Any:
         batch, seqlen, heads, _ = q.shape
         return q.new_empty((batch, heads, seqlen), dtype=torch.float32)
-
-    def address_of_lse(self, lse: Any, stream: int | None) -> int:
-        return int(lse.data_ptr())
 
     def stream(self, q: Any) -> int | None:
         return _current_stream(q.get_device()) if self.owns(q) and q.is_cuda else None
@@ -102,6 +114,34 @@ class Torch(Framework):
             raise ArgumentError("out cannot be given where a backward pass is recorded")
         lse = operators.attention_out(q, k, v, out, causal, scale)
         return (out, lse) if return_lse else out
+
+    def merge(self, o1: Any, lse1: Any, o2: Any, lse2: Any, out: Any, lse: Any) -> Any:
+        inputs = (o1, lse1, o2, lse2)
+        recorded = _is_grad_enabled() and any(self.owns(tensor) and tensor.requires_grad for tensor in inputs)
+        plain = all(type(tensor) in _PLAIN for tensor in inputs) and not o1.is_meta
+        if plain and not recorded and not _is_compiling():
+            return self.compute_merge(o1, lse1, o2, lse2, out, lse)
+        return self._dispatch_merge(o1, lse1, o2, lse2, out, lse, recorded)
+
+    def compute_merge(self, o1: Any, lse1: Any, o2: Any, lse2: Any, out: Any, lse: Any) -> Any:
+        """A merge of tensors that have memory. Records nothing for a backward pass."""
+        return super().merge(o1, lse1, o2, lse2, out, lse)
+
+    def _dispatch_merge(self, o1: Any, lse1: Any, o2: Any, lse2: Any, out: Any, lse: Any, recorded: bool) -> Any:
+        """By the operators, which tracers and autograd know."""
+        from . import torch as operators
+
+        for name, tensor in (("o1", o1), ("lse1", lse1), ("o2", o2), ("lse2", lse2)):
+            if not self.owns(tensor):
+                raise other_framework(name, tensor, o1, "o1")
+        if out is None and lse is None:
+            return operators.merge_attention_states(o1, lse1, o2, lse2)
+        if recorded:
+            raise ArgumentError("out and lse cannot be given where a backward pass is recorded")
+        out = torch.empty_like(o1) if out is None else out
+        lse = self.empty_lse(o1) if lse is None else lse
+        operators.merge_attention_states_out(o1, lse1, o2, lse2, out, lse)
+        return out, lse
 
 
 def _pack(name: str, tensor: torch.Tensor) -> bytes:

@@ -22,7 +22,14 @@ from ._errors import UnsupportedError
 from ._framework import check_rank
 from ._torch import TORCH
 
-__all__ = ["attention", "attention_out", "attention_with_lse", "register"]
+__all__ = [
+    "attention",
+    "attention_out",
+    "attention_with_lse",
+    "merge_attention_states",
+    "merge_attention_states_out",
+    "register",
+]
 
 #: The name by which ``activate_flash_attention_impl`` knows this library.
 NAME = "flashcore"
@@ -65,6 +72,29 @@ def attention_out(
     return lse
 
 
+@torch.library.custom_op("flashcore::merge_attention_states", mutates_args=())
+def merge_attention_states(
+    o1: torch.Tensor, lse1: torch.Tensor, o2: torch.Tensor, lse2: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The operator ``flashcore::merge_attention_states``: :func:`flashcore.merge_attention_states` into new tensors."""
+    out, lse = TORCH.compute_merge(o1, lse1, o2, lse2, None, None)
+    return out, lse
+
+
+@torch.library.custom_op("flashcore::merge_attention_states_out", mutates_args=("out", "lse"))
+def merge_attention_states_out(
+    o1: torch.Tensor,
+    lse1: torch.Tensor,
+    o2: torch.Tensor,
+    lse2: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+) -> None:
+    """The operator ``flashcore::merge_attention_states_out``: writes to ``out`` and ``lse``, which may be o1 or o2 and
+    lse1 or lse2."""
+    TORCH.compute_merge(o1, lse1, o2, lse2, out, lse)
+
+
 @attention.register_fake
 def _(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = False, scale: Any = None) -> Any:
     check_rank("q", q.shape)
@@ -81,12 +111,24 @@ def _(q: Any, k: Any, v: Any, out: Any, causal: bool = False, scale: Any = None)
     return TORCH.empty_lse(q)
 
 
+@merge_attention_states.register_fake
+def _(o1: Any, lse1: Any, o2: Any, lse2: Any) -> Any:
+    check_rank("o1", o1.shape)
+    return TORCH.empty_like(o1), TORCH.empty_lse(o1)
+
+
+@merge_attention_states_out.register_fake
+def _(o1: Any, lse1: Any, o2: Any, lse2: Any, out: Any, lse: Any) -> None:
+    check_rank("o1", o1.shape)
+
+
 def _backward(context: Any, *gradients: torch.Tensor) -> None:
     raise UnsupportedError("flashcore has no backward pass yet: call it under torch.no_grad()")
 
 
 attention.register_autograd(_backward)
 attention_with_lse.register_autograd(_backward)
+merge_attention_states.register_autograd(_backward)
 
 
 class _Registration:

@@ -10,9 +10,24 @@ use crate::kernels::KernelImage;
 /// The stream that nobody has to create.
 const DEFAULT_STREAM: u64 = 0;
 
-/// A launch that was recorded: a [`Launch`] that owns its parameters.
+/// Work that was recorded.
 #[derive(Clone, Debug)]
-pub(super) struct Recorded {
+pub(super) enum Recorded {
+    Launch(OwnedLaunch),
+    Copy(MemoryCopy),
+}
+
+/// A copy from one place of the device's memory to another.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MemoryCopy {
+    pub(super) to: u64,
+    pub(super) from: u64,
+    pub(super) bytes: usize,
+}
+
+/// A [`Launch`] that owns its parameters.
+#[derive(Clone, Debug)]
+pub(super) struct OwnedLaunch {
     kernel: KernelImage,
     grid: [u32; 3],
     block: u32,
@@ -22,17 +37,17 @@ pub(super) struct Recorded {
     params: Vec<Vec<u8>>,
 }
 
-impl Recorded {
+impl OwnedLaunch {
     pub(super) fn new(launch: &Launch<'_>) -> Self {
         let Launch { kernel, grid, block, cluster, smem_bytes, overlaps_previous, params } = *launch;
         let params = params.iter().map(|bytes| bytes.to_vec()).collect();
-        Recorded { kernel: *kernel, grid, block, cluster, smem_bytes, overlaps_previous, params }
+        OwnedLaunch { kernel: *kernel, grid, block, cluster, smem_bytes, overlaps_previous, params }
     }
 
     /// Hands the launch to `run`.
     pub(super) fn replay<T>(&self, run: impl FnOnce(&Launch<'_>) -> T) -> T {
         let params: Vec<&[u8]> = self.params.iter().map(Vec::as_slice).collect();
-        let Recorded { ref kernel, grid, block, cluster, smem_bytes, overlaps_previous, .. } = *self;
+        let OwnedLaunch { ref kernel, grid, block, cluster, smem_bytes, overlaps_previous, .. } = *self;
         run(&Launch { kernel, grid, block, cluster, smem_bytes, overlaps_previous, params: &params })
     }
 }
@@ -71,7 +86,7 @@ impl Handles {
         stream == DEFAULT_STREAM || self.streams.contains_key(&stream)
     }
 
-    /// Where launches on this stream are recorded, if it is recording.
+    /// Where work on this stream is recorded, if it is recording.
     pub(super) fn recording(&mut self, stream: u64) -> Result<Option<&mut Vec<Recorded>>> {
         match self.streams.get_mut(&stream) {
             Some(recording) => Ok(recording.as_mut()),

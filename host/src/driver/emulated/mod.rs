@@ -15,7 +15,7 @@ use flashcore_emulator::{DeviceError, Element, Limits, Report};
 use flashcore_kernels::layout::Swizzle;
 use flashcore_kernels::params::TensorMap;
 
-use self::handles::{Handles, Recorded};
+use self::handles::{Handles, MemoryCopy, OwnedLaunch, Recorded};
 use self::modules::Parsed;
 pub use self::options::EmulatorOptions;
 use super::{Backend, Launch, Location, Properties};
@@ -129,11 +129,22 @@ impl State {
     fn submit(&mut self, launch: &Launch<'_>, stream: u64, options: &emulator::Options) -> Result<()> {
         match self.handles.recording(stream)? {
             Some(recording) => {
-                recording.push(Recorded::new(launch));
+                recording.push(Recorded::Launch(OwnedLaunch::new(launch)));
                 Ok(())
             }
             None => self.run(launch, options),
         }
+    }
+
+    /// Copies, or records the copy if the stream records.
+    fn copy(&mut self, copy: MemoryCopy, stream: u64) -> Result<()> {
+        if let Some(recording) = self.handles.recording(stream)? {
+            recording.push(Recorded::Copy(copy));
+            return Ok(());
+        }
+        let mut bytes = vec![0; copy.bytes];
+        self.device.read(copy.from, &mut bytes).map_err(refused)?;
+        self.device.write(copy.to, &bytes).map_err(refused)
     }
 }
 
@@ -169,6 +180,10 @@ impl Backend for Emulated {
 
     unsafe fn fill(&self, ptr: u64, byte: u8, bytes: usize) -> Result<()> {
         self.state().device.fill(ptr, byte, bytes as u64).map_err(refused)
+    }
+
+    unsafe fn copy(&self, to: u64, from: u64, bytes: usize, stream: u64) -> Result<()> {
+        self.state().copy(MemoryCopy { to, from, bytes }, stream)
     }
 
     fn locate(&self, ptr: u64) -> Result<Location> {
@@ -245,7 +260,10 @@ impl Backend for Emulated {
     unsafe fn launch_graph(&self, graph: u64, stream: u64) -> Result<()> {
         let mut state = self.state();
         let work = state.handles.graph(graph)?.to_vec();
-        work.iter().try_for_each(|launch| launch.replay(|launch| state.submit(launch, stream, &self.options)))
+        work.iter().try_for_each(|work| match work {
+            Recorded::Launch(launch) => launch.replay(|launch| state.submit(launch, stream, &self.options)),
+            Recorded::Copy(copy) => state.copy(*copy, stream),
+        })
     }
 
     unsafe fn destroy_graph(&self, graph: u64) {
