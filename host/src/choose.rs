@@ -29,9 +29,24 @@ pub(crate) fn choose(problem: &Problem, sm_count: u32) -> &'static Variant {
     };
     eligible(problem)
         .filter(|variant| !variant.splits_keys() || few(variant))
-        .filter(|variant| variant.mask == problem.mask())
+        .filter(|variant| variant.mask == problem.mask() || packs(variant, problem))
         .min_by_key(|variant| estimate(variant, problem, sm_count))
         .expect("every dtype and mask has a kernel of head_dim 256, and `Problem` admits no more")
+}
+
+/// Whether a kernel that could do without packs query heads into fewer tiles.
+fn packs(variant: &Variant, problem: &Problem) -> bool {
+    let block_m = variant.tile.block_m as usize;
+    variant.is_general() && pack(problem.gqa_ratio(), problem.q_shape().seqlen, block_m) > 0
+}
+
+/// log2 of the rows that a query has where `ratio` query heads share a K/V head: as many as there are heads, or the next power
+/// of 2, if tiles are then fewer, else one.
+pub(crate) fn pack(ratio: usize, seqlen_q: usize, block_m: usize) -> u32 {
+    let rows = ratio.next_power_of_two();
+    let packed = seqlen_q.saturating_mul(rows).div_ceil(block_m);
+    let apart = seqlen_q.div_ceil(block_m).saturating_mul(ratio);
+    if rows <= WARPGROUP_ROWS as usize && packed < apart { rows.trailing_zeros() } else { 0 }
 }
 
 /// Estimated time of a kernel on an H200, in picoseconds: what its busiest SM has to do.
@@ -39,8 +54,11 @@ pub(crate) fn estimate(variant: &Variant, problem: &Problem, sm_count: u32) -> u
     let Tile { block_m, block_n, cluster, .. } = variant.tile;
     let [rows, keys, cluster, splits] = [block_m, block_n, cluster, variant.split_ctas()].map(u64::from);
     let (q, kv) = (problem.q_shape(), problem.kv_shape());
-    let (seqlen_q, seqlen_kv) = (q.seqlen as u64, kv.seqlen as u64);
-    let heads = (q.batch * q.heads) as u64;
+    // Heads that share tiles are one, of more rows.
+    let ratio = problem.gqa_ratio();
+    let pack = if variant.is_general() { pack(ratio, q.seqlen, block_m as usize) } else { 0 };
+    let (seqlen_q, seqlen_kv) = ((q.seqlen as u64) << pack, kv.seqlen as u64);
+    let heads = (q.batch * q.heads) as u64 / if pack > 0 { ratio as u64 } else { 1 };
     let m_blocks = seqlen_q.div_ceil(rows).next_multiple_of(cluster);
     if m_blocks == 0 || heads == 0 {
         return 0;
@@ -54,7 +72,7 @@ pub(crate) fn estimate(variant: &Variant, problem: &Problem, sm_count: u32) -> u
     let alone = if consumers > 1 { share * 5 / 4 } else { share };
     // The last tile of a head sees all keys, under a causal mask too.
     let longest = (consumers.min(groups) * share).max(alone) + consumers * overhead;
-    let busiest = if problem.features.uneven() {
+    let busiest = if problem.features.uneven() && pack == 0 {
         // Tiles of different lengths even out over the SMs.
         let step = if variant.has_short_step() { u64::from(variant.short_n()) } else { keys };
         let visited = causal_steps(step, seqlen_q, seqlen_kv) * step / splits;

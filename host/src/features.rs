@@ -75,7 +75,10 @@ impl Features {
             return Err(Error::PrefixUnderWindow);
         }
         match self.softcap {
-            Some(softcap) if !(softcap.is_normal() && softcap > 0.0 && softcap.recip().is_normal()) => {
+            // A score less its cap, and the cap itself, must be ordinary numbers to the base 2.
+            Some(softcap)
+                if !(softcap > 0.0 && (4.0 * softcap).is_normal() && softcap.recip().is_normal()) =>
+            {
                 Err(Error::Softcap { softcap })
             }
             _ => Ok(()),

@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use flashcore_kernels::config::{Dtype, Variant, WARPGROUP_ROWS};
+use flashcore_kernels::config::{Dtype, Variant};
 use flashcore_kernels::divisor::Divisor;
 use flashcore_kernels::layout::{SLAB_COLUMNS, Swizzle};
 use flashcore_kernels::params::{FwdParams, General, Sequences, Work};
 
-use crate::choose::{choose, eligible, estimate};
+use crate::choose::{choose, eligible, estimate, pack};
 use crate::driver::Properties;
 use crate::error::{Error, Result};
 use crate::problem::Problem;
@@ -188,7 +188,9 @@ impl Plan {
             pack,
             packed_heads: packed_heads as u32,
             softcap: features.softcap.unwrap_or(0.0),
-            inverse_softcap: features.softcap.map_or(0.0, f32::recip),
+            softcap_power: features
+                .softcap
+                .map_or(0.0, |cap| 2.0 * problem.scale * std::f32::consts::LOG2_E / cap),
             ..General::NONE
         };
         let params = FwdParams {
@@ -262,15 +264,6 @@ impl Plan {
             map(pointers.out, out, variant.o_box_columns(), STORE_ROWS, variant.o_swizzle())?,
         ])
     }
-}
-
-/// log2 of the rows that a query has where `ratio` query heads share a K/V head: as many as there are heads, or the next power
-/// of 2, if tiles are then fewer, else one.
-fn pack(ratio: usize, seqlen_q: usize, block_m: usize) -> u32 {
-    let rows = ratio.next_power_of_two();
-    let packed = seqlen_q.saturating_mul(rows).div_ceil(block_m);
-    let apart = seqlen_q.div_ceil(block_m).saturating_mul(ratio);
-    if rows <= WARPGROUP_ROWS as usize && packed < apart { rows.trailing_zeros() } else { 0 }
 }
 
 /// Query heads (of `heads` in all) that are worked on together.

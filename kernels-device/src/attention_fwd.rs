@@ -577,6 +577,7 @@ impl<const H: usize> Done<H> {
         if !v.is_general() {
             return Done::divided(v, tile, o, rows.finish());
         }
+        rows.max = rows.max.map(|max| math::add(max, score::offset_log2(v, cta.params)));
         let weight = rows.join(cta.sinks(v, tile));
         let mut finished = rows.finish();
         let mut row = 0;

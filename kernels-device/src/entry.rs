@@ -271,9 +271,9 @@ fwd_variants! {
     fwd_hd96_m128n128_bf16_band:            96, Bf16, Band,   Plain,   [128, 128, 2, 1, 1],  6200, 300;
     fwd_hd96_m128n128_bf16_band_softcap:    96, Bf16, Band,   Softcap, [128, 128, 2, 1, 1],  6200, 300;
     fwd_hd128_m128n128_f16_band:           128, F16,  Band,   Plain,   [128, 128, 2, 1, 1],  6710, 300;
-    fwd_hd128_m128n128_f16_band_softcap:   128, F16,  Band,   Softcap, [128, 128, 2, 1, 1],  6710, 300;
+    fwd_hd128_m128n112_f16_band_softcap:   128, F16,  Band,   Softcap, [128, 112, 2, 1, 1],  6710, 300;
     fwd_hd128_m128n128_bf16_band:          128, Bf16, Band,   Plain,   [128, 128, 2, 1, 1],  6710, 300;
-    fwd_hd128_m128n128_bf16_band_softcap:  128, Bf16, Band,   Softcap, [128, 128, 2, 1, 1],  6710, 300;
+    fwd_hd128_m128n112_bf16_band_softcap:  128, Bf16, Band,   Softcap, [128, 112, 2, 1, 1],  6710, 300;
     fwd_hd192_m128n96_f16_band:            192, F16,  Band,   Plain,   [128, 96, 2, 1, 1], 10120, 300;
     fwd_hd192_m128n96_f16_band_softcap:    192, F16,  Band,   Softcap, [128, 96, 2, 1, 1], 10120, 300;
     fwd_hd192_m128n96_bf16_band:           192, Bf16, Band,   Plain,   [128, 96, 2, 1, 1], 10120, 300;

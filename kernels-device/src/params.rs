@@ -68,8 +68,8 @@ pub struct General {
     pub packed_heads: u32,
     /// Bound of the scores, where they are capped.
     pub softcap: f32,
-    /// 1 / `softcap`.
-    pub inverse_softcap: f32,
+    /// `2 * scale * log2(e) / softcap`: what products are multiplied with before a power of 2 is taken.
+    pub softcap_power: f32,
 }
 
 const _: () = assert!(size_of::<General>() == 48 + 40 + 3 * 8 + 4 * 12 + 16);
@@ -98,7 +98,7 @@ impl General {
         pack: 0,
         packed_heads: 1,
         softcap: 0.0,
-        inverse_softcap: 0.0,
+        softcap_power: 0.0,
     };
 }
 
