@@ -1,5 +1,6 @@
 //! How a problem is computed: which kernel, which grid, which parameters. Pure, and printable.
 
+use std::f32::consts::LOG2_E;
 use std::fmt;
 
 use flashcore_kernels::config::{Dtype, Variant};
@@ -19,12 +20,16 @@ use crate::tensor_map::{TensorMapDesc, TensorMapError};
 const SECTION_BYTES: usize = 32 << 20;
 /// Rows of O that one warp stores.
 const STORE_ROWS: u32 = 16;
-/// What a bundle of work costs, in keys of a whole tile: much more than it takes to start a CTA.
-const BUNDLE_KEYS: u64 = 4096;
-/// Bundles fall in cost only if there are at least so many for each SM: the first are twice as costly as they are on average.
-const MIN_ROUNDS: u32 = 4;
+/// What a bundle of work should cost on average, in keys of a whole tile.
+const BUNDLE_KEYS: u64 = 2048;
+/// What it costs to start a CTA and to find its bundle.
+const START_KEYS: u64 = 335;
+/// Bundles for each SM, where they fall in cost: the first are twice as costly as they are on average.
+const MIN_ROUNDS: u64 = 4;
 /// At most so many bundles for each SM.
-const MAX_ROUNDS: u32 = 16;
+const MAX_ROUNDS: u64 = 24;
+/// How much longer the longest sequence is taken to be than the mean.
+const LONGEST_TO_MEAN: u64 = 4;
 /// Work tiles are counted in i32.
 const MAX_TILES: u64 = i32::MAX as u64;
 
@@ -126,7 +131,7 @@ impl Plan {
                 section(problem, heads),
                 grid / variant.cluster_ctas(),
             ),
-            scale_log2: problem.scale * std::f32::consts::LOG2_E,
+            scale_log2: problem.scale * LOG2_E,
             general: General::NONE,
         };
         Ok(Plan { variant: *variant, grid, work_tiles, params, problem: *problem, sm_count: device.sm_count })
@@ -159,12 +164,16 @@ impl Plan {
         let work_tiles = if all_heads == 0 { 0 } else { tiles as u32 };
         let persistent = work_tiles.min(device.sm_count);
         let (bundles, grid) = if features.ragged() {
-            // Keys that all tiles visit, and what each costs besides.
+            // What the tiles of sequences of the mean length cost, in keys.
             let keys = if features.uneven() { seqlen_kv / 2 } else { seqlen_kv };
-            let keys = features.left.map_or(keys, |left| keys.min(left + block_m));
-            let cost = u64::from(work_tiles) * (keys as u64 + u64::from(variant.cost.tile_keys));
-            let pieces = (cost / BUNDLE_KEYS).min(u64::from(MAX_ROUNDS * device.sm_count)) as u32;
-            if pieces < MIN_ROUNDS * device.sm_count { (1, persistent) } else { (2, pieces.min(work_tiles)) }
+            let keys = features.left.map_or(keys, |left| keys.min(left + block_m)) as u64;
+            let tile_keys = u64::from(variant.cost.tile_keys);
+            let cost = tiles_of(seqlen_q).saturating_mul(all_heads).saturating_mul(keys + tile_keys);
+            let rounds = (cost / u64::from(device.sm_count) / BUNDLE_KEYS).clamp(MIN_ROUNDS, MAX_ROUNDS);
+            // In equal pieces, one for each SM, the busiest SM has up to half of the longest tile too much.
+            let falling = LONGEST_TO_MEAN * keys / 2 > MIN_ROUNDS * START_KEYS;
+            let grid = u64::from(device.sm_count) * rounds;
+            if falling { (2, grid.min(u64::from(work_tiles)) as u32) } else { (1, persistent) }
         } else {
             (0, persistent)
         };
@@ -187,10 +196,8 @@ impl Plan {
             o: steps(&problem.out, packed_heads, features.packed_q),
             pack,
             packed_heads: packed_heads as u32,
-            softcap: features.softcap.unwrap_or(0.0),
-            softcap_power: features
-                .softcap
-                .map_or(0.0, |cap| 2.0 * problem.scale * std::f32::consts::LOG2_E / cap),
+            softcap_log2: features.softcap.map_or(0.0, |cap| cap * LOG2_E),
+            softcap_power: features.softcap.map_or(0.0, |cap| 2.0 * problem.scale * LOG2_E / cap),
             ..General::NONE
         };
         let params = FwdParams {
@@ -205,7 +212,7 @@ impl Plan {
                 section(problem, all_heads),
                 grid,
             ),
-            scale_log2: problem.scale * std::f32::consts::LOG2_E,
+            scale_log2: features.softcap.map_or(problem.scale, |cap| 2.0 * cap) * LOG2_E,
             general,
         };
         Ok(Plan { variant: *variant, grid, work_tiles, params, problem: *problem, sm_count: device.sm_count })

@@ -687,7 +687,7 @@ unsafe fn consume<
                 };
                 let q = cta.q.wait(me.q).offset(row_group * WARPGROUP_ROWS * SLAB_ROW_BYTES);
                 cta.k.wait(me.k);
-                let mut softmax = Softmax::new(score::scale_log2(v, cta.params));
+                let mut softmax = Softmax::new(cta.params.scale_log2);
                 // The last key tile: scores beside the last product of the work tile before. Where a few of its keys
                 // are all that these rows see, only those.
                 let mut n_block = blocks.end - 1;

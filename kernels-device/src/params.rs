@@ -29,7 +29,8 @@ pub struct FwdParams {
     pub gqa_ratio: Divisor,
     /// What there is to compute.
     pub work: Work,
-    /// `scale * log2(e)`: exponents are taken with base 2.
+    /// `scale * log2(e)`: exponents are taken with base 2. Where scores are capped, `2 * softcap * log2(e)`: see
+    /// [`crate::score`](index.html).
     pub scale_log2: f32,
     /// What only general kernels read.
     pub general: General,
@@ -66,8 +67,8 @@ pub struct General {
     pub pack: u32,
     /// Query heads of a K/V head that share tiles: at most `1 << pack`.
     pub packed_heads: u32,
-    /// Bound of the scores, where they are capped.
-    pub softcap: f32,
+    /// `softcap * log2(e)`, where scores are capped.
+    pub softcap_log2: f32,
     /// `2 * scale * log2(e) / softcap`: what products are multiplied with before a power of 2 is taken.
     pub softcap_power: f32,
 }
@@ -97,7 +98,7 @@ impl General {
         o: Steps::NONE,
         pack: 0,
         packed_heads: 1,
-        softcap: 0.0,
+        softcap_log2: 0.0,
         softcap_power: 0.0,
     };
 }

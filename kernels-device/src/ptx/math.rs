@@ -38,10 +38,6 @@ f32_op!(
     max(a, b) = "max.ftz.f32 {d}, {a}, {b};"
 );
 f32_op!(
-    /// `min.ftz.NaN.f32` (ISA 9.7.3.13): the smaller one; a NaN wins against a number.
-    min(a, b) = "min.ftz.NaN.f32 {d}, {a}, {b};"
-);
-f32_op!(
     /// `fma.rn.ftz.f32` (ISA 9.7.3.6): a * b + c, rounded once.
     fma(a, b, c) = "fma.rn.ftz.f32 {d}, {a}, {b}, {c};"
 );
