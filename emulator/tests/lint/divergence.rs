@@ -163,7 +163,11 @@ fn what_nobody_writes_is_the_same_for_all_warps() {
     let of_warp = "mov.u32 r0, %warpid; mul.wide.u32 d1, r0, 4; add.s64 d0, d0, d1;";
     for address in ["", of_lane] {
         assert_eq!(under(&load(".nc", address), FENCE), [""; 0], "{address}");
-        assert_eq!(under(&load("", address), FENCE), ["S04 3<2"], "{address}: warps may see different moments");
+        assert_eq!(
+            under(&load("", address), FENCE),
+            ["S04 3<2"],
+            "{address}: warps may see different moments"
+        );
     }
     assert_eq!(under(&load(".nc", of_warp), FENCE), ["S04 3<2"], "each warp loads another number");
     assert_eq!(under(&load(".nc", of_warp), SHUFFLE), [""; 0]);
