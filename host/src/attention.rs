@@ -313,6 +313,7 @@ mod tests {
     use flashcore_kernels::params::FwdParams;
 
     use super::*;
+    use crate::array::Array;
     use crate::driver::{Graph, Properties};
     use crate::mock::{Mock, OTHER_DEVICE};
     use crate::{Device, Dtype, Error, Operand, Order, Shape};
@@ -357,6 +358,80 @@ mod tests {
         let params = unsafe { params.as_ptr().cast::<FwdParams>().read_unaligned() };
         assert_eq!(params, FwdParams { lse: lse.ptr(), ..plan.params });
         assert_eq!(params.scale_log2, 0.5 * std::f32::consts::LOG2_E);
+    }
+
+    #[test]
+    fn a_launch_has_the_addresses_of_all_numbers() {
+        let (mock, device) = Mock::device();
+        let stream = device.stream().unwrap();
+        // 3 sequences of queries, packed; keys of 3 sequences that are not.
+        let q = Tensor::zeros(&device, Dtype::F16, Shape::new(1, 100, 4, 64), Order::Bshd).unwrap();
+        let [k, v] = [(); 2]
+            .map(|()| Tensor::zeros(&device, Dtype::F16, Shape::new(3, 50, 2, 64), Order::Bshd).unwrap());
+        let ints = |count| Array::from_slice(&device, &vec![0i32; count]).unwrap();
+        let [starts, used_q, used_kv, prefix] = [4, 3, 3, 3].map(ints);
+        let sinks = Array::from_slice(&device, &[0f32; 4]).unwrap();
+        let sequences =
+            Sequences::new().starts_q(starts.view()).used_q(used_q.view()).used_kv(used_kv.view());
+        let attention = Attention::new()
+            .causal(true)
+            .sequences(sequences)
+            .prefix(prefix.view())
+            .sinks(sinks.view())
+            .softcap(20.0);
+        let (out, lse) = attention.forward_with_lse(&stream, &q, &k, &v).unwrap();
+        let lse = lse.view();
+        let problem = attention.problem(&q.view(), &k.view(), &v.view(), &out.view(), Some(&lse)).unwrap();
+        let plan = Plan::new(&problem, device.properties()).unwrap();
+        let state = mock.state();
+        let [launched] = &state.launches[..] else { panic!("one launch") };
+        let params = launched.params.last().unwrap();
+        // SAFETY: as many bytes as parameters have, and any bytes are parameters.
+        let params = unsafe { params.as_ptr().cast::<FwdParams>().read_unaligned() };
+        let mut expected = FwdParams { lse: lse.ptr(), ..plan.params };
+        let general = &mut expected.general;
+        general.sequences.start_q = starts.view().ptr();
+        general.sequences.used_q = used_q.view().ptr();
+        general.sequences.used_kv = used_kv.view().ptr();
+        general.band.prefix = prefix.view().ptr();
+        general.sinks = sinks.view().ptr();
+        assert_eq!(params, expected);
+        assert_eq!(params.general.sequences.start_kv, 0, "keys are not packed");
+        let given = [starts.view().ptr(), used_q.view().ptr(), used_kv.view().ptr()];
+        assert!(given.iter().all(|&ptr| ptr != 0) && given[0] != given[1] && given[1] != given[2]);
+        assert_eq!((params.general.softcap, params.general.inverse_softcap), (20.0, 0.05));
+        assert_eq!(params.general.sequences.count, 3);
+    }
+
+    #[test]
+    fn wrong_numbers_launch_nothing() {
+        let (mock, device) = Mock::device();
+        let stream = device.stream().unwrap();
+        let [q, k, v, out] = tensors(&device, Order::Bshd);
+        let call = |attention: Attention<'_>| attention.forward_into(&stream, &q, &k, &v, &out, None);
+        let three = Array::from_slice(&device, &[1i32; 3]).unwrap();
+        let none = Array::<i32>::from_slice(&device, &[]).unwrap();
+        let length = |operand, expected| Err(Error::ArrayLength { operand, expected, found: 3 });
+        let used = |sequences| call(Attention::new().sequences(sequences));
+        assert_eq!(used(Sequences::new().used_q(three.view())), length(Operand::UsedQ, 2));
+        assert_eq!(used(Sequences::new().used_kv(three.view())), length(Operand::UsedKv, 2));
+        assert_eq!(call(Attention::new().prefix(three.view())), length(Operand::Prefix, 2));
+        let logits = Array::from_slice(&device, &[0f32; 3]).unwrap();
+        assert_eq!(call(Attention::new().sinks(logits.view())), length(Operand::Sinks, 4));
+        let starts = Sequences::new().starts_q(none.view());
+        assert_eq!(used(starts), Err(Error::NoStarts { operand: Operand::StartsQ }));
+        let starts = Sequences::new().starts_kv(none.view());
+        assert_eq!(used(starts), Err(Error::NoStarts { operand: Operand::StartsKv }));
+        // SAFETY: nothing is launched with it.
+        let foreign = unsafe { ArrayView::from_raw_parts(OTHER_DEVICE, 2) };
+        let (operand, ptr) = (Operand::Prefix, OTHER_DEVICE);
+        let wrong = Error::WrongDevice { operand, ptr, found: 1, expected: 0 };
+        assert_eq!(call(Attention::new().prefix(foreign)), Err(wrong));
+        // SAFETY: nothing is launched with it.
+        let endless = unsafe { ArrayView::from_raw_parts(OTHER_DEVICE, usize::MAX) };
+        let starts = Sequences::new().starts_q(endless).starts_kv(endless);
+        assert!(matches!(used(starts), Err(Error::DimensionTooLarge { operand: Operand::StartsQ, .. })));
+        assert!(mock.state().launches.is_empty());
     }
 
     #[test]

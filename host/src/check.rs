@@ -39,18 +39,18 @@ pub(crate) fn extents(
     let [q, k, v, out] = &used;
     let inputs = [(Operand::Q, q), (Operand::K, k), (Operand::V, v)];
     apart((Operand::Out, out), &inputs)?;
+    for &Numbers { operand, ptr, found, expected } in arrays.iter().flatten() {
+        if found != expected {
+            return Err(Error::ArrayLength { operand, expected, found });
+        }
+        extent(operand, ptr, 4 * found, 4 * expected, 4)?;
+    }
     if let Some(lse) = lse {
         let alignment = align_of::<f32>() as u64;
         let lse = extent(Operand::Lse, lse.ptr(), lse.bytes(), problem.lse_bytes()?, alignment)?;
         apart((Operand::Lse, &lse), &inputs)?;
         apart((Operand::Lse, &lse), &[(Operand::Out, out)])?;
         apart_from_arrays((Operand::Lse, &lse), arrays)?;
-    }
-    for &Numbers { operand, ptr, found, expected } in arrays.iter().flatten() {
-        if found != expected {
-            return Err(Error::ArrayLength { operand, expected, found });
-        }
-        extent(operand, ptr, 4 * found, 4 * expected, 4)?;
     }
     apart_from_arrays((Operand::Out, out), arrays)
 }
@@ -212,6 +212,65 @@ mod tests {
         assert_eq!(check([Q, K, V, V - BYTES as u64 + 16], None), aliasing(Operand::Out, Operand::V));
         assert_eq!(check([Q, K, V, OUT], Some((V + 16, LSE_BYTES))), aliasing(Operand::Lse, Operand::V));
         assert_eq!(check([Q, K, V, OUT], Some((OUT, LSE_BYTES))), aliasing(Operand::Lse, Operand::Out));
+    }
+
+    const USED: u64 = 0x60_0000;
+
+    /// Checks a good call with an array of 5 numbers, of which it is given `found`.
+    fn check_array(ptr: u64, found: usize, lse: bool) -> Result<()> {
+        let views = [Q, K, V, OUT].map(|ptr| view(ptr, BYTES));
+        // SAFETY: nothing is launched with it.
+        let lse = lse.then(|| unsafe { LseView::from_raw_parts(LSE, LSE_BYTES) });
+        let array = Numbers { operand: Operand::UsedKv, ptr, found, expected: 5 };
+        extents(&problem(), views.each_ref(), lse.as_ref(), &[None, Some(array)])
+    }
+
+    #[test]
+    fn arrays_have_as_many_numbers_as_are_needed() {
+        for lse in [false, true] {
+            assert_eq!(check_array(USED, 5, lse), Ok(()));
+            for found in [0, 4, 6, usize::MAX] {
+                let expected = Error::ArrayLength { operand: Operand::UsedKv, expected: 5, found };
+                assert_eq!(check_array(USED, found, lse), Err(expected));
+            }
+        }
+    }
+
+    #[test]
+    fn arrays_are_aligned_memory_apart_from_outputs() {
+        let operand = Operand::UsedKv;
+        assert_eq!(check_array(0, 5, false), Err(Error::NullPointer { operand }));
+        let ptr = USED + 2;
+        assert_eq!(check_array(ptr, 5, false), Err(Error::Misaligned { operand, ptr, required: 4 }));
+        let ptr = u64::MAX - 15;
+        assert_eq!(check_array(ptr, 5, true), Err(Error::NotDevicePointer { operand, ptr }));
+        // Two arrays, or an array and an input, may share memory.
+        assert_eq!(check_array(Q, 5, true), Ok(()));
+        let aliasing = |output| Err(Error::Aliasing { output, other: operand });
+        for (at, bytes, output) in [(OUT, BYTES, Operand::Out), (LSE, LSE_BYTES, Operand::Lse)] {
+            let end = at + bytes as u64;
+            assert_eq!(check_array(at - 16, 5, true), aliasing(output));
+            assert_eq!(check_array(end - 4, 5, true), aliasing(output));
+            assert_eq!(check_array(at - 20, 5, true), Ok(()));
+            assert_eq!(check_array(end, 5, true), Ok(()));
+        }
+    }
+
+    #[test]
+    fn arrays_are_of_the_stream_s_device() {
+        let (_mock, device) = Mock::device();
+        let tensor = Tensor::zeros(&device, Dtype::F16, SHAPE, Order::Bshd).unwrap();
+        let here = tensor.view();
+        let check = |ptr, found| {
+            let array = Numbers { operand: Operand::Sinks, ptr, found, expected: found };
+            residence(&device, [&here; 4], None, &[Some(array)])
+        };
+        assert_eq!(check(tensor.ptr(), 4), Ok(()));
+        let (operand, ptr) = (Operand::Sinks, OTHER_DEVICE);
+        assert_eq!(check(ptr, 4), Err(Error::WrongDevice { operand, ptr, found: 1, expected: 0 }));
+        let ptr = 0x7fff_0000_0000;
+        assert_eq!(check(ptr, 4), Err(Error::NotDevicePointer { operand, ptr }));
+        assert_eq!(check(ptr, 0), Ok(()), "an empty array lies nowhere");
     }
 
     #[test]

@@ -3,17 +3,17 @@
 use flashcore_kernels::config::{Tile, Variant, WARPGROUP_ROWS};
 use flashcore_kernels::entry::FWD;
 
-use crate::problem::Problem;
+use crate::problem::{MAX_GENERAL_DIM, Problem};
 
 /// The kernels that can compute a problem: those of its dtype, mask and scores, and of the narrowest head_dim that is wide
-/// enough. General kernels can compute every problem.
+/// enough. General kernels can compute every problem of tensors that they can reach.
 pub(crate) fn eligible(problem: &Problem) -> impl Iterator<Item = &'static Variant> {
     let (dtype, mask, head_dim) = (problem.dtype(), problem.mask(), problem.q_shape().head_dim);
-    let score = problem.features.score();
+    let (score, reachable) = (problem.features.score(), problem.fits_general_kernels());
     let wide_enough = move || {
         let fits =
             move |v: &&Variant| v.dtype == dtype && v.score == score && v.head_dim as usize >= head_dim;
-        FWD.iter().filter(fits).filter(move |v| v.mask == mask || v.is_general())
+        FWD.iter().filter(fits).filter(move |v| v.mask == mask || reachable && v.is_general())
     };
     let narrowest = wide_enough().map(|variant| variant.head_dim).min();
     wide_enough().filter(move |variant| Some(variant.head_dim) == narrowest)
@@ -36,17 +36,18 @@ pub(crate) fn choose(problem: &Problem, sm_count: u32) -> &'static Variant {
 
 /// Whether a kernel that could do without packs query heads into fewer tiles.
 fn packs(variant: &Variant, problem: &Problem) -> bool {
-    let block_m = variant.tile.block_m as usize;
-    variant.is_general() && pack(problem.gqa_ratio(), problem.q_shape().seqlen, block_m) > 0
+    let (block_m, seqlen_q) = (variant.tile.block_m as usize, problem.q_shape().seqlen);
+    variant.is_general() && pack(problem.gqa_ratio(), seqlen_q, seqlen_q, block_m) > 0
 }
 
 /// log2 of the rows that a query has where `ratio` query heads share a K/V head: as many as there are heads, or the next power
-/// of 2, if tiles are then fewer, else one.
-pub(crate) fn pack(ratio: usize, seqlen_q: usize, block_m: usize) -> u32 {
+/// of 2, if tiles are then fewer, else one. All rows of a sequence, which has at most `longest` queries, are counted in i32.
+pub(crate) fn pack(ratio: usize, seqlen_q: usize, longest: usize, block_m: usize) -> u32 {
     let rows = ratio.next_power_of_two();
     let packed = seqlen_q.saturating_mul(rows).div_ceil(block_m);
     let apart = seqlen_q.div_ceil(block_m).saturating_mul(ratio);
-    if rows <= WARPGROUP_ROWS as usize && packed < apart { rows.trailing_zeros() } else { 0 }
+    let fits = rows <= WARPGROUP_ROWS as usize && rows.saturating_mul(longest) <= MAX_GENERAL_DIM;
+    if fits && packed < apart { rows.trailing_zeros() } else { 0 }
 }
 
 /// Estimated time of a kernel on an H200, in picoseconds: what its busiest SM has to do.
@@ -56,7 +57,7 @@ pub(crate) fn estimate(variant: &Variant, problem: &Problem, sm_count: u32) -> u
     let (q, kv) = (problem.q_shape(), problem.kv_shape());
     // Heads that share tiles are one, of more rows.
     let ratio = problem.gqa_ratio();
-    let pack = if variant.is_general() { pack(ratio, q.seqlen, block_m as usize) } else { 0 };
+    let pack = if variant.is_general() { pack(ratio, q.seqlen, q.seqlen, block_m as usize) } else { 0 };
     let (seqlen_q, seqlen_kv) = ((q.seqlen as u64) << pack, kv.seqlen as u64);
     let heads = (q.batch * q.heads) as u64 / if pack > 0 { ratio as u64 } else { 1 };
     let m_blocks = seqlen_q.div_ceil(rows).next_multiple_of(cluster);

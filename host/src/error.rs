@@ -300,7 +300,9 @@ pub enum Error {
         scale: f32,
     },
     /// The bound of the scores is not a positive number of ordinary size.
-    #[error("softcap {softcap} is not supported: it must be positive, finite and not denormal")]
+    #[error(
+        "softcap {softcap} is not supported: it must be positive and finite, and neither it nor 1 / softcap denormal"
+    )]
     Softcap {
         /// Given.
         softcap: f32,

@@ -160,3 +160,103 @@ impl fmt::Display for Features {
         parts.into_iter().filter(|(there, _)| *there).try_for_each(|(_, what)| write!(f, ", {what}"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_have_keys() {
+        assert_eq!(Features { chunk: Some(0), ..Features::NONE }.check(), Err(Error::EmptyChunk));
+        assert_eq!(Features { chunk: Some(1), ..Features::NONE }.check(), Ok(()));
+    }
+
+    #[test]
+    fn prefixes_go_with_one_range_of_keys() {
+        let prefix = Features { prefix: true, ..Features::causal(true) };
+        assert_eq!(prefix.check(), Ok(()));
+        assert_eq!(Features { left: Some(7), ..prefix }.check(), Err(Error::PrefixUnderWindow));
+        assert_eq!(Features { chunk: Some(7), ..prefix }.check(), Err(Error::PrefixUnderWindow));
+    }
+
+    #[test]
+    fn softcaps_are_positive_and_ordinary() {
+        let check = |softcap| Features { softcap: Some(softcap), ..Features::NONE }.check();
+        for softcap in [f32::MIN_POSITIVE, 1e-30, 0.5, 30.0, 1e30, 1.0 / f32::MIN_POSITIVE] {
+            assert_eq!(check(softcap), Ok(()), "{softcap}");
+        }
+        for softcap in
+            [0.0, -0.0, -30.0, 1e-40, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, -f32::MIN_POSITIVE]
+        {
+            assert_eq!(check(softcap), Err(Error::Softcap { softcap }));
+        }
+        assert!(matches!(check(f32::NAN), Err(Error::Softcap { softcap }) if softcap.is_nan()));
+    }
+
+    #[test]
+    fn only_what_plain_kernels_cannot_do_takes_a_general_one() {
+        let causal = Features::causal(true);
+        assert_eq!((Features::NONE.mask(), causal.mask()), (Mask::Full, Mask::Causal));
+        assert_eq!(Features { right: Some(1), ..Features::NONE }.mask(), Mask::Band);
+        for plain in [Features::NONE, causal] {
+            for general in [
+                Features { left: Some(0), ..plain },
+                Features { align: Align::TopLeft, ..plain },
+                Features { chunk: Some(8), ..plain },
+                Features { prefix: true, ..plain },
+                Features { softcap: Some(1.0), ..plain },
+                Features { sinks: true, ..plain },
+                Features { packed_q: Some(1), ..plain },
+                Features { packed_kv: Some(1), ..plain },
+                Features { used_q: true, ..plain },
+                Features { used_kv: true, ..plain },
+            ] {
+                assert_eq!(general.mask(), Mask::Band, "{general}");
+            }
+        }
+    }
+
+    #[test]
+    fn distances_that_no_query_has_are_none() {
+        let far = Features {
+            left: Some(usize::MAX),
+            right: Some(1 << 29),
+            chunk: Some(usize::MAX),
+            ..Features::NONE
+        };
+        let expected = Band { chunk: Divisor::new(UNLIMITED as u32), ..Features::NONE.band() };
+        assert_eq!((far.band(), Features::NONE.band()), (expected, Band::FULL));
+        let near = Features { left: Some(5), right: Some(0), chunk: Some(9), align: Align::TopLeft, ..far };
+        let expected = Band { left: 5, right: 0, chunk: Divisor::new(9), top_left: 1, ..Band::FULL };
+        assert_eq!(near.band(), expected);
+    }
+
+    #[test]
+    fn they_print_as_people_would_say_them() {
+        let all = Features {
+            left: Some(127),
+            right: None,
+            align: Align::TopLeft,
+            chunk: Some(64),
+            prefix: true,
+            softcap: Some(30.5),
+            sinks: true,
+            packed_q: Some(3),
+            packed_kv: Some(3),
+            used_q: true,
+            used_kv: true,
+        };
+        for (features, expected) in [
+            (Features::NONE, "full"),
+            (Features::causal(true), "causal"),
+            (Features { left: Some(100), right: Some(0), ..Features::NONE }, "window 100 to 0"),
+            (
+                all,
+                "window 127 to all from top-left, chunks of 64, softcap 30.5, 3 sequences of queries, \
+                 3 sequences of keys, prefixes, sinks, used queries, used keys",
+            ),
+        ] {
+            assert_eq!(features.to_string(), expected);
+        }
+    }
+}

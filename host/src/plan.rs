@@ -147,7 +147,7 @@ impl Plan {
             None => seqlen,
         };
         let (seqlen_q, seqlen_kv) = (mean(features.packed_q, q.seqlen), mean(features.packed_kv, kv.seqlen));
-        let pack = pack(problem.gqa_ratio(), seqlen_q, block_m);
+        let pack = pack(problem.gqa_ratio(), seqlen_q, q.seqlen, block_m);
         let packed_heads = if pack == 0 { 1 } else { problem.gqa_ratio() };
         let heads = q.heads / packed_heads;
         let all_heads = heads as u64 * sequences as u64;
@@ -348,6 +348,7 @@ impl fmt::Display for Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::features::Features;
     use crate::problem::MAX_DIM;
     use crate::tensor::{Order, Shape, Strides};
 
@@ -396,6 +397,77 @@ mod tests {
         ];
         let printed = problems.map(|problem| plan(&problem).to_string());
         insta::assert_snapshot!(printed.join("\n\n"));
+    }
+
+    fn general(q: Shape, kv: Shape, features: Features) -> Problem {
+        let layout = |shape| TensorLayout::packed(Dtype::Bf16, shape, Order::Bshd);
+        Problem::with_features([layout(q), layout(kv), layout(kv), layout(q)], features, None).unwrap()
+    }
+
+    #[test]
+    fn general_plans_print_as_recorded() {
+        let window = Features { left: Some(1023), ..Features::causal(true) };
+        let packed = Features { packed_q: Some(9), packed_kv: Some(9), ..Features::causal(true) };
+        let decode = Features { sinks: true, used_kv: true, ..Features::causal(true) };
+        let shape = Shape::new;
+        let problems = [
+            general(shape(1, 16384, 16, 128), shape(1, 16384, 16, 128), window),
+            general(shape(1, 16384, 16, 128), shape(1, 16384, 4, 128), packed),
+            general(shape(8, 1, 32, 128), shape(8, 4096, 8, 128), decode),
+            general(
+                shape(2, 300, 6, 80),
+                shape(2, 500, 6, 80),
+                Features { softcap: Some(30.0), ..Features::NONE },
+            ),
+        ];
+        insta::assert_snapshot!(problems.map(|problem| plan(&problem).to_string()).join("\n\n"));
+    }
+
+    #[test]
+    fn heads_are_packed_where_that_leaves_fewer_tiles() {
+        let pack = |ratio: usize, seqlen: usize| {
+            let plan = plan(&general(
+                Shape::new(2, seqlen, 2 * ratio, 128),
+                Shape::new(2, 900, 2, 128),
+                Features { sinks: true, ..Features::NONE },
+            ));
+            let FwdParams { general, heads_q, gqa_ratio, work, .. } = plan.params;
+            let rows = (seqlen << general.pack) as u32;
+            assert_eq!(heads_q.value * general.packed_heads, 2 * ratio as u32);
+            assert_eq!(gqa_ratio.value * general.packed_heads, ratio as u32);
+            assert_eq!(work.head_units.value, rows.div_ceil(plan.variant.tile.block_m));
+            assert_eq!(plan.work_tiles, work.head_units.value * work.heads);
+            (general.pack, general.packed_heads)
+        };
+        assert_eq!([pack(1, 5), pack(8, 5), pack(6, 5), pack(64, 1)], [(0, 1), (3, 8), (3, 6), (6, 64)]);
+        assert_eq!(
+            [pack(65, 1), pack(8, 1024)],
+            [(0, 1), (0, 1)],
+            "more than a warpgroup's rows; nothing saved"
+        );
+    }
+
+    #[test]
+    fn packed_rows_are_counted_in_i32() {
+        // Many short sequences on average; but one of them may have all the queries.
+        let mut problem = general(
+            Shape::new(1, 1, 33, 8),
+            Shape::new(1, 1, 1, 8),
+            Features { packed_q: Some(1 << 20), packed_kv: Some(1 << 20), ..Features::NONE },
+        );
+        problem.q.shape.seqlen = 1 << 26;
+        problem.out.shape.seqlen = 1 << 26;
+        let plan = plan(&problem);
+        assert!((1u64 << 26) << plan.params.general.pack < 1 << 31, "{plan}");
+    }
+
+    #[test]
+    fn general_tensor_maps_are_legal_without_keys() {
+        let sinks = Features { sinks: true, ..Features::NONE };
+        let plan = plan(&general(Shape::new(2, 30, 6, 96), Shape::new(2, 0, 3, 96), sinks));
+        for map in plan.tensor_maps(&Pointers { k: 0, v: 0, ..POINTERS }).unwrap() {
+            assert_eq!(map.check(), Ok(()));
+        }
     }
 
     #[test]

@@ -102,6 +102,11 @@ impl Problem {
         self.features.mask()
     }
 
+    /// Whether general kernels, which can do without, can reach all of the tensors.
+    pub(crate) fn fits_general_kernels(&self) -> bool {
+        check_general(self).is_ok()
+    }
+
     /// Sequences.
     pub fn sequences(&self) -> usize {
         self.features.packed_q.unwrap_or(self.q.shape.batch)
@@ -148,6 +153,12 @@ fn check_agreement(
     let (heads_q, heads_kv) = (q.shape.heads, k.shape.heads);
     if heads_q != 0 && (heads_kv == 0 || !heads_q.is_multiple_of(heads_kv)) {
         return Err(Error::HeadRatio { heads_q, heads_kv });
+    }
+    for (operand, packed) in [(Operand::StartsQ, features.packed_q), (Operand::StartsKv, features.packed_kv)]
+    {
+        if let Some(value) = packed.filter(|&sequences| sequences > MAX_DIM) {
+            return Err(Error::DimensionTooLarge { operand, dim: Dim::Batch, value, limit: MAX_DIM });
+        }
     }
     let sequences = features.packed_q.unwrap_or(q.shape.batch);
     let q_should_be = Shape { batch: if features.packed_q.is_some() { 1 } else { sequences }, ..q.shape };
@@ -382,6 +393,116 @@ mod tests {
             assert_eq!(scaled(scale).unwrap_err(), Error::Scale { scale });
         }
         assert!(matches!(scaled(f32::NAN), Err(Error::Scale { scale }) if scale.is_nan()));
+    }
+
+    /// As [`check`], with features.
+    fn with(features: Features, change: impl FnOnce(&mut [TensorLayout; 4])) -> Result<Problem> {
+        let mut layouts = layouts();
+        change(&mut layouts);
+        Problem::with_features(layouts, features, None)
+    }
+
+    /// 5 sequences packed in q and out, in k and v, or in both; tensors that hold them have batch 1, others 5.
+    fn packed(q: bool, kv: bool) -> (Features, impl Fn(&mut [TensorLayout; 4])) {
+        let sequences = |packed: bool| packed.then_some(5);
+        let features = Features { packed_q: sequences(q), packed_kv: sequences(kv), ..Features::NONE };
+        let set = move |l: &mut [TensorLayout; 4]| {
+            for (layout, packed) in l.iter_mut().zip([q, kv, kv, q]) {
+                let shape = Shape { batch: if packed { 1 } else { 5 }, ..layout.shape };
+                *layout = TensorLayout::packed(layout.dtype, shape, Order::Bshd);
+            }
+        };
+        (features, set)
+    }
+
+    #[test]
+    fn packed_tensors_have_batch_1_and_as_many_sequences() {
+        for (q, kv) in [(true, true), (true, false), (false, true)] {
+            let (features, set) = packed(q, kv);
+            assert_eq!(with(features, &set).unwrap().sequences(), 5);
+            // 2 sequences in a tensor of packed ones, or where there are 5.
+            let mismatch = |operand, packed: bool| Error::ShapeMismatch {
+                operand,
+                dim: Dim::Batch,
+                expected: if packed { 1 } else { 5 },
+                found: 2,
+            };
+            let wrong = |i: usize| {
+                let change = |l: &mut [TensorLayout; 4]| {
+                    set(l);
+                    l[i].shape.batch = 2;
+                };
+                with(features, change).unwrap_err()
+            };
+            // Where only keys are packed, q says how many sequences there are.
+            let of_q = Error::ArrayLength { operand: Operand::StartsKv, expected: 3, found: 6 };
+            assert_eq!(wrong(0), if q { mismatch(Operand::Q, q) } else { of_q });
+            assert_eq!(wrong(1), mismatch(Operand::K, kv));
+            assert_eq!(wrong(2), mismatch(Operand::V, kv));
+            let expected = if q { 1 } else { 5 };
+            assert_eq!(
+                wrong(3),
+                Error::ShapeMismatch { operand: Operand::Out, dim: Dim::Batch, expected, found: 2 }
+            );
+        }
+    }
+
+    #[test]
+    fn packed_sequences_are_as_many_in_q_and_kv() {
+        let (features, set) = packed(true, true);
+        let features = Features { packed_kv: Some(4), ..features };
+        let expected = Error::ArrayLength { operand: Operand::StartsKv, expected: 6, found: 5 };
+        assert_eq!(with(features, set).unwrap_err(), expected);
+    }
+
+    #[test]
+    fn sequences_are_counted_in_i32() {
+        for value in [MAX_DIM + 1, usize::MAX] {
+            let error =
+                |operand| Error::DimensionTooLarge { operand, dim: Dim::Batch, value, limit: MAX_DIM };
+            let (features, set) = packed(true, false);
+            let of_q = Features { packed_q: Some(value), ..features };
+            assert_eq!(with(of_q, set).unwrap_err(), error(Operand::StartsQ));
+            let (features, set) = packed(false, true);
+            let of_kv = Features { packed_kv: Some(value), ..features };
+            assert_eq!(with(of_kv, set).unwrap_err(), error(Operand::StartsKv));
+        }
+    }
+
+    #[test]
+    fn general_problems_have_limits_of_their_own() {
+        let sinks = Features { sinks: true, ..Features::NONE };
+        let long = |l: &mut [TensorLayout; 4]| {
+            for layout in &mut l[1..3] {
+                let shape = Shape { seqlen: MAX_GENERAL_DIM + 1, ..layout.shape };
+                *layout =
+                    TensorLayout { shape, strides: Strides { batch: 0, seqlen: 0, heads: 0 }, ..*layout };
+            }
+        };
+        let limit = MAX_GENERAL_DIM;
+        let expected =
+            Error::DimensionTooLarge { operand: Operand::K, dim: Dim::Seqlen, value: limit + 1, limit };
+        assert_eq!(with(sinks, long).unwrap_err(), expected);
+        assert!(with(Features::NONE, long).is_ok(), "plain kernels count further");
+
+        // Steps of 8 elements from sequence to sequence, 2^38 of them.
+        let far = |l: &mut [TensorLayout; 4]| {
+            l[2].strides = Strides { batch: MAX_STRIDE - 8, seqlen: 128, heads: 1 << 20 };
+        };
+        let units = (2 * (MAX_STRIDE - 8) + 300 * 128 + 2 * (1 << 20)) as u64 / 8;
+        let expected = Error::ReachesTooFar { operand: Operand::V, units, limit: ragged::MAX_UNITS };
+        assert_eq!(with(sinks, far).unwrap_err(), expected);
+        assert!(with(Features::NONE, far).is_ok(), "plain kernels reach further");
+    }
+
+    #[test]
+    fn features_are_checked() {
+        let chunk = Features { chunk: Some(0), ..Features::NONE };
+        assert_eq!(with(chunk, |_| ()).unwrap_err(), Error::EmptyChunk);
+        let window = Features { left: Some(1), prefix: true, ..Features::NONE };
+        assert_eq!(with(window, |_| ()).unwrap_err(), Error::PrefixUnderWindow);
+        let softcap = Features { softcap: Some(-1.0), ..Features::NONE };
+        assert_eq!(with(softcap, |_| ()).unwrap_err(), Error::Softcap { softcap: -1.0 });
     }
 
     #[test]

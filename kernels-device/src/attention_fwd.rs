@@ -34,7 +34,7 @@
 //! loop has none (under a window the first tiles need one again, and have a loop of their own). A consumer skips those of which its own rows see nothing.
 
 use crate::band::Lengths;
-use crate::bundle::{self, Bundle, Place as WorkPlace};
+use crate::bundle::{Bundle, Place as WorkPlace};
 use crate::config::{Dtype, MAX_SPLITS, MMA_K, Spec, Tile, Variant, WARPGROUP_ROWS, WARPGROUP_THREADS};
 use crate::layout::{SLAB_COLUMNS, SLAB_ROW_BYTES, SWIZZLE_ATOM_BYTES, Swizzle};
 use crate::mask;
@@ -158,9 +158,13 @@ pub unsafe fn attention_fwd<
         } else {
             sync_cluster();
         }
-        if v.is_general() && params.general.sequences.bundles != 0 {
-            grid::wait_for_previous_grid(); // which may have written the lengths
-            cta.bundle = find_bundle(params, v);
+        // All warps load lengths and prefixes, which the grid before may have written.
+        let bundles = v.is_general() && params.general.sequences.bundles != 0;
+        if bundles || v.is_general() && params.general.band.prefix != 0 {
+            grid::wait_for_previous_grid();
+        }
+        if bundles {
+            cta.bundle = search::bundle(params, v.tile.block_m);
         }
         let (producer_registers, consumer_registers) = v.role_registers();
         if warpgroup == 0 {
@@ -189,29 +193,6 @@ pub unsafe fn attention_fwd<
             warp::sync_warp();
             sync_cluster(); // shared memory must outlive the last arrival, or read, from another CTA
         }
-    }
-}
-
-/// Each warp finds out which work is its CTA's: the first place, and the end.
-#[inline(always)]
-unsafe fn find_bundle(params: &FwdParams, v: &Variant) -> [WorkPlace; 2] {
-    let (this, ctas, block_m) = (thread::block_idx_x(), thread::grid_dim_x(), v.tile.block_m);
-    let falling = params.general.sequences.bundles > 1;
-    // SAFETY: the whole warp is here, and the host vouches for the lengths.
-    unsafe {
-        let whole = search::whole_cost(params, block_m);
-        let part = math::reciprocal(ctas as f32);
-        let mut places = [WorkPlace::START; 2];
-        let mut i = 0;
-        while i < 2 {
-            let cta = this + i;
-            let before = math::mul(whole, bundle::part_before(cta, part, falling));
-            // All cost comes before the end, whatever was rounded.
-            let place = search::find(params, block_m, if cta == ctas { f32::INFINITY } else { before });
-            places[i as usize] = place;
-            i += 1;
-        }
-        places
     }
 }
 

@@ -9,17 +9,20 @@ use crate::config::{Cost, Dtype, MMA_K, Mask, REGISTER_FILE, Score, Spec, Tile, 
 use crate::params::{FwdParams, General, Sequences, TensorMap};
 
 /// Where the parameters of a general kernel have the addresses of lengths.
-const LENGTHS: &[u32] = &{
-    const GENERAL: usize = 4 * size_of::<TensorMap>() + offset_of!(FwdParams, general);
-    const SEQUENCES: usize = GENERAL + offset_of!(General, sequences);
+const LENGTHS: &[u32] = &lengths_at(4 * size_of::<TensorMap>());
+
+/// The same where [`FwdParams`] are `offset` bytes behind the first parameter.
+pub(crate) const fn lengths_at(offset: usize) -> [u32; 5] {
+    let general = offset + offset_of!(FwdParams, general);
+    let sequences = general + offset_of!(General, sequences);
     [
-        (SEQUENCES + offset_of!(Sequences, start_q)) as u32,
-        (SEQUENCES + offset_of!(Sequences, start_kv)) as u32,
-        (SEQUENCES + offset_of!(Sequences, used_q)) as u32,
-        (SEQUENCES + offset_of!(Sequences, used_kv)) as u32,
-        (GENERAL + offset_of!(General, band) + offset_of!(Band, prefix)) as u32,
+        (sequences + offset_of!(Sequences, start_q)) as u32,
+        (sequences + offset_of!(Sequences, start_kv)) as u32,
+        (sequences + offset_of!(Sequences, used_q)) as u32,
+        (sequences + offset_of!(Sequences, used_kv)) as u32,
+        (general + offset_of!(General, band) + offset_of!(Band, prefix)) as u32,
     ]
-};
+}
 
 /// Columns of O that a warp stores at once: four matrices of 8x8 for its 16 rows.
 const STMATRIX_COLUMNS: u32 = 16;

@@ -1,10 +1,11 @@
 //! Micro-kernels, one for each primitive of `ptx`: they run it once on raw bytes and write raw bytes, so
 //! that a test can compare the hardware with a plain model of it. Not part of the product.
 //!
-//! Every probe has the same parameters: a tensor map (of no meaning to some), and [`ProbeArgs`].
+//! Every probe has the same parameters: a tensor map (of no meaning to some), and [`ProbeArgs`]. Only [`SEARCH`] has those
+//! of a forward kernel.
 
 use crate::config::SMEM_LIMIT;
-use crate::entry::Entry;
+use crate::entry::{Entry, lengths_at};
 
 /// Arguments of a probe. What the words mean is said at each probe.
 #[repr(C)]
@@ -78,18 +79,46 @@ pub const PROBES: &[Entry] = &[
     probe("probe_warp", 256, 1),
     probe("probe_registers", 384, 1),
     probe("probe_math", 32, 1),
+    SEARCH,
 ];
+
+/// The search for the work of each CTA. Its parameters are [`FwdParams`](crate::params::FwdParams) and the address of four words
+/// for each CTA: head and tile of its first place, and of its end.
+pub const SEARCH: Entry = {
+    const LENGTHS: &[u32] = &lengths_at(0);
+    Entry { public_pointers: LENGTHS, ..probe("probe_search", 32, 1) }
+};
+/// Rows of a tile there.
+pub const SEARCH_BLOCK_M: u32 = 128;
 
 #[cfg(target_arch = "nvptx64")]
 mod kernels {
-    use super::{PROBE_BARRIERS, ProbeArgs};
+    use super::{PROBE_BARRIERS, ProbeArgs, SEARCH_BLOCK_M};
     use crate::config::Dtype;
-    use crate::params::TensorMap;
+    use crate::params::{FwdParams, TensorMap};
     use crate::ptx::mbarrier::{self, MBarrier};
     use crate::ptx::smem::SmemAddr;
     use crate::ptx::tma::{self, CacheHint};
     use crate::ptx::wgmma::{self, Acc, InFlight, Products, SmemDesc};
-    use crate::ptx::{cluster, math, matrix, thread, warp};
+    use crate::ptx::{cluster, global, math, matrix, thread, warp};
+    use crate::search;
+
+    /// Entry point of [`SEARCH`](super::SEARCH).
+    ///
+    /// # Safety
+    /// The addresses in the parameters are those of arrays for as many sequences; the output has four words for each CTA.
+    #[unsafe(no_mangle)]
+    unsafe extern "ptx-kernel" fn probe_search(params: FwdParams, output: u64) {
+        // SAFETY: the caller's; there is one warp, all of which is here.
+        unsafe {
+            let [first, end] = search::bundle(&params, SEARCH_BLOCK_M);
+            let words = [first.head, first.tile, end.head, end.tile];
+            let lane = thread::thread_idx_x();
+            if lane == 0 {
+                global::store_x4(output + 16 * u64::from(thread::block_idx_x()), words);
+            }
+        }
+    }
 
     /// Word `i` of the input.
     unsafe fn input(args: &ProbeArgs, i: u32) -> u32 {

@@ -4,11 +4,11 @@
 //! candidate beyond the cost looked for, so that a place never comes before that of a smaller cost, whatever was rounded; and
 //! since the end of a CTA's work is computed as the beginning of the next one's, no tile is lost or done twice.
 
-use crate::bundle::{Place, Sequence};
+use crate::bundle::{Place, Sequence, part_before};
 use crate::params::FwdParams;
 use crate::ptx::global::load_constant;
 use crate::ptx::math::{add, max, mul, reciprocal};
-use crate::ptx::warp;
+use crate::ptx::{thread, warp};
 use crate::schedule::Span;
 
 const LANES: u32 = 32;
@@ -42,12 +42,35 @@ pub unsafe fn load(params: &FwdParams, batch: u32) -> Sequence {
     }
 }
 
-/// What all work costs.
+/// Which work is this CTA's: its first place, and the end. Each warp finds out for itself.
 ///
 /// # Safety
 /// All lanes of the warp execute it together, and as [`load`] for all sequences.
 #[inline(always)]
-pub unsafe fn whole_cost(params: &FwdParams, block_m: u32) -> f32 {
+pub unsafe fn bundle(params: &FwdParams, block_m: u32) -> [Place; 2] {
+    let (this, ctas) = (thread::block_idx_x(), thread::grid_dim_x());
+    let falling = params.general.sequences.bundles > 1;
+    // SAFETY: the caller's.
+    unsafe {
+        let whole = whole_cost(params, block_m);
+        let part = reciprocal(ctas as f32);
+        let mut places = [Place::START; 2];
+        let mut i = 0;
+        while i < 2 {
+            let cta = this + i;
+            let before = mul(whole, part_before(cta, part, falling));
+            // All cost comes before the end, whatever was rounded.
+            let place = find(params, block_m, if cta == ctas { f32::INFINITY } else { before });
+            places[i as usize] = place;
+            i += 1;
+        }
+        places
+    }
+}
+
+/// What all work costs.
+#[inline(always)]
+unsafe fn whole_cost(params: &FwdParams, block_m: u32) -> f32 {
     let mut whole = 0.0;
     let mut first = 0;
     while first < params.general.sequences.count {
@@ -59,11 +82,8 @@ pub unsafe fn whole_cost(params: &FwdParams, block_m: u32) -> f32 {
 }
 
 /// The first tile half of which lies beyond `cost` in the order of tiles.
-///
-/// # Safety
-/// As [`whole_cost`].
 #[inline(always)]
-pub unsafe fn find(params: &FwdParams, block_m: u32, cost: f32) -> Place {
+unsafe fn find(params: &FwdParams, block_m: u32, cost: f32) -> Place {
     let sequences = &params.general.sequences;
     // SAFETY: the caller's; what the loops are left on is the same in all lanes.
     unsafe {

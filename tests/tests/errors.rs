@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 use flashcore::driver::Graph;
-use flashcore::{Device, Dtype, Error, Operand, Order, Shape, Stream, Tensor, TensorView};
+use flashcore::{
+    Array, ArrayView, Attention, Device, Dim, Dtype, Error, Operand, Order, Sequences, Shape, Stream, Tensor,
+    TensorView,
+};
 use flashcore_tests::cases::Case;
 use flashcore_tests::device::OnDevice;
 use flashcore_tests::suite::{Resource, Suite, backends};
@@ -69,6 +72,65 @@ fn out_of_memory(gpu: &Device) -> flashcore::Result<()> {
     gpu.synchronize()
 }
 
+/// Calls with features that are wrong, or numbers that are.
+fn wrong_features(gpu: &Device) -> flashcore::Result<()> {
+    let tensors = tensors(gpu)?;
+    let call = |attention: Attention<'_>| {
+        let stream = gpu.stream()?;
+        let result = attention.forward_into(&stream, &tensors.q, &tensors.k, &tensors.v, &tensors.out, None);
+        gpu.synchronize()?;
+        assert!(tensors.outputs()?.out.values().data.iter().all(|o| o.is_nan()), "something was computed");
+        result
+    };
+    let plain = Attention::new();
+    assert_error!(call(plain.chunk(0)), Error::EmptyChunk);
+    assert_error!(call(plain.softcap(-1.0)), Error::Softcap { softcap: -1.0 });
+    let Shape { batch, heads, .. } = tensors.q.shape();
+    let numbers = Array::from_slice(gpu, &vec![0; batch + 2])?;
+    let (view, none) = (numbers.view(), Array::<i32>::from_slice(gpu, &[])?);
+    assert_error!(call(plain.window(Some(5), None).prefix(view)), Error::PrefixUnderWindow);
+    assert_error!(call(plain.chunk(5).prefix(view)), Error::PrefixUnderWindow);
+    let length = |result, operand, expected| {
+        assert_error!(
+            result,
+            Error::ArrayLength { operand: o, expected: e, found } if o == operand && e == expected && found == batch + 2
+        );
+    };
+    length(call(plain.prefix(view)), Operand::Prefix, batch);
+    length(call(plain.sequences(Sequences::new().used_q(view))), Operand::UsedQ, batch);
+    length(call(plain.sequences(Sequences::new().used_kv(view))), Operand::UsedKv, batch);
+    length(call(plain.sequences(Sequences::new().starts_kv(view))), Operand::StartsKv, batch + 1);
+    let logits = Array::from_slice(gpu, &vec![0f32; heads + 1])?;
+    assert_error!(
+        call(plain.sinks(logits.view())),
+        Error::ArrayLength { operand: Operand::Sinks, expected, found } if (expected, found) == (heads, heads + 1)
+    );
+    let starts = Sequences::new().starts_q(none.view());
+    assert_error!(call(plain.sequences(starts)), Error::NoStarts { operand: Operand::StartsQ });
+    let starts = Sequences::new().starts_q(view);
+    assert_error!(
+        call(plain.sequences(starts)),
+        Error::ShapeMismatch { operand: Operand::Q, dim: Dim::Batch, expected: 1, .. }
+    );
+    // SAFETY: the memory is live; that it is the output is what is tested.
+    let within_out = unsafe { ArrayView::from_raw_parts(tensors.out.ptr() + 8, batch) };
+    assert_error!(
+        call(plain.prefix(within_out)),
+        Error::Aliasing { output: Operand::Out, other: Operand::Prefix }
+    );
+    let host = vec![0i32; batch];
+    // SAFETY: the memory is live and large enough; that it is the host's is what is tested.
+    let on_host = unsafe { ArrayView::from_raw_parts(host.as_ptr() as u64, batch) };
+    assert_error!(call(plain.prefix(on_host)), Error::NotDevicePointer { operand: Operand::Prefix, .. });
+    // SAFETY: nothing is read there.
+    let nowhere = unsafe { ArrayView::from_raw_parts(0, batch) };
+    assert_error!(call(plain.prefix(nowhere)), Error::NullPointer { operand: Operand::Prefix });
+    // SAFETY: nothing is read there, since the address is refused.
+    let odd = unsafe { ArrayView::from_raw_parts(numbers.view().ptr() + 2, batch) };
+    assert_error!(call(plain.prefix(odd)), Error::Misaligned { operand: Operand::Prefix, required: 4, .. });
+    Ok(())
+}
+
 fn no_such_device(gpu: &Device) -> flashcore::Result<()> {
     assert_error!(Device::cuda(4711), Error::NoDevice { ordinal: 4711, count } if count > gpu.properties().ordinal);
     Ok(())
@@ -118,6 +180,7 @@ fn main() -> ExitCode {
     suite.test("host_pointer", host_pointer);
     suite.test("freed_memory", freed_memory);
     suite.test("out_of_memory", out_of_memory);
+    suite.test("wrong_features", wrong_features);
     suite.test("failed_recording", failed_recording);
     let mut cuda = Suite::on(vec![Resource::cuda()]);
     cuda.test("no_such_device", no_such_device);

@@ -50,11 +50,15 @@ fn every_case_of_the_table_has_a_plan_by_the_rules() {
 
 fn check_plan(case: &Case, dtype: Dtype, plan: &Plan) {
     let (variant, params) = (plan.variant, plan.params);
-    let expected = (kernel_head_dim(case.head_dim), dtype, case.causal);
+    let expected = (kernel_head_dim(case.head_dim), dtype, case.causal && !variant.is_general());
     assert_eq!((variant.head_dim, variant.dtype, variant.is_causal()), expected, "{case}");
     let (block_m, cluster) = (variant.tile.block_m as usize, variant.tile.cluster as usize);
     let (units, rows) = (params.work.head_units.value as usize, cluster * block_m);
-    assert!(units * rows >= case.seqlen_q && (units - 1) * rows < case.seqlen_q, "{case}");
+    // General kernels may pack query heads: a query then has several rows, and there are fewer heads.
+    let packed_heads = params.general.packed_heads as usize;
+    assert!(variant.is_general() || (packed_heads, params.general.pack) == (1, 0), "{case}");
+    let seqlen_rows = case.seqlen_q << params.general.pack;
+    assert!(units * rows >= seqlen_rows && (units - 1) * rows < seqlen_rows, "{case}");
     assert_eq!(plan.work_tiles, params.work.units() * variant.tile.cluster, "{case}");
     let grid = if variant.splits_keys() {
         plan.work_tiles * variant.split_ctas()
@@ -64,9 +68,9 @@ fn check_plan(case: &Case, dtype: Dtype, plan: &Plan) {
     assert_eq!(plan.grid, grid, "{case}");
     let (heads_q, gqa_ratio) = (params.heads_q.value, params.gqa_ratio.value);
     let given = [params.seqlen_q, params.seqlen_kv, heads_q, gqa_ratio, params.work.heads];
-    let heads = case.batch * case.heads_q;
-    let asked = [case.seqlen_q, case.seqlen_kv, case.heads_q, case.heads_q / case.heads_kv, heads];
-    assert_eq!(given.map(|x| x as usize), asked, "{case}");
+    let heads = [case.heads_q, case.heads_q / case.heads_kv, case.batch * case.heads_q];
+    let [heads, ratio, all_heads] = heads.map(|heads| heads / packed_heads);
+    assert_eq!(given.map(|x| x as usize), [case.seqlen_q, case.seqlen_kv, heads, ratio, all_heads], "{case}");
     let scale = case.scale.map_or(1.0 / (case.head_dim as f64).sqrt(), f64::from);
     let scale_log2 = scale * std::f64::consts::LOG2_E;
     assert!((f64::from(params.scale_log2) / scale_log2 - 1.0).abs() < 3e-7, "{case}");
@@ -179,6 +183,11 @@ fn every_kernel_is_tested_and_timed() {
     let narrower = |case: &&Case| !KERNEL_HEAD_DIMS.contains(&case.head_dim);
     let padded: Vec<Case> = tested.iter().filter(narrower).copied().collect();
     for variant in FWD {
+        if variant.is_general() {
+            // Cases of them, one for each of these widths, type and kind of scores, are those of `features.rs`.
+            assert!(KERNEL_HEAD_DIMS.contains(&(variant.head_dim as usize)), "{}", variant.symbol);
+            continue;
+        }
         assert!(runs(&tested, &plans, variant), "no case of `cases::forward` runs {}", variant.symbol);
         assert!(runs(&padded, &plans, variant), "no case pads head_dim for {}", variant.symbol);
         if grid::HEAD_DIMS.contains(&(variant.head_dim as usize)) {

@@ -95,3 +95,16 @@ fn named_pointers_point_to_public_data() {
     let either = text.replace("add.s64 d3, d1, d2;", "ld.param.u64 d4, [in]; selp.b64 d3, d1, d4, p7;");
     assert_eq!(lines(&either, &public), ["S06 8<6"], "it may be the other pointer");
 }
+
+#[test]
+fn public_data_may_be_loaded_as_what_nobody_writes() {
+    let text = "ld.param.u64 d0, [lengths];\nmov.u32 r0, %laneid;\nmul.wide.u32 d1, r0, 4;\nadd.s64 d2, d0, d1;\n\
+        ld.global.nc.b32 r1, [d2];\nsetp.eq.s32 p0, r1, 0;\n@p0 bra L;\nL: ret;";
+    assert_eq!(leaks(text), ["S06 7<5"]);
+    let public = Config { public_pointers: BTreeSet::from([8]), ..config() };
+    assert_eq!(lines(text, &public), [""; 0]);
+    // What lies there is public, but not what it points to.
+    let pointed = "ld.param.u64 d0, [lengths];\nld.global.nc.b64 d1, [d0];\nld.global.nc.b32 r1, [d1];\n\
+        setp.eq.s32 p0, r1, 0;\n@p0 bra L;\nL: ret;";
+    assert_eq!(lines(pointed, &public), ["S06 5<3"]);
+}

@@ -117,3 +117,58 @@ fn code_that_no_path_leads_to_is_left_alone() {
         [""; 0]
     );
 }
+
+#[test]
+fn lanes_of_the_same_number_agree() {
+    let told = "shfl.sync.idx.b32 r1, r1, 31, 31, -1; setp.eq.s32 p0, r1, 0;";
+    let ballot = "setp.lt.u32 p1, r1, 9; vote.sync.ballot.b32 r2, p1, -1; setp.eq.s32 p0, r2, 5;";
+    for alike in [
+        "mov.u32 r1, %laneid;",
+        "mov.u32 r0, %laneid; ld.param.b32 r2, [n]; add.s32 r1, r0, r2;",
+        "mov.u32 r0, %laneid; shfl.sync.up.b32 r1, r0, 1, 0, -1;",
+    ] {
+        for to_warp in [told, ballot] {
+            let condition = format!("{alike} {to_warp}");
+            assert_eq!(under(&condition, FENCE), [""; 0], "{condition}: every warp learns the same");
+        }
+        let itself = format!("{alike} setp.lt.u32 p0, r1, 9;");
+        assert_eq!(under(&itself, SHUFFLE), ["S04 3<2"], "{itself}: lanes differ");
+        assert_eq!(under(&itself, FENCE), ["S04 3<2"], "{itself}: lanes differ");
+    }
+    for differs in [
+        "mov.u32 r1, %tid.x;",
+        "mov.u32 r0, %laneid; mov.u32 r2, %warpid; add.s32 r1, r0, r2;",
+        "mov.u32 r0, %laneid; mov.u32 r2, %tid.x; shr.u32 r2, r2, 7; add.s32 r1, r0, r2;",
+        "mov.u32 r0, %laneid; ld.shared.b32 r2, [smem]; add.s32 r1, r0, r2;",
+    ] {
+        for to_warp in [told, ballot] {
+            let condition = format!("{differs} {to_warp}");
+            assert_eq!(under(&condition, SHUFFLE), [""; 0], "{condition}: a warp agrees");
+            assert_eq!(under(&condition, FENCE), ["S04 3<2"], "{condition}: warps may not");
+        }
+    }
+    let narrow = "mov.u32 r1, %laneid; shfl.sync.idx.b32 r1, r1, 0, 0x181f, -1; setp.eq.s32 p0, r1, 0;";
+    assert_eq!(under(narrow, SHUFFLE), ["S04 3<2"], "each eight lanes learn from one of their own");
+}
+
+#[test]
+fn what_nobody_writes_is_the_same_for_all_warps() {
+    let load = |modifier: &str, address: &str| {
+        format!(
+            "ld.param.u64 d0, [lengths]; {address} ld.global{modifier}.b32 r1, [d0]; \
+             shfl.sync.idx.b32 r1, r1, 0, 31, -1; setp.eq.s32 p0, r1, 0;"
+        )
+    };
+    let of_lane = "mov.u32 r0, %laneid; mul.wide.u32 d1, r0, 4; add.s64 d0, d0, d1;";
+    let of_warp = "mov.u32 r0, %warpid; mul.wide.u32 d1, r0, 4; add.s64 d0, d0, d1;";
+    for address in ["", of_lane] {
+        assert_eq!(under(&load(".nc", address), FENCE), [""; 0], "{address}");
+        assert_eq!(
+            under(&load("", address), FENCE),
+            ["S04 3<2"],
+            "{address}: warps may see different moments"
+        );
+    }
+    assert_eq!(under(&load(".nc", of_warp), FENCE), ["S04 3<2"], "each warp loads another number");
+    assert_eq!(under(&load(".nc", of_warp), SHUFFLE), [""; 0]);
+}
