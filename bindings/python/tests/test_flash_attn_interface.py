@@ -104,7 +104,9 @@ def test_variable_lengths(arguments):
         torch.testing.assert_close(out[None, rows], expected, rtol=0.02, atol=0.02)
         torch.testing.assert_close(lse[None, :, rows], expected_lse, rtol=1e-4, atol=1e-4)
     plain = interface.flash_attn_varlen_func(q, k, v, STARTS, starts, 25, 50, **arguments)
-    assert torch.equal(plain[:20], out[:20]) and plain.shape == q.shape
+    for rows, keys in [(slice(0, 25), slice(0, 50)), (slice(25, 40), slice(50, 60))]:
+        expected = interface.flash_attn_func(q[None, rows], k[None, keys], v[None, keys], **arguments)
+        torch.testing.assert_close(plain[None, rows], expected, rtol=0.02, atol=0.02)
 
 
 def test_caches_of_several_lengths():

@@ -181,7 +181,7 @@ class Torch(Framework):
 def _needs_gradients(q: Any, k: Any, v: Any, features: Features | None) -> bool:
     if q.requires_grad or k.requires_grad or v.requires_grad:
         return True
-    return features is not None and any(array.requires_grad for array in features.arrays().values())
+    return features is not None and getattr(features.sinks, "requires_grad", False)
 
 
 def _pack(name: str, tensor: torch.Tensor) -> bytes:
