@@ -198,15 +198,20 @@ class Framework(ABC):
             name: self.operand(name, tensor, q, stream, packed=packed)
             for name, tensor, packed in (("q", q, packed_q), ("k", k, packed_kv), ("v", v, packed_kv))
         }
+        arrays = {} if features is None else self.arrays(features, q, stream)
+        for name, operand in (operands | arrays).items():
+            check_place(name, operand, operands["q"])
+        return operands, arrays
+
+    def arrays(self, features: Features, q: Any, stream: int | None) -> dict[str, Operand]:
+        """Where the arrays that go along lie."""
         arrays = {}
-        for name, array in ({} if features is None else features.arrays()).items():
+        for name, array in features.arrays().items():
             if not self.owns(array):
                 raise other_framework(name, array, q)
             arrays[name] = self.locate_numbers(name, array, ARRAYS[name], stream)
             check_array(name, arrays[name])
-        for name, operand in (operands | arrays).items():
-            check_place(name, operand, operands["q"])
-        return operands, arrays
+        return arrays
 
     def attention(
         self,

@@ -7,7 +7,7 @@ import torch
 
 from . import _library
 from ._errors import ArgumentError
-from ._features import Features
+from ._features import Features, pack_options
 from ._framework import (
     FRAMEWORKS,
     Framework,
@@ -15,6 +15,8 @@ from ._framework import (
     check_rank,
     check_strides,
     other_framework,
+    packing,
+    placed,
     unknown_dtype,
     wrong_number_dtype,
 )
@@ -109,17 +111,28 @@ class Torch(Framework):
     ) -> Any:
         """Attention over tensors that have memory. Records nothing for a backward pass."""
         ordinal = q.get_device()
-        if ordinal < 0 or features is not None:
+        if ordinal < 0:
             return super().attention(q, k, v, causal, scale, features, return_lse, out)
         if out is None:
             out = _empty_like(q)
         elif not self.owns(out):
             raise other_framework("out", out, q)
-        tensors = _pack("q", q), _pack("k", k), _pack("v", v), _pack("out", out)
+        if features is None:
+            tensors = _pack("q", q), _pack("k", k), _pack("v", v), _pack("out", out)
+            options = _pack_options(causal, scale)
+        else:
+            packed_q, packed_kv = packing(features)
+            tensors = (
+                _pack("q", q, packed_q),
+                _pack("k", k, packed_kv),
+                _pack("v", v, packed_kv),
+                _pack("out", out, packed_q),
+            )
+            options = pack_options(causal, scale, features, placed(self.arrays(features, q, stream=None)))
         lse = self.empty_lse(q) if return_lse else None
         lse_address = 0 if lse is None else lse.data_ptr()
         stream = _current_stream(ordinal)
-        _forward(_cuda(ordinal).handle, stream, tensors, lse_address, _pack_options(causal, scale))
+        _forward(_cuda(ordinal).handle, stream, tensors, lse_address, options)
         return out if lse is None else (out, lse)
 
     def _dispatch(
@@ -184,13 +197,16 @@ def _needs_gradients(q: Any, k: Any, v: Any, features: Features | None) -> bool:
     return features is not None and getattr(features.sinks, "requires_grad", False)
 
 
-def _pack(name: str, tensor: torch.Tensor) -> bytes:
-    """``fc_tensor``."""
-    shape = tensor.shape
+def _pack(name: str, tensor: torch.Tensor, packed: bool = False) -> bytes:
+    """``fc_tensor``, also of packed sequences."""
+    shape: tuple[int, ...] = tensor.shape
     strides = tensor.stride()
     dtype = _DTYPES.get(tensor.dtype)
     if dtype is None:
         raise unknown_dtype(name, tensor.dtype)
+    if packed:
+        check_rank(name, shape, packed)
+        shape, strides = (1, *shape), (0, *strides)
     if len(shape) != 4 or strides[3] != 1:
         check_rank(name, shape)
         check_strides(name, shape, strides)
