@@ -8,7 +8,7 @@ use crate::features::{Align, Features};
 use crate::lse::{Lse, LseView};
 use crate::plan::{Plan, Pointers};
 use crate::problem::Problem;
-use crate::tensor::{AsTensorView, Tensor, TensorView};
+use crate::tensor::{AsTensorView, Tensor, TensorLayout, TensorView};
 
 /// Scaled dot-product attention: `out = softmax(scale * q kᵀ) v`.
 ///
@@ -297,10 +297,17 @@ impl<'a> Attention<'a> {
         out: &TensorView<'_>,
         lse: Option<&LseView<'_>>,
     ) -> Result<Problem> {
-        let layouts = [*q.layout(), *k.layout(), *v.layout(), *out.layout()];
-        let problem = Problem::with_features(layouts, self.features()?, self.scale)?;
+        let problem = self.problem_of([*q.layout(), *k.layout(), *v.layout(), *out.layout()])?;
         check::extents(&problem, [q, k, v, out], lse, &self.arrays(&problem))?;
         Ok(problem)
+    }
+
+    /// The problem for q, k, v and out of these layouts: all that can be checked without addresses.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn problem_of(&self, layouts: [TensorLayout; 4]) -> Result<Problem> {
+        Problem::with_features(layouts, self.features()?, self.scale)
     }
 }
 
@@ -399,7 +406,9 @@ mod tests {
         assert_eq!(params.general.sequences.start_kv, 0, "keys are not packed");
         let given = [starts.view().ptr(), used_q.view().ptr(), used_kv.view().ptr()];
         assert!(given.iter().all(|&ptr| ptr != 0) && given[0] != given[1] && given[1] != given[2]);
-        assert_eq!((params.general.softcap, params.general.inverse_softcap), (20.0, 0.05));
+        let log2_e = std::f32::consts::LOG2_E;
+        assert_eq!((params.general.softcap_log2, params.scale_log2), (20.0 * log2_e, 40.0 * log2_e));
+        assert_eq!(params.general.softcap_power, 2.0 * problem.scale() * log2_e / 20.0);
         assert_eq!(params.general.sequences.count, 3);
     }
 

@@ -42,12 +42,18 @@ pub struct Numbers {
     pub queries: Vec<Tokens>,
     /// Sequences of k and v.
     pub keys: Vec<Tokens>,
-    starts_q: Option<Vec<i32>>,
-    starts_kv: Option<Vec<i32>>,
-    used_q: Option<Vec<i32>>,
-    used_kv: Option<Vec<i32>>,
-    prefix: Option<Vec<i32>>,
-    sinks: Option<Vec<f32>>,
+    /// First rows of packed sequences of q, and the end of the last one.
+    pub starts_q: Option<Vec<i32>>,
+    /// The same of k and v.
+    pub starts_kv: Option<Vec<i32>>,
+    /// Queries that count.
+    pub used_q: Option<Vec<i32>>,
+    /// Keys that count.
+    pub used_kv: Option<Vec<i32>>,
+    /// Lengths of prefixes.
+    pub prefix: Option<Vec<i32>>,
+    /// Logits of query heads.
+    pub sinks: Option<Vec<f32>>,
 }
 
 impl Extras {

@@ -46,6 +46,8 @@ enum fc_status
     FC_ERROR_NOT_ALLOCATED = 6,
     // A mistake in flashcore itself. The message says which; please report it.
     FC_ERROR_INTERNAL = 7,
+    // `align` is no `fc_align`.
+    FC_ERROR_UNKNOWN_ALIGN = 8,
     // The CUDA driver library cannot be loaded.
     FC_ERROR_NO_DRIVER = 20,
     // The CUDA driver must be updated.
@@ -89,13 +91,19 @@ enum fc_status
     FC_ERROR_DTYPE_MISMATCH = 46,
     // The scale is not positive, finite and of ordinary size.
     FC_ERROR_SCALE = 47,
+    // `softcap` is not positive, finite and of ordinary size.
+    FC_ERROR_SOFTCAP = 48,
+    // Prefixes beside a window to the left or chunks: a query would see two ranges of keys.
+    FC_ERROR_PREFIX_UNDER_WINDOW = 49,
+    // An array has not as many numbers as there are sequences, or heads.
+    FC_ERROR_ARRAY_LENGTH = 50,
     // A tensor with elements has a null address.
     FC_ERROR_NULL_POINTER = 60,
     // An address is not memory of the device.
     FC_ERROR_NOT_DEVICE_POINTER = 61,
     // An address is memory of another CUDA device.
     FC_ERROR_WRONG_DEVICE = 62,
-    // An address is not aligned: 16 bytes for tensors, 4 for the log-sum-exp.
+    // An address is not aligned: 16 bytes for tensors, 4 for the log-sum-exp and other arrays.
     FC_ERROR_MISALIGNED = 63,
     // A stride is not a multiple of 8 elements (16 bytes).
     FC_ERROR_STRIDE_MISALIGNED = 64,
@@ -105,12 +113,33 @@ enum fc_status
     FC_ERROR_OVERLAPPING_OUTPUT = 66,
     // The memory of an output overlaps that of another tensor, and is not as a whole one that it may replace.
     FC_ERROR_ALIASING = 67,
+    // With these options a tensor reaches over too much memory.
+    FC_ERROR_REACHES_TOO_FAR = 68,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
 typedef enum fc_status fc_status;
 #else
 typedef int32_t fc_status;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// Where queries stand among the keys.
+enum fc_align
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // Query i stands at key i + seqlen_kv - seqlen_q: the last query at the last key.
+    FC_ALIGN_BOTTOM_RIGHT = 0,
+    // Query i stands at key i: the first query at the first key.
+    FC_ALIGN_TOP_LEFT = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum fc_align fc_align;
+#else
+typedef int32_t fc_align;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
@@ -162,16 +191,59 @@ typedef struct {
     int32_t dtype;
 } fc_tensor;
 
-// How attention is computed. All zeros but `struct_size` is the default.
+// How attention is computed. All zeros but `struct_size` is the default: every query sees every key.
+//
+// Masks compose: where query i stands at key d, it sees the keys j for which all of these hold:
+// `j <= d` if `causal`; `d - window_left <= j`; `j <= d + window_right`; j / chunk = d / chunk, rounded down; or, whatever
+// these say, `j < prefix[b]`.
+//
+// All arrays are contiguous, in device memory, and may change between launches of a recorded graph. Numbers in them that lead
+// out of a tensor are taken for its last row, so that nothing else is ever touched; sequences of queries must not overlap.
 typedef struct {
-    // `sizeof(fc_attention_options)`, set by the caller.
+    // `sizeof(fc_attention_options)`, set by the caller. That of an older header will do: it asks for nothing newer.
     size_t struct_size;
-    // Not 0: query i sees only the keys up to i + seqlen_kv - seqlen_q (aligned bottom-right). 0: it sees every key.
+    // Not 0: query i sees only the keys up to the one that it stands at; `window_right` is ignored. 0: no such limit.
     int32_t causal;
     // Not 0: `scale` counts. 0: the scale is 1 / sqrt(head_dim), and `scale` is ignored.
     int32_t has_scale;
     // What scores are multiplied with before the softmax.
     float scale;
+    // An `fc_align`: which key a query stands at.
+    int32_t align;
+    // Keys that a query sees before the one that it stands at, if `has_window_left`.
+    size_t window_left;
+    // Keys that it sees after that one, if `has_window_right`.
+    size_t window_right;
+    // Not 0: `window_left` counts. 0: all keys before are seen, and `window_left` is ignored.
+    int32_t has_window_left;
+    // Not 0: `window_right` counts. 0: all keys after are seen, and `window_right` is ignored.
+    int32_t has_window_right;
+    // Keys of a chunk: a query sees only the chunk that it stands in. 0: there are no chunks.
+    size_t chunk;
+    // Scaled scores x become softcap * tanh(x / softcap). 0: they stay.
+    float softcap;
+    // Ignored.
+    uint32_t reserved;
+    // Length of `prefix`, `seqused_q` and `seqused_kv`; `cu_seqlens_q` and `cu_seqlens_kv` have one number more. Ignored if
+    // all of them are null.
+    size_t num_sequences;
+    // Where sequences begin in q and out, which have batch 1, and at last where the last one ends, in rows. The log-sum-exp
+    // is (1, heads_q, seqlen of q). Null: each sequence of the batch is as long as the tensor.
+    const int32_t *cu_seqlens_q;
+    // The same for k and v.
+    const int32_t *cu_seqlens_kv;
+    // How many queries of each sequence count. Rows beyond them are neither read nor written. Null: all.
+    const int32_t *seqused_q;
+    // How many keys of each sequence count: it is as if there were no others. Null: all.
+    const int32_t *seqused_kv;
+    // How many keys at the start of each sequence all its queries see. It goes with no window to the left and no chunks.
+    // Null: there are no prefixes.
+    const int32_t *prefix;
+    // For each query head a logit, natural, finite or -infinity: its exponential joins the sum of those of each row's scores,
+    // also in the log-sum-exp. Null: there are no sinks.
+    const float *sinks;
+    // Length of `sinks`, which must be heads_q. Ignored if that is null.
+    size_t num_sinks;
 } fc_attention_options;
 
 // Facts of a device.
@@ -218,7 +290,7 @@ size_t fc_kernel_count(void);
 //
 // q and out are (batch, seqlen_q, heads_q, head_dim), k and v (batch, seqlen_kv, heads_kv, head_dim); heads_q is a
 // multiple of heads_kv, and query head h reads K/V head h / (heads_q / heads_kv). Sums are in f32. A row that sees no key
-// becomes zeros.
+// becomes zeros. `options` says which keys a query sees, and where sequences begin and end.
 //
 // `lse`, unless null, gets the natural logarithm of the sum of the exponentials of each row's scaled scores: f32,
 // contiguous (batch, heads_q, seqlen_q), -infinity for a row that sees no key.
@@ -228,8 +300,8 @@ size_t fc_kernel_count(void);
 //
 // # Safety
 // `stream` must be a live stream (`CUstream` or `cudaStream_t`), or null, the default stream. The structs must be null,
-// which is an error, or readable. Everything that a tensor's shape and strides reach over, and the whole of `lse`, must
-// stay allocated until the work has completed; until then, nothing else may write inputs, or use outputs.
+// which is an error, or readable. Everything that a tensor's shape and strides reach over, the arrays of `options` and
+// the whole of `lse` must stay allocated until the work has completed; until then, nothing else may write inputs, or use outputs.
 fc_status fc_attention_forward(const fc_device *device,
                                void *stream,
                                const fc_tensor *q,

@@ -1,8 +1,12 @@
 //! Attention: C's structs made into views, and the two calls on them.
 
 use std::ffi::{c_char, c_void};
+use std::mem::offset_of;
+use std::ptr::null;
 
-use flashcore::{Attention, Dtype, LseView, Plan, Problem, Shape, Strides, TensorLayout, TensorView};
+use flashcore::{
+    Align, ArrayView, Attention, Dtype, LseView, Plan, Sequences, Shape, Strides, TensorLayout, TensorView,
+};
 
 use crate::call::{call, require_size, required};
 use crate::device::{fc_device, opened};
@@ -81,49 +85,171 @@ pub(crate) unsafe fn lse_view(lse: *const f32, rows: Shape) -> LseView<'static> 
     unsafe { LseView::from_raw_parts(lse.addr() as u64, bytes) }
 }
 
-/// How attention is computed. All zeros but `struct_size` is the default.
+/// Where queries stand among the keys.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum fc_align {
+    /// Query i stands at key i + seqlen_kv - seqlen_q: the last query at the last key.
+    FC_ALIGN_BOTTOM_RIGHT = 0,
+    /// Query i stands at key i: the first query at the first key.
+    FC_ALIGN_TOP_LEFT = 1,
+}
+
+/// How attention is computed. All zeros but `struct_size` is the default: every query sees every key.
+///
+/// Masks compose: where query i stands at key d, it sees the keys j for which all of these hold:
+/// `j <= d` if `causal`; `d - window_left <= j`; `j <= d + window_right`; j / chunk = d / chunk, rounded down; or, whatever
+/// these say, `j < prefix[b]`.
+///
+/// All arrays are contiguous, in device memory, and may change between launches of a recorded graph. Numbers in them that lead
+/// out of a tensor are taken for its last row, so that nothing else is ever touched; sequences of queries must not overlap.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct fc_attention_options {
-    /// `sizeof(fc_attention_options)`, set by the caller.
+    /// `sizeof(fc_attention_options)`, set by the caller. That of an older header will do: it asks for nothing newer.
     pub struct_size: usize,
-    /// Not 0: query i sees only the keys up to i + seqlen_kv - seqlen_q (aligned bottom-right). 0: it sees every key.
+    /// Not 0: query i sees only the keys up to the one that it stands at; `window_right` is ignored. 0: no such limit.
     pub causal: i32,
     /// Not 0: `scale` counts. 0: the scale is 1 / sqrt(head_dim), and `scale` is ignored.
     pub has_scale: i32,
     /// What scores are multiplied with before the softmax.
     pub scale: f32,
+    /// An `fc_align`: which key a query stands at.
+    pub align: i32,
+    /// Keys that a query sees before the one that it stands at, if `has_window_left`.
+    pub window_left: usize,
+    /// Keys that it sees after that one, if `has_window_right`.
+    pub window_right: usize,
+    /// Not 0: `window_left` counts. 0: all keys before are seen, and `window_left` is ignored.
+    pub has_window_left: i32,
+    /// Not 0: `window_right` counts. 0: all keys after are seen, and `window_right` is ignored.
+    pub has_window_right: i32,
+    /// Keys of a chunk: a query sees only the chunk that it stands in. 0: there are no chunks.
+    pub chunk: usize,
+    /// Scaled scores x become softcap * tanh(x / softcap). 0: they stay.
+    pub softcap: f32,
+    /// Ignored.
+    pub reserved: u32,
+    /// Length of `prefix`, `seqused_q` and `seqused_kv`; `cu_seqlens_q` and `cu_seqlens_kv` have one number more. Ignored if
+    /// all of them are null.
+    pub num_sequences: usize,
+    /// Where sequences begin in q and out, which have batch 1, and at last where the last one ends, in rows. The log-sum-exp
+    /// is (1, heads_q, seqlen of q). Null: each sequence of the batch is as long as the tensor.
+    pub cu_seqlens_q: *const i32,
+    /// The same for k and v.
+    pub cu_seqlens_kv: *const i32,
+    /// How many queries of each sequence count. Rows beyond them are neither read nor written. Null: all.
+    pub seqused_q: *const i32,
+    /// How many keys of each sequence count: it is as if there were no others. Null: all.
+    pub seqused_kv: *const i32,
+    /// How many keys at the start of each sequence all its queries see. It goes with no window to the left and no chunks.
+    /// Null: there are no prefixes.
+    pub prefix: *const i32,
+    /// For each query head a logit, natural, finite or -infinity: its exponential joins the sum of those of each row's scores,
+    /// also in the log-sum-exp. Null: there are no sinks.
+    pub sinks: *const f32,
+    /// Length of `sinks`, which must be heads_q. Ignored if that is null.
+    pub num_sinks: usize,
 }
 
 impl fc_attention_options {
-    fn causal(&self) -> bool {
-        self.causal != 0
-    }
+    /// Size of the struct in the first header, which ended with `scale`.
+    const FIRST_SIZE: usize = 24;
 
-    fn scale(&self) -> Option<f32> {
-        (self.has_scale != 0).then_some(self.scale)
-    }
+    /// The default.
+    const PLAIN: Self = fc_attention_options {
+        struct_size: size_of::<Self>(),
+        causal: 0,
+        has_scale: 0,
+        scale: 0.0,
+        align: fc_align::FC_ALIGN_BOTTOM_RIGHT as i32,
+        window_left: 0,
+        window_right: 0,
+        has_window_left: 0,
+        has_window_right: 0,
+        chunk: 0,
+        softcap: 0.0,
+        reserved: 0,
+        num_sequences: 0,
+        cu_seqlens_q: null(),
+        cu_seqlens_kv: null(),
+        seqused_q: null(),
+        seqused_kv: null(),
+        prefix: null(),
+        sinks: null(),
+        num_sinks: 0,
+    };
 
-    fn attention(&self) -> Attention<'static> {
-        let attention = Attention::new().causal(self.causal());
-        self.scale().map_or(attention, |scale| attention.scale(scale))
+    /// # Safety
+    /// The arrays must be what [`ArrayView::from_raw_parts`] asks for.
+    unsafe fn attention(&self) -> Result<Attention<'static>, Failure> {
+        let align = match self.align {
+            found if found == fc_align::FC_ALIGN_BOTTOM_RIGHT as i32 => Align::BottomRight,
+            found if found == fc_align::FC_ALIGN_TOP_LEFT as i32 => Align::TopLeft,
+            found => return Err(Failure::UnknownAlign { found }),
+        };
+        let left = (self.has_window_left != 0).then_some(self.window_left);
+        let right = (self.has_window_right != 0).then_some(self.window_right);
+        let (sequences, starts) = (self.num_sequences, self.num_sequences.saturating_add(1));
+        let mut lengths = Sequences::new();
+        // SAFETY: the caller's, of all arrays.
+        unsafe {
+            lengths = array(self.cu_seqlens_q, starts).map_or(lengths, |array| lengths.starts_q(array));
+            lengths = array(self.cu_seqlens_kv, starts).map_or(lengths, |array| lengths.starts_kv(array));
+            lengths = array(self.seqused_q, sequences).map_or(lengths, |array| lengths.used_q(array));
+            lengths = array(self.seqused_kv, sequences).map_or(lengths, |array| lengths.used_kv(array));
+        }
+        let mut call =
+            Attention::new().causal(self.causal != 0).window(left, right).align(align).sequences(lengths);
+        if self.has_scale != 0 {
+            call = call.scale(self.scale);
+        }
+        if self.chunk != 0 {
+            call = call.chunk(self.chunk);
+        }
+        if self.softcap != 0.0 {
+            call = call.softcap(self.softcap);
+        }
+        // SAFETY: as above.
+        unsafe {
+            call = array(self.prefix, sequences).map_or(call, |array| call.prefix(array));
+            call = array(self.sinks, self.num_sinks).map_or(call, |array| call.sinks(array));
+        }
+        Ok(call)
     }
+}
+
+/// An array of the caller's, unless it is null.
+///
+/// # Safety
+/// As [`ArrayView::from_raw_parts`].
+unsafe fn array<T>(pointer: *const T, len: usize) -> Option<ArrayView<'static, T>> {
+    // SAFETY: the caller's.
+    (!pointer.is_null()).then(|| unsafe { ArrayView::from_raw_parts(pointer.addr() as u64, len) })
 }
 
 /// The caller's options; null means the default.
 ///
 /// # Safety
-/// The pointer must be null, or point to a struct whose `struct_size` is set.
-unsafe fn options(options: *const fc_attention_options) -> Result<fc_attention_options, Failure> {
-    if options.is_null() {
-        let struct_size = size_of::<fc_attention_options>();
-        return Ok(fc_attention_options { struct_size, causal: 0, has_scale: 0, scale: 0.0 });
+/// The pointer must be null, or point to a struct whose `struct_size` is set. Its arrays are those of
+/// [`ArrayView::from_raw_parts`].
+unsafe fn attention(options: *const fc_attention_options) -> Result<Attention<'static>, Failure> {
+    let mut ours = fc_attention_options::PLAIN;
+    if !options.is_null() {
+        // SAFETY: not null, and the caller vouches for the rest.
+        let struct_size = unsafe { (&raw const (*options).struct_size).read_unaligned() };
+        let known = if struct_size == fc_attention_options::FIRST_SIZE {
+            // What follows the scale was padding, which may hold anything.
+            offset_of!(fc_attention_options, align)
+        } else {
+            require_size::<fc_attention_options>(struct_size, "options")?;
+            struct_size
+        };
+        // SAFETY: the caller's struct has so many bytes, and ours, too; numbers and addresses may be any.
+        unsafe { options.cast::<u8>().copy_to_nonoverlapping((&raw mut ours).cast(), known) };
     }
-    // SAFETY: not null, and the caller vouches for the rest.
-    let struct_size = unsafe { (&raw const (*options).struct_size).read_unaligned() };
-    require_size::<fc_attention_options>(struct_size, "options")?;
-    // SAFETY: as above; the struct is as large as ours.
-    Ok(unsafe { options.read_unaligned() })
+    // SAFETY: the caller's.
+    unsafe { ours.attention() }
 }
 
 /// A tensor of the caller's, with its layout.
@@ -154,7 +280,7 @@ unsafe fn tensors([q, k, v, out]: [*const fc_tensor; 4]) -> Result<[(fc_tensor, 
 ///
 /// q and out are (batch, seqlen_q, heads_q, head_dim), k and v (batch, seqlen_kv, heads_kv, head_dim); heads_q is a
 /// multiple of heads_kv, and query head h reads K/V head h / (heads_q / heads_kv). Sums are in f32. A row that sees no key
-/// becomes zeros.
+/// becomes zeros. `options` says which keys a query sees, and where sequences begin and end.
 ///
 /// `lse`, unless null, gets the natural logarithm of the sum of the exponentials of each row's scaled scores: f32,
 /// contiguous (batch, heads_q, seqlen_q), -infinity for a row that sees no key.
@@ -164,8 +290,8 @@ unsafe fn tensors([q, k, v, out]: [*const fc_tensor; 4]) -> Result<[(fc_tensor, 
 ///
 /// # Safety
 /// `stream` must be a live stream (`CUstream` or `cudaStream_t`), or null, the default stream. The structs must be null,
-/// which is an error, or readable. Everything that a tensor's shape and strides reach over, and the whole of `lse`, must
-/// stay allocated until the work has completed; until then, nothing else may write inputs, or use outputs.
+/// which is an error, or readable. Everything that a tensor's shape and strides reach over, the arrays of `options` and
+/// the whole of `lse` must stay allocated until the work has completed; until then, nothing else may write inputs, or use outputs.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fc_attention_forward(
     device: *const fc_device,
@@ -180,13 +306,13 @@ pub unsafe extern "C" fn fc_attention_forward(
     call(|| {
         let opened = opened(device)?;
         // SAFETY: the caller vouches for structs and stream.
-        let (tensors, options, stream) =
-            unsafe { (tensors([q, k, v, out])?, self::options(options)?, opened.stream(stream)?) };
+        let (tensors, attention, stream) =
+            unsafe { (tensors([q, k, v, out])?, attention(options)?, opened.stream(stream)?) };
         // SAFETY: the caller vouches for all that shape and strides reach over.
         let [q, k, v, out] = tensors.map(|tensor| unsafe { view(tensor) });
         // SAFETY: the caller vouches for one value for each query.
         let lse = (!lse.is_null()).then(|| unsafe { lse_view(lse, q.shape()) });
-        Ok(options.attention().forward_into(&stream, &q, &k, &v, &out, lse)?)
+        Ok(attention.forward_into(&stream, &q, &k, &v, &out, lse)?)
     })
 }
 
@@ -214,10 +340,9 @@ pub unsafe extern "C" fn fc_attention_plan_text(
     call(|| {
         let device = &opened(device)?.device;
         // SAFETY: the caller vouches for the structs.
-        let (tensors, options) = unsafe { (tensors([q, k, v, out])?, self::options(options)?) };
+        let (tensors, attention) = unsafe { (tensors([q, k, v, out])?, attention(options)?) };
         required(length, "length")?;
-        let [q, k, v, out] = tensors.map(|(_, layout)| layout);
-        let problem = Problem::new(q, k, v, out, options.causal(), options.scale())?;
+        let problem = attention.problem_of(tensors.map(|(_, layout)| layout))?;
         let text = Plan::new(&problem, device.properties())?.to_string();
         // SAFETY: not null, and the caller vouches for the rest.
         unsafe { length.write_unaligned(text.len()) };

@@ -24,6 +24,8 @@ pub enum fc_status {
     FC_ERROR_NOT_ALLOCATED = 6,
     /// A mistake in flashcore itself. The message says which; please report it.
     FC_ERROR_INTERNAL = 7,
+    /// `align` is no `fc_align`.
+    FC_ERROR_UNKNOWN_ALIGN = 8,
 
     /// The CUDA driver library cannot be loaded.
     FC_ERROR_NO_DRIVER = 20,
@@ -69,6 +71,12 @@ pub enum fc_status {
     FC_ERROR_DTYPE_MISMATCH = 46,
     /// The scale is not positive, finite and of ordinary size.
     FC_ERROR_SCALE = 47,
+    /// `softcap` is not positive, finite and of ordinary size.
+    FC_ERROR_SOFTCAP = 48,
+    /// Prefixes beside a window to the left or chunks: a query would see two ranges of keys.
+    FC_ERROR_PREFIX_UNDER_WINDOW = 49,
+    /// An array has not as many numbers as there are sequences, or heads.
+    FC_ERROR_ARRAY_LENGTH = 50,
 
     /// A tensor with elements has a null address.
     FC_ERROR_NULL_POINTER = 60,
@@ -76,7 +84,7 @@ pub enum fc_status {
     FC_ERROR_NOT_DEVICE_POINTER = 61,
     /// An address is memory of another CUDA device.
     FC_ERROR_WRONG_DEVICE = 62,
-    /// An address is not aligned: 16 bytes for tensors, 4 for the log-sum-exp.
+    /// An address is not aligned: 16 bytes for tensors, 4 for the log-sum-exp and other arrays.
     FC_ERROR_MISALIGNED = 63,
     /// A stride is not a multiple of 8 elements (16 bytes).
     FC_ERROR_STRIDE_MISALIGNED = 64,
@@ -86,6 +94,8 @@ pub enum fc_status {
     FC_ERROR_OVERLAPPING_OUTPUT = 66,
     /// The memory of an output overlaps that of another tensor, and is not as a whole one that it may replace.
     FC_ERROR_ALIASING = 67,
+    /// With these options a tensor reaches over too much memory.
+    FC_ERROR_REACHES_TOO_FAR = 68,
 }
 
 /// Why a call failed: what flashcore says, or what only C can do wrong.
@@ -101,6 +111,8 @@ pub(crate) enum Failure {
     DeviceHandle { handle: usize },
     #[error("{operand} has element type {found}, which is no fc_dtype")]
     UnknownDtype { operand: &'static str, found: i32 },
+    #[error("align is {found}, which is no fc_align")]
+    UnknownAlign { found: i32 },
     #[error("the text needs {needed} bytes, but the buffer has {capacity}")]
     BufferTooSmall { needed: usize, capacity: usize },
     #[error("{ptr:#x} is not memory that fc_alloc gave, or was freed before")]
@@ -119,6 +131,7 @@ impl Failure {
             Failure::StructSize { .. } => fc_status::FC_ERROR_STRUCT_SIZE,
             Failure::DeviceHandle { .. } => fc_status::FC_ERROR_DEVICE_HANDLE,
             Failure::UnknownDtype { .. } => fc_status::FC_ERROR_UNKNOWN_DTYPE,
+            Failure::UnknownAlign { .. } => fc_status::FC_ERROR_UNKNOWN_ALIGN,
             Failure::BufferTooSmall { .. } => fc_status::FC_ERROR_BUFFER_TOO_SMALL,
             Failure::NotAllocated { .. } => fc_status::FC_ERROR_NOT_ALLOCATED,
             Failure::NotDeviceMemory { .. } => fc_status::FC_ERROR_NOT_DEVICE_POINTER,
@@ -150,6 +163,9 @@ fn of_host(error: &Error) -> fc_status {
         Error::HeadRatio { .. } => fc_status::FC_ERROR_HEAD_RATIO,
         Error::DtypeMismatch { .. } => fc_status::FC_ERROR_DTYPE_MISMATCH,
         Error::Scale { .. } => fc_status::FC_ERROR_SCALE,
+        Error::Softcap { .. } => fc_status::FC_ERROR_SOFTCAP,
+        Error::PrefixUnderWindow => fc_status::FC_ERROR_PREFIX_UNDER_WINDOW,
+        Error::ArrayLength { .. } => fc_status::FC_ERROR_ARRAY_LENGTH,
         Error::NullPointer { .. } => fc_status::FC_ERROR_NULL_POINTER,
         Error::NotDevicePointer { .. } => fc_status::FC_ERROR_NOT_DEVICE_POINTER,
         Error::WrongDevice { .. } => fc_status::FC_ERROR_WRONG_DEVICE,
@@ -158,7 +174,8 @@ fn of_host(error: &Error) -> fc_status {
         Error::StrideTooLarge { .. } => fc_status::FC_ERROR_STRIDE_TOO_LARGE,
         Error::OverlappingOutput { .. } => fc_status::FC_ERROR_OVERLAPPING_OUTPUT,
         Error::Aliasing { .. } => fc_status::FC_ERROR_ALIASING,
-        // About events, graphs, time, host data and tensor maps, which this interface does not have.
+        Error::ReachesTooFar { .. } => fc_status::FC_ERROR_REACHES_TOO_FAR,
+        // About events, graphs, time, host data, tensor maps, chunks and starts of nothing, which this interface does not have.
         _ => fc_status::FC_ERROR_INTERNAL,
     }
 }

@@ -12,7 +12,9 @@ use flashcore_c::fc_status::*;
 use flashcore_c::*;
 use flashcore_tests::cases::{Case, Inputs, Layout};
 use flashcore_tests::device::{Failure, OnDevice, Outputs};
+use flashcore_tests::extras::Extras;
 use flashcore_tests::merge::{self, Merge, Place, States, Sums};
+use flashcore_tests::side_inputs::Lengths;
 use flashcore_tests::suite::{Resource, Suite};
 use flashcore_tests::values::HostTensor;
 
@@ -59,6 +61,12 @@ fn ok(status: fc_status) {
 #[track_caller]
 fn refused(status: fc_status, expected: fc_status, message: &str) {
     assert_eq!((status, last_error()), (expected, message.to_owned()));
+}
+
+/// As [`refused`], whatever the message.
+#[track_caller]
+fn refused_as(status: fc_status, expected: fc_status) {
+    assert_eq!(status, expected, "{}", last_error());
 }
 
 /// A handle that is closed at the end.
@@ -111,6 +119,37 @@ impl Drop for Opened {
     }
 }
 
+/// What a case asks for. What does not count is garbage.
+fn options(device: &Opened, case: &Case, inputs: &Inputs) -> fc_attention_options {
+    let (extras, numbers) = (&case.extras, &inputs.numbers);
+    let ints = |array: &Option<Vec<i32>>| {
+        array.as_ref().map_or(null(), |array| device.upload(array).cast_const().cast())
+    };
+    fc_attention_options {
+        struct_size: size_of::<fc_attention_options>(),
+        causal: case.causal.into(),
+        has_scale: case.scale.is_some().into(),
+        scale: case.scale.unwrap_or(f32::NAN),
+        align: if extras.top_left { fc_align::FC_ALIGN_TOP_LEFT } else { fc_align::FC_ALIGN_BOTTOM_RIGHT }
+            as i32,
+        window_left: extras.left.unwrap_or(7),
+        window_right: extras.right.unwrap_or(7),
+        has_window_left: extras.left.is_some().into(),
+        has_window_right: extras.right.is_some().into(),
+        chunk: extras.chunk.unwrap_or(0),
+        softcap: extras.softcap.unwrap_or(0.0),
+        reserved: 7,
+        num_sequences: case.batch,
+        cu_seqlens_q: ints(&numbers.starts_q),
+        cu_seqlens_kv: ints(&numbers.starts_kv),
+        seqused_q: ints(&numbers.used_q),
+        seqused_kv: ints(&numbers.used_kv),
+        prefix: ints(&numbers.prefix),
+        sinks: numbers.sinks.as_ref().map_or(null(), |sinks| device.upload(sinks).cast_const().cast()),
+        num_sinks: case.heads_q,
+    }
+}
+
 /// A call that is right.
 struct Call {
     q: fc_tensor,
@@ -133,12 +172,7 @@ impl Call {
             v: device.tensor(&inputs.v),
             out: device.tensor(&poison),
             lse: device.upload(&vec![POISON; 4 * shape.batch * shape.heads * shape.seqlen]).cast(),
-            options: fc_attention_options {
-                struct_size: size_of::<fc_attention_options>(),
-                causal: case.causal.into(),
-                has_scale: case.scale.is_some().into(),
-                scale: case.scale.unwrap_or(f32::NAN),
-            },
+            options: options(device, case, inputs),
             poison,
         }
     }
@@ -372,7 +406,12 @@ fn two_threads(kind: &Kind) -> Result<(), Failure> {
 }
 
 fn plan_is_that_of_the_host(kind: &Kind) -> Result<(), Failure> {
-    let case = Case { causal: true, scale: Some(0.5), ..Case::default() };
+    let extras = Extras { left: Some(70), softcap: Some(30.0), used: true, ..Extras::default() };
+    plan_is_that_of(kind, Case { causal: true, scale: Some(0.5), ..Case::default() })?;
+    plan_is_that_of(kind, Case { extras, ..Case::default() })
+}
+
+fn plan_is_that_of(kind: &Kind, case: Case) -> Result<(), Failure> {
     let expected = Plan::new(&case.problem(Dtype::Bf16)?, kind.host()?.properties())?.to_string();
     let device = kind.open();
     let call = Call::new(&device, &case, &case.inputs(Dtype::Bf16, 4));
@@ -477,8 +516,107 @@ fn mistakes_are_refused(kind: &Kind) -> Result<(), Failure> {
     refused(call.forward(&device), FC_ERROR_SHAPE_OVERFLOW, message);
     (call.q, call.k, call.v, call.out) = (q, k, k, out);
     call.options.struct_size = 0;
-    let message = "options has struct_size 0, but this library needs 24";
-    call.is_refused(&device, FC_ERROR_STRUCT_SIZE, message);
+    let needed = size_of::<fc_attention_options>();
+    let message = format!("options has struct_size 0, but this library needs {needed}");
+    call.is_refused(&device, FC_ERROR_STRUCT_SIZE, &message);
+    Ok(())
+}
+
+fn wrong_options_are_refused(kind: &Kind) -> Result<(), Failure> {
+    let case = Case { seqlen_q: 64, seqlen_kv: 64, head_dim: 64, ..Case::default() };
+    let device = kind.open();
+    let mut call = Call::new(&device, &case, &case.inputs(Dtype::F16, 8));
+    let (right, q) = (call.options, call.q);
+    let (ints, floats) = (device.upload(&[64i32; 8]), device.upload(&[0f32; 8]));
+    let (ints, floats) = (ints.cast_const().cast::<i32>(), floats.cast_const().cast::<f32>());
+    let softcap = |softcap| fc_attention_options { softcap, ..right };
+    let prefix = fc_attention_options { prefix: ints, ..right };
+    let under_window =
+        "a prefix goes with no limit to the left and no chunks: a query would see two ranges of keys";
+    let not_capped =
+        |cap: f32| format!("softcap {cap} is not supported: it must be positive, finite and not denormal");
+    let misaligned = ints.wrapping_byte_add(2);
+    let host = [64i32; 2];
+    let of_out = call.out.data.cast_const().cast();
+    for (options, status, message) in [
+        (
+            fc_attention_options { align: 2, ..right },
+            FC_ERROR_UNKNOWN_ALIGN,
+            "align is 2, which is no fc_align".to_owned(),
+        ),
+        (softcap(-1.0), FC_ERROR_SOFTCAP, not_capped(-1.0)),
+        (softcap(f32::NAN), FC_ERROR_SOFTCAP, not_capped(f32::NAN)),
+        (softcap(f32::INFINITY), FC_ERROR_SOFTCAP, not_capped(f32::INFINITY)),
+        (fc_attention_options { chunk: 5, ..prefix }, FC_ERROR_PREFIX_UNDER_WINDOW, under_window.to_owned()),
+        (
+            fc_attention_options { has_window_left: 1, ..prefix },
+            FC_ERROR_PREFIX_UNDER_WINDOW,
+            under_window.to_owned(),
+        ),
+        (
+            fc_attention_options { num_sequences: 3, ..prefix },
+            FC_ERROR_ARRAY_LENGTH,
+            "prefix has 3 numbers, but 2 are needed".to_owned(),
+        ),
+        (
+            fc_attention_options { sinks: floats, num_sinks: 2, ..right },
+            FC_ERROR_ARRAY_LENGTH,
+            "sinks has 2 numbers, but 3 are needed".to_owned(),
+        ),
+        (
+            fc_attention_options { seqused_q: misaligned, ..right },
+            FC_ERROR_MISALIGNED,
+            format!("seqused_q at {misaligned:p} is not aligned to 4 bytes"),
+        ),
+        (
+            fc_attention_options { seqused_kv: host.as_ptr(), ..right },
+            FC_ERROR_NOT_DEVICE_POINTER,
+            format!("seqused_kv at {:p} is not device memory", host.as_ptr()),
+        ),
+        (
+            fc_attention_options { seqused_kv: of_out, ..right },
+            FC_ERROR_ALIASING,
+            "the memory of out overlaps that of seqused_kv".to_owned(),
+        ),
+        (
+            fc_attention_options { cu_seqlens_q: ints, ..right },
+            FC_ERROR_SHAPE_MISMATCH,
+            "q has batch 2, but 1 is needed to agree with the other tensors".to_owned(),
+        ),
+        (
+            fc_attention_options { cu_seqlens_kv: ints, ..right },
+            FC_ERROR_SHAPE_MISMATCH,
+            "k has batch 2, but 1 is needed to agree with the other tensors".to_owned(),
+        ),
+    ] {
+        call.options = options;
+        call.is_refused(&device, status, &message);
+    }
+    call.options = softcap(1.0);
+    call.q.stride_batch = 1 << 36;
+    refused_as(call.forward(&device), FC_ERROR_REACHES_TOO_FAR);
+    call.q = q;
+    ok(call.forward(&device));
+    Ok(())
+}
+
+/// A program that knows only the first header.
+fn older_options_work(kind: &Kind) -> Result<(), Failure> {
+    let case = Case { seqlen_q: 70, head_dim: 64, causal: true, scale: Some(0.3), ..Case::default() };
+    let inputs = case.inputs(Dtype::Bf16, 9);
+    let expected = host(*kind, &case, &inputs)?;
+    let device = kind.open();
+    let mut call = Call::new(&device, &case, &inputs);
+    call.options = fc_attention_options {
+        struct_size: 24,
+        // What was padding then, and what comes after the struct.
+        align: 7,
+        chunk: 3,
+        sinks: std::ptr::without_provenance(8),
+        ..call.options
+    };
+    ok(call.forward(&device));
+    assert_eq!(call.outputs(&device).out, expected.out);
     Ok(())
 }
 
@@ -609,11 +747,27 @@ fn main() -> ExitCode {
         Case { seqlen_kv: 0, head_dim: 64, ..base },
         Case { seqlen_q: 0, head_dim: 64, ..base },
     ];
-    for case in cases {
+    let extras = Extras::default();
+    let (q, kv) = (Some(Lengths::WithZeros { longest: 90 }), Some(Lengths::WithOnes { longest: 130 }));
+    let with = [
+        Extras { left: Some(20), right: Some(3), ..extras },
+        Extras { left: Some(40), top_left: true, ..extras },
+        Extras { chunk: Some(33), ..extras },
+        Extras { softcap: Some(5.0), ..extras },
+        Extras { sinks: true, right: Some(7), ..extras },
+        Extras { prefix: true, right: Some(0), ..extras },
+        Extras { packed_q: q, packed_kv: kv, ..extras },
+        Extras { packed_q: q, packed_kv: kv, used: true, sinks: true, left: Some(30), ..extras },
+        Extras { packed_kv: kv, ..extras },
+        Extras { used: true, ..extras },
+    ];
+    let causal_varlen = Case { causal: true, extras: with[6], head_dim: 64, ..base };
+    let with = with.map(|extras| Case { head_dim: 64, extras, ..base });
+    for case in cases.into_iter().chain(with).chain([causal_varlen]) {
         suite.test(format!("same_bits_{case}"), move |kind: &Kind| same_bits(*kind, &case));
     }
     type Test = fn(&Kind) -> Result<(), Failure>;
-    let tests: [(&str, Test); 13] = [
+    let tests: [(&str, Test); 15] = [
         ("merges_have_the_same_bits", merges_have_the_same_bits),
         ("wrong_merges_are_refused", wrong_merges_are_refused),
         ("default_options", default_options),
@@ -622,6 +776,8 @@ fn main() -> ExitCode {
         ("properties_are_those_of_the_host", properties_are_those_of_the_host),
         ("preload", preload),
         ("mistakes_are_refused", mistakes_are_refused),
+        ("wrong_options_are_refused", wrong_options_are_refused),
+        ("older_options_work", older_options_work),
         ("null_arguments_are_refused", null_arguments_are_refused),
         ("memory_is_allocated_and_freed", memory_is_allocated_and_freed),
         ("closed_devices_are_refused", closed_devices_are_refused),

@@ -40,7 +40,7 @@ cp "$suite"/{test_flash_attn,test_util,padding}.py "$work/suite"
 echo 'from flashcore.flash_attn_interface import *' >"$work/suite/flash_attn_interface.py"
 
 # What its tests are told that this build has not.
-for feature in BACKWARD SPLIT PAGEDKV APPENDKV LOCAL SOFTCAP PACKGQA FP8; do
+for feature in BACKWARD SPLIT PAGEDKV APPENDKV PACKGQA FP8; do
   export "FLASH_ATTENTION_DISABLE_$feature=TRUE"
 done
 arguments=(-q -p no:cacheprovider -p fa3_plugin --tb=short --disable-warnings)

@@ -1,5 +1,6 @@
 """PyTorch on a Hopper GPU."""
 
+import itertools
 import random
 import threading
 import time
@@ -22,26 +23,58 @@ def normal(*shape, dtype=torch.bfloat16):
     return torch.randn(shape, device="cuda", dtype=torch.float32).to(dtype)
 
 
-def exact(q, k, v, causal=False, scale=None, rounded=lambda x: x):
+def visible(seqlen_q, seqlen_kv, causal, window, chunk):
+    """Which keys each query sees."""
+    keys = torch.arange(seqlen_kv, device="cuda")
+    stands = torch.arange(seqlen_q, device="cuda")[:, None] + seqlen_kv - seqlen_q
+    left, right = window[0], 0 if causal else window[1]
+    sees = torch.ones(seqlen_q, seqlen_kv, dtype=torch.bool, device="cuda")
+    if left is not None:
+        sees &= stands - left <= keys
+    if right is not None:
+        sees &= keys <= stands + right
+    if chunk is not None:
+        sees &= keys // chunk == stands.div(chunk, rounding_mode="floor")
+    return sees
+
+
+def exact(
+    q,
+    k,
+    v,
+    causal=False,
+    scale=None,
+    rounded=lambda x: x,
+    window=(None, None),
+    chunk=None,
+    softcap=None,
+    sinks=None,
+):
     """Output and log-sum-exp in float64; ``rounded`` is what an ideal kernel does to probabilities and output."""
     ratio = q.shape[2] // k.shape[2]
     q, k, v = (x.double() for x in (q, k.repeat_interleave(ratio, 2), v.repeat_interleave(ratio, 2)))
     scores = torch.einsum("bihd,bjhd->bhij", q, k) * (q.shape[-1] ** -0.5 if scale is None else scale)
-    if causal:
-        sees = torch.ones(q.shape[1], k.shape[1], dtype=torch.bool, device="cuda").tril(k.shape[1] - q.shape[1])
-        scores = scores.masked_fill(~sees, -torch.inf)
-    lse = scores.logsumexp(-1) if k.shape[1] else scores.new_full(scores.shape[:-1], -torch.inf)
-    largest = scores.amax(-1, keepdim=True) if k.shape[1] else scores.new_zeros((*scores.shape[:-1], 1))
-    weights = (scores - largest.masked_fill(largest == -torch.inf, 0.0)).exp()
-    total = weights.sum(-1, keepdim=True)
+    if softcap is not None:
+        scores = softcap * (scores / softcap).tanh()
+    scores = scores.masked_fill(~visible(q.shape[1], k.shape[1], causal, window, chunk), -torch.inf)
+    logits = scores.new_full(scores.shape[:-1], -torch.inf)
+    if sinks is not None:
+        logits = sinks.double()[None, :, None].expand(logits.shape)
+    logits = logits.unsqueeze(-1)
+    with_sink = torch.cat([scores, logits], -1)
+    lse = with_sink.logsumexp(-1)
+    largest = with_sink.amax(-1, keepdim=True)
+    largest = largest.masked_fill(largest == -torch.inf, 0.0)
+    weights = (scores - largest).exp()
+    total = weights.sum(-1, keepdim=True) + (logits - largest).exp()
     out = torch.einsum("bhij,bjhd->bhid", rounded(weights), v) / total.masked_fill(total == 0.0, 1.0)
     return rounded(out.transpose(1, 2)), lse
 
 
-def check(out, q, k, v, lse=None, causal=False, scale=None):
+def check(out, q, k, v, lse=None, causal=False, scale=None, **options):
     """At most twice as far from float64 as an ideal kernel; the log-sum-exp within 1e-5."""
-    expected, expected_lse = exact(q, k, v, causal, scale)
-    ideal, _ = exact(q, k, v, causal, scale, lambda x: x.to(q.dtype).double())
+    expected, expected_lse = exact(q, k, v, causal, scale, **options)
+    ideal, _ = exact(q, k, v, causal, scale, lambda x: x.to(q.dtype).double(), **options)
     assert out.shape == q.shape and out.dtype == q.dtype
     if out.numel() == 0:
         return
@@ -110,6 +143,81 @@ def test_random_shapes_and_strides_compiled(seed):
     torch._dynamo.reset()  # else the compiler gives up after some shapes
     compiled = torch.compile(flashcore.attention, fullgraph=True)
     assert torch.equal(compiled(*qkv, **arguments), flashcore.attention(*qkv, **arguments))
+
+
+def random_options(generator, heads):
+    """What a call asks for beyond plain attention."""
+    distance = lambda: generator.choice([None, 0, 5, 130, 400])  # noqa: E731
+    return {
+        "causal": generator.random() < 0.5,
+        "window": (distance(), distance()),
+        "chunk": generator.choice([None, None, 100]),
+        "softcap": generator.choice([None, 2.0, 30.0]),
+        "sinks": generator.choice([None, torch.randn(heads, device="cuda")]),
+    }
+
+
+def starts_of(lengths):
+    return torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32, device="cuda")
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_random_packed_sequences(seed):
+    """Also recorded in a graph, and replayed with other lengths."""
+    generator = random.Random(seed)
+    torch.manual_seed(seed)
+    dtype = generator.choice([torch.float16, torch.bfloat16])
+    heads_kv, ratio, head_dim = generator.randint(1, 3), generator.randint(1, 4), 8 * generator.randint(1, 32)
+    options = random_options(generator, heads_kv * ratio)
+    sequences = generator.randint(1, 6)
+    draws = [
+        [[generator.choice([0, 1, generator.randint(1, 700)]) for _ in range(sequences)] for _ in "qk"] for _ in "12"
+    ]
+    totals = [max(sum(draw[i]) for draw in draws) for i in range(2)]
+    q = normal(totals[0], heads_kv * ratio, head_dim, dtype=dtype)
+    k, v = (normal(totals[1], heads_kv, head_dim, dtype=dtype) for _ in "kv")
+    starts = {name: starts_of(lengths) for name, lengths in zip(("cu_seqlens_q", "cu_seqlens_kv"), draws[0])}
+    out = torch.full_like(q, 7.0)
+
+    def judge(lengths, lse):
+        ends = [list(itertools.accumulate(of)) for of in lengths]
+        for b in range(sequences):
+            rows, keys = (slice(ends[i][b] - lengths[i][b], ends[i][b]) for i in range(2))
+            check(out[None, rows], q[None, rows], k[None, keys], v[None, keys], lse[None, :, rows], **options)
+        assert (out[ends[0][-1] :] == 7.0).all()
+
+    _, lse = flashcore.attention(q, k, v, out=out, return_lse=True, **starts, **options)
+    judge(draws[0], lse)
+    if out.numel() == 0:
+        return
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        _, lse = flashcore.attention(q, k, v, out=out, return_lse=True, **starts, **options)
+    for lengths in reversed(draws):
+        for array, of in zip(starts.values(), lengths):
+            array.copy_(starts_of(of))
+        out.fill_(7.0)
+        graph.replay()
+        judge(lengths, lse)
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_random_caches(seed):
+    generator = random.Random(seed)
+    torch.manual_seed(seed)
+    heads_kv, ratio, head_dim = generator.randint(1, 3), generator.randint(1, 4), 8 * generator.randint(1, 32)
+    options = random_options(generator, heads_kv * ratio)
+    batch, seqlen_q, cache = generator.randint(1, 5), generator.choice([1, 2, 130]), generator.randint(1, 1500)
+    q = normal(batch, seqlen_q, heads_kv * ratio, head_dim)
+    k, v = (normal(batch, cache, heads_kv, head_dim) for _ in "kv")
+    used = [generator.randint(0, cache) for _ in range(batch)]
+    for b in range(batch):
+        k[b, used[b] :], v[b, used[b] :] = torch.nan, torch.nan
+    seqused = torch.tensor(used, dtype=torch.int32, device="cuda")
+    out, lse = flashcore.attention(q, k, v, seqused_kv=seqused, return_lse=True, **options)
+    for b in range(batch):
+        one = slice(b, b + 1)
+        check(out[one], q[one], k[one, : used[b]], v[one, : used[b]], lse[one], **options)
 
 
 def merged(o1, lse1, o2, lse2):

@@ -6,20 +6,52 @@ import numpy as np
 UNIT = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 
 
-def attention(q, k, v, causal=False, scale=None, rounded=lambda x: x):
+def visible(seqlen_q, seqlen_kv, causal, window, align, chunk, prefix):
+    """Which keys each query sees, (seqlen_q, seqlen_kv)."""
+    keys = np.arange(seqlen_kv)
+    stands = np.arange(seqlen_q)[:, None] + (0 if align == "top-left" else seqlen_kv - seqlen_q)
+    left, right = window
+    sees = np.ones((seqlen_q, seqlen_kv), bool)
+    if causal:
+        right = 0
+    if left is not None:
+        sees &= stands - left <= keys
+    if right is not None:
+        sees &= keys <= stands + right
+    if chunk is not None:
+        sees &= keys // chunk == stands // chunk
+    return sees | (keys < prefix)
+
+
+def attention(
+    q,
+    k,
+    v,
+    causal=False,
+    scale=None,
+    rounded=lambda x: x,
+    window=(None, None),
+    align="bottom-right",
+    chunk=None,
+    prefix=0,
+    softcap=None,
+    sinks=None,
+):
     """Output, (batch, seqlen_q, heads_q, head_dim), and log-sum-exp, (batch, heads_q, seqlen_q). ``rounded`` is applied
     to what an ideal kernel rounds: the probabilities before they are divided by their sum, and the output."""
     q, k, v = (np.asarray(x).astype(np.float64) for x in (q, k, v))
     (_, seqlen_q, heads_q, head_dim), (_, seqlen_kv, heads_kv, _) = q.shape, k.shape
     k, v = (np.repeat(x, heads_q // heads_kv, axis=2) for x in (k, v))
     scores = np.einsum("bihd,bjhd->bhij", q, k) * (head_dim**-0.5 if scale is None else scale)
-    if causal:
-        sees = np.arange(seqlen_kv) <= np.arange(seqlen_q)[:, None] + seqlen_kv - seqlen_q
-        scores = np.where(sees, scores, -np.inf)
+    if softcap is not None:
+        scores = softcap * np.tanh(scores / softcap)
+    scores = np.where(visible(seqlen_q, seqlen_kv, causal, window, align, chunk, prefix), scores, -np.inf)
     largest = np.max(scores, axis=-1, keepdims=True, initial=-np.inf)
+    logits = np.full((1, heads_q, 1, 1), -np.inf) if sinks is None else sinks.astype(np.float64)[None, :, None, None]
+    largest = np.maximum(largest, logits)
     finite = np.where(np.isfinite(largest), largest, 0.0)
     weights = np.exp(scores - finite)
-    total = weights.sum(axis=-1, keepdims=True)
+    total = weights.sum(axis=-1, keepdims=True) + np.exp(logits - finite)
     with np.errstate(divide="ignore"):
         lse = (np.log(total) + finite)[..., 0]
     out = np.einsum("bhij,bjhd->bhid", rounded(weights), v) / np.where(total == 0.0, 1.0, total)
@@ -54,12 +86,12 @@ def check_merged(out, lse, o1, lse1, o2, lse2):
     np.testing.assert_allclose(lse, expected_lse, rtol=1e-5, atol=1e-5, equal_nan=False)
 
 
-def check(out, q, k, v, lse=None, causal=False, scale=None):
+def check(out, q, k, v, lse=None, causal=False, scale=None, **options):
     """Fails unless ``out`` is at most twice as far from the reference as an ideal kernel, and ``lse`` within 1e-5. NaN
     is never near enough."""
     dtype = np.asarray(q).dtype
-    expected, expected_lse = attention(q, k, v, causal, scale)
-    ideal, _ = attention(q, k, v, causal, scale, lambda x: x.astype(dtype).astype(np.float64))
+    expected, expected_lse = attention(q, k, v, causal, scale, **options)
+    ideal, _ = attention(q, k, v, causal, scale, lambda x: x.astype(dtype).astype(np.float64), **options)
     out = np.asarray(out)
     assert out.shape == expected.shape and out.dtype == dtype
     largest = np.max(np.abs(expected), initial=0.0)

@@ -64,12 +64,69 @@ def test_caches_of_one_length():
     assert [x.numel() for x in split] == [0, 0]
 
 
+def test_windows_chunks_and_softcap():
+    for arguments, options in [
+        (dict(window_size=(5, 3)), dict(window=(5, 3))),
+        (dict(window_size=torch.tensor([5, 30])), dict(window=(5, 30))),
+        (dict(window_size=(5, 0)), dict(causal=True, window=(5, None))),
+        (dict(causal=True, window_size=(5, -1)), dict(causal=True, window=(5, None))),
+        (dict(causal=True, window_size=(5, 9)), dict(causal=True, window=(5, None))),
+        (dict(attention_chunk=7), dict(chunk=7)),
+        (dict(softcap=15.0, causal=True), dict(softcap=15.0, causal=True)),
+    ]:
+        expected, lse = flashcore.attention(Q, K, V, return_lse=True, **options)
+        out, found = interface.flash_attn_func(Q, K, V, return_attn_probs=True, **arguments)
+        assert torch.equal(out, expected) and torch.equal(found, lse)
+    assert not torch.equal(expected, flashcore.attention(Q, K, V, causal=True))
+
+
+def ints(*numbers):
+    return torch.tensor(numbers, dtype=torch.int32)
+
+
+STARTS = ints(0, 25, 40)
+
+
+@pytest.mark.parametrize("arguments", [dict(), dict(causal=True), dict(window_size=(9, 4), softcap=5.0)])
+def test_variable_lengths(arguments):
+    q, k, v = Q[0], K[0], V[0]
+    starts, used_q, used_k = ints(0, 50, 60), ints(20, 15), ints(50, 4)
+    out, lse = interface.flash_attn_varlen_func(
+        q, k, v, STARTS, starts, 25, 50, seqused_q=used_q, seqused_k=used_k, return_attn_probs=True, **arguments
+    )
+    assert out.shape == q.shape and lse.shape == (4, 40)
+    for b in range(2):
+        rows = slice(int(STARTS[b]), int(STARTS[b] + used_q[b]))
+        keys = slice(int(starts[b]), int(starts[b] + used_k[b]))
+        expected, expected_lse = interface.flash_attn_func(
+            q[None, rows], k[None, keys], v[None, keys], return_attn_probs=True, **arguments
+        )
+        torch.testing.assert_close(out[None, rows], expected, rtol=0.02, atol=0.02)
+        torch.testing.assert_close(lse[None, :, rows], expected_lse, rtol=1e-4, atol=1e-4)
+    plain = interface.flash_attn_varlen_func(q, k, v, STARTS, starts, 25, 50, **arguments)
+    for rows, keys in [(slice(0, 25), slice(0, 50)), (slice(25, 40), slice(50, 60))]:
+        expected = interface.flash_attn_func(q[None, rows], k[None, keys], v[None, keys], **arguments)
+        torch.testing.assert_close(plain[None, rows], expected, rtol=0.02, atol=0.02)
+
+
+def test_caches_of_several_lengths():
+    used, metadata = ints(60, 33), interface.get_scheduler_metadata(2, 40, 60, 4, 2, 64, ints(60, 33), Q.dtype)
+    options = dict(cache_seqlens=used, causal=True, window_size=(30, -1), softcap=20.0)
+    out, lse, *_ = interface.flash_attn_with_kvcache(
+        Q, K, V, scheduler_metadata=metadata, return_softmax_lse=True, **options
+    )
+    expected, expected_lse = flashcore.attention(
+        Q, K, V, causal=True, window=(30, None), softcap=20.0, seqused_kv=used, return_lse=True
+    )
+    assert torch.equal(out, expected) and torch.equal(lse, expected_lse)
+    found = interface.flash_attn_with_kvcache(Q.flatten(0, 1), K, V, cu_seqlens_q=ints(0, 40, 80), **options)
+    assert torch.equal(found.view_as(out), expected)
+    one = interface.flash_attn_with_kvcache(Q[1:], K[1:], V[1:], **(options | dict(cache_seqlens=33)))
+    torch.testing.assert_close(one, expected[1:], rtol=0.02, atol=0.02)
+
+
 SCALE = torch.ones(2, 2)
 MISSING = [
-    (lambda: interface.flash_attn_func(Q, K, V, window_size=(5, 0)), r"sliding window \(5, 0\)"),
-    (lambda: interface.flash_attn_func(Q, K, V, causal=True, window_size=(5, -1)), r"sliding window"),
-    (lambda: interface.flash_attn_func(Q, K, V, softcap=15.0), r"softcap \(15.0\)"),
-    (lambda: interface.flash_attn_func(Q, K, V, attention_chunk=7), r"attention_chunk \(7\)"),
     (lambda: interface.flash_attn_func(Q, K, V, qv=Q), r"qv"),
     (lambda: interface.flash_attn_func(Q, K, V, k_descale=SCALE), r"k_descale"),
     (lambda: interface.flash_attn_func(Q, K, normal(2, 60, 2, 128)), r"v of another head_dim \(128\) than q \(64\)"),
@@ -78,11 +135,12 @@ MISSING = [
     (lambda: interface.flash_attn_with_kvcache(Q, K, V, k=K, v=V), r"appending to a cache"),
     (lambda: interface.flash_attn_with_kvcache(Q, K, V, page_table=SCALE), r"paged KV"),
     (lambda: interface.flash_attn_with_kvcache(Q, K, V, rotary_cos=SCALE), r"rotary embedding"),
-    (lambda: interface.flash_attn_with_kvcache(Q, K, V, cache_seqlens=torch.tensor([3, 4])), r"each sequence"),
-    (lambda: interface.flash_attn_with_kvcache(Q, K, V, cu_seqlens_q=SCALE), r"variable lengths in one batch"),
-    (lambda: interface.flash_attn_varlen_func(Q, K, V, None, None, 1, 1), r"flash_attn_varlen_func"),
+    (lambda: interface.flash_attn_with_kvcache(Q, K, V, cache_batch_idx=SCALE), r"cache_batch_idx"),
+    (lambda: interface.flash_attn_with_kvcache(Q, K, V, cache_leftpad=SCALE), r"cache_leftpad"),
+    (lambda: interface.flash_attn_with_kvcache(Q, K, V, cu_seqlens_k_new=SCALE), r"appending to a cache"),
+    (lambda: interface.flash_attn_varlen_func(Q[0], K[0], V[0], STARTS, STARTS, 40, 60, qv=Q), r"qv"),
+    (lambda: interface.flash_attn_varlen_func(Q[0], K[0], V[0], STARTS, STARTS, 40, 60, v_descale=SCALE), r"v_descale"),
     (lambda: interface.flash_attn_combine(Q, SCALE), r"flash_attn_combine"),
-    (lambda: interface.get_scheduler_metadata(1, 1, 1, 1, 1, 64, SCALE), r"get_scheduler_metadata"),
 ]
 
 

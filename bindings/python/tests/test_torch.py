@@ -65,6 +65,95 @@ def test_operators_pass_opcheck(dtype, causal):
         torch.library.opcheck(operators.attention_out, (query, k, k, torch.empty_like(query), causal, None))
 
 
+def ints(*numbers):
+    return torch.tensor(numbers, dtype=torch.int32)
+
+
+FEATURES = [
+    dict(window=(5, 2), softcap=3.0),
+    dict(causal=True, sinks=torch.tensor([0.5, -1.0, 2.0, 0.0])),
+    dict(chunk=7, align="top-left"),
+    dict(causal=True, prefix=ints(4, 9)),
+    dict(seqused_q=ints(20, 20), seqused_kv=ints(30, 11)),
+]
+
+
+def packed():
+    """q, k and v of sequences that lie one behind the other, and where they begin."""
+    starts = dict(cu_seqlens_q=ints(0, 5, 30), cu_seqlens_kv=ints(0, 20, 40))
+    return [normal(30, 4, 64), normal(40, 2, 64, seed=1), normal(40, 2, 64, seed=2)], starts
+
+
+@pytest.mark.parametrize("options", FEATURES, ids=lambda options: "-".join(options))
+def test_features_are_those_of_numpy(options):
+    q, k = normal(2, 20, 4, 64), normal(2, 30, 2, 64)
+    found, lse = flashcore.attention(q, k, k, return_lse=True, **options)
+    arrays = {name: x.numpy() if isinstance(x, torch.Tensor) else x for name, x in options.items()}
+    expected, expected_lse = flashcore.attention(q.numpy(), k.numpy(), k.numpy(), return_lse=True, **arrays)
+    assert (found.numpy() == expected).all() and (lse.numpy() == expected_lse).all()
+
+
+@pytest.mark.parametrize("options", FEATURES, ids=lambda options: "-".join(options))
+def test_operators_with_features_pass_opcheck(options):
+    q, k = normal(2, 20, 4, 64), normal(2, 30, 2, 64)
+    left, right = options.get("window", (None, None))
+    named = {name: value for name, value in options.items() if name != "window"}
+    named |= dict(window_left=left, window_right=right)
+    for operator, tensors in [
+        (operators.attention, (q, k, k)),
+        (operators.attention_with_lse, (q, k, k)),
+        (operators.attention_out, (q, k, k, torch.empty_like(q))),
+    ]:
+        torch.library.opcheck(operator, tensors, named)
+    assert torch.equal(operators.attention(q, k, k, **named), flashcore.attention(q, k, k, **options))
+
+
+def test_packed_sequences_are_those_of_numpy_and_pass_opcheck():
+    (q, k, v), starts = packed()
+    out, lse = flashcore.attention(q, k, v, causal=True, return_lse=True, **starts)
+    arrays = {name: x.numpy() for name, x in starts.items()}
+    expected, expected_lse = flashcore.attention(
+        q.numpy(), k.numpy(), v.numpy(), causal=True, return_lse=True, **arrays
+    )
+    assert (out.numpy() == expected).all() and (lse.numpy() == expected_lse).all() and lse.shape == (4, 30)
+    torch.library.opcheck(operators.attention, (q, k, v), starts)
+    torch.library.opcheck(operators.attention_with_lse, (q, k, v), starts)
+    torch.library.opcheck(operators.attention_out, (q, k, v, torch.empty_like(q)), starts)
+    meta = [x.to("meta") for x in (q, k, v)]
+    found, lse = flashcore.attention(*meta, return_lse=True, **{name: x.to("meta") for name, x in starts.items()})
+    assert found.is_meta and found.shape == q.shape and lse.shape == (4, 30)
+
+
+def test_features_can_be_compiled():
+    (q, k, v), starts = packed()
+
+    def model(q, k, v, out, **starts):
+        first, lse = flashcore.attention(q * 1, k, v, causal=True, window=(6, None), return_lse=True, **starts)
+        flashcore.attention(q, k, v, softcap=4.0, out=out, **starts)
+        return first + 0, lse
+
+    out = torch.empty_like(q)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    first, lse = compiled(q, k, v, out, **starts)
+    expected = flashcore.attention(q, k, v, causal=True, window=(6, None), return_lse=True, **starts)
+    assert torch.equal(first, expected[0]) and torch.equal(lse, expected[1])
+    assert torch.equal(out, flashcore.attention(q, k, v, softcap=4.0, **starts))
+
+
+def test_sinks_have_no_backward_pass():
+    q, sinks = normal(2, 20, 4, 64), torch.zeros(4, requires_grad=True)
+    with pytest.raises(flashcore.UnsupportedError, match="no backward pass yet"):
+        flashcore.attention(q, q, q, sinks=sinks).sum().backward()
+
+
+def test_arrays_of_other_things_are_refused():
+    q = normal(2, 20, 4, 64)
+    with pytest.raises(flashcore.ArgumentTypeError, match="seqused_kv has element type torch.int64; i32 is needed"):
+        flashcore.attention(q, q, q, seqused_kv=torch.tensor([1, 2]))
+    with pytest.raises(flashcore.ArgumentTypeError, match="seqused_kv is a numpy.ndarray, but q is a torch.Tensor"):
+        flashcore.attention(q, q, q, seqused_kv=ints(1, 2).numpy())
+
+
 def states(dtype=torch.float16):
     """Two states of the same queries."""
     q = normal(2, 20, 4, 64, dtype=dtype)

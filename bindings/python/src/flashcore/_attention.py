@@ -4,6 +4,7 @@ import sys
 from typing import Any
 
 from . import _library
+from ._features import gather
 from ._framework import FRAMEWORKS, Framework, no_tensor
 
 
@@ -42,6 +43,16 @@ def attention(
     scale: float | None = None,
     return_lse: bool = False,
     out: Any = None,
+    window: tuple[int | None, int | None] = (None, None),
+    align: str = "bottom-right",
+    chunk: int | None = None,
+    softcap: float | None = None,
+    sinks: Any = None,
+    prefix: Any = None,
+    cu_seqlens_q: Any = None,
+    cu_seqlens_kv: Any = None,
+    seqused_q: Any = None,
+    seqused_kv: Any = None,
 ) -> Any:
     """Computes ``softmax(scale * q @ k.T) @ v`` for every head.
 
@@ -49,19 +60,39 @@ def attention(
     ``ml_dtypes.bfloat16``).
 
     Args:
-        q: Queries, (batch, seqlen_q, heads_q, head_dim); head_dim is a multiple of 8 up to 256.
-        k: Keys, (batch, seqlen_kv, heads_kv, head_dim); heads_q is a multiple of heads_kv.
+        q: Queries, (batch, seqlen_q, heads_q, head_dim), or, with ``cu_seqlens_q``, (total_q, heads_q, head_dim);
+            head_dim is a multiple of 8 up to 256.
+        k: Keys, (batch, seqlen_kv, heads_kv, head_dim), or, with ``cu_seqlens_kv``, (total_kv, heads_kv, head_dim);
+            heads_q is a multiple of heads_kv.
         v: Values, of the shape of k.
-        causal: Query i sees only the keys up to i + seqlen_kv - seqlen_q (aligned bottom-right).
+        causal: A query sees only the keys up to the one it stands at.
         scale: What scores are multiplied with; 1 / sqrt(head_dim) if not given.
         return_lse: Also return the log-sum-exp of each row of scaled scores.
         out: Where to write the result, of the shape and type of q; its memory overlaps none of the others'. JAX's
             arrays cannot be written to.
+        window: How many keys a query sees before the one it stands at, d, and after it: ``d - window[0] <= j <= d +
+            window[1]``. None is all.
+        align: Query i stands at key d = i + seqlen_kv - seqlen_q ("bottom-right"), or i ("top-left").
+        chunk: A query sees only keys of the chunk of so many keys that it stands in: ``j // chunk == d // chunk``.
+        softcap: Scaled scores x become ``softcap * tanh(x / softcap)``.
+        sinks: A logit for each query head, f32 (heads_q,): ``exp(sinks[h])`` joins the sum of the exponentials of the
+            scores, also in the log-sum-exp.
+        prefix: The first ``prefix[b]`` keys of sequence b are seen by all its queries, whatever else they see: i32
+            (sequences,). It goes with no window to the left and no chunks.
+        cu_seqlens_q: Sequences lie one behind the other in q: where each begins, and at last where the last one ends,
+            i32 (sequences + 1,).
+        cu_seqlens_kv: The same for k and v.
+        seqused_q: How many queries of each sequence count, i32 (sequences,).
+        seqused_kv: How many keys of each sequence count, i32 (sequences,).
+
+    Masks compose: a query sees the keys that all of them show. These arrays lie where q does, and only the device reads
+    them; numbers that lead out of a tensor are taken for its last row.
 
     Returns:
-        The output, (batch, seqlen_q, heads_q, head_dim) in the type of q: ``out``, or a new tensor whose dimensions lie
-        in memory in the order of q's. Rows that see no key are 0. With ``return_lse``, a pair of it and the
-        log-sum-exp: natural logarithm, f32, contiguous (batch, heads_q, seqlen_q), -inf for rows that see no key.
+        The output, in the shape and type of q: ``out``, or a new tensor whose dimensions lie in memory in the order of
+        q's. Rows that see no key are 0; rows that ``cu_seqlens_q`` or ``seqused_q`` leave out are not written. With
+        ``return_lse``, a pair of it and the log-sum-exp: natural logarithm, f32, contiguous (batch, heads_q, seqlen_q),
+        or (heads_q, total_q), -inf for rows that see no key, the sink's logit if there is one.
 
     Strides may be any multiples of 8 elements, with the elements of a head side by side: views of packed QKV, and
     (batch, heads, seqlen, head_dim) seen through a transpose, are computed in place. Nothing is copied.
@@ -71,7 +102,7 @@ def attention(
     CPU memory are computed by the emulator, with an :class:`EmulatedWarning`.
 
     Raises:
-        ArgumentError: A shape, stride, address or scale that cannot be computed with. Also a ValueError.
+        ArgumentError: A shape, stride, address or option that cannot be computed with. Also a ValueError.
         ArgumentTypeError: An element type other than f16 and bf16, or tensors of different kinds. Also a TypeError.
         UnsupportedError: What flashcore does not have yet, such as tracing by JAX. Also a NotImplementedError.
         DeviceError: No Hopper GPU, or what the driver refused. Also a RuntimeError.
@@ -82,7 +113,8 @@ def attention(
     array([1., 1., 1., 1.], dtype=float16)
     """
     framework = FRAMEWORKS.get(type(q)) or _framework(q)
-    return framework.attention(q, k, v, causal, scale, return_lse, out)
+    features = gather(window, align, chunk, softcap, sinks, prefix, cu_seqlens_q, cu_seqlens_kv, seqused_q, seqused_kv)
+    return framework.attention(q, k, v, causal, scale, features, return_lse, out)
 
 
 def merge_attention_states(o1: Any, lse1: Any, o2: Any, lse2: Any, *, out: Any = None, lse: Any = None) -> Any:
@@ -123,14 +155,33 @@ def merge_attention_states(o1: Any, lse1: Any, o2: Any, lse2: Any, *, out: Any =
     return framework.merge(o1, lse1, o2, lse2, out, lse)
 
 
-def plan(q: Any, k: Any, v: Any, *, causal: bool = False, scale: float | None = None, out: Any = None) -> str:
+def plan(
+    q: Any,
+    k: Any,
+    v: Any,
+    *,
+    causal: bool = False,
+    scale: float | None = None,
+    out: Any = None,
+    window: tuple[int | None, int | None] = (None, None),
+    align: str = "bottom-right",
+    chunk: int | None = None,
+    softcap: float | None = None,
+    sinks: Any = None,
+    prefix: Any = None,
+    cu_seqlens_q: Any = None,
+    cu_seqlens_kv: Any = None,
+    seqused_q: Any = None,
+    seqused_kv: Any = None,
+) -> str:
     """How :func:`attention` would compute this: kernel, tiles, grid, estimated time. For people: the text changes.
 
     Arguments are those of :func:`attention`, and what it refuses is refused, but for addresses. For tensors in CPU
     memory it is the plan for an H200. Nothing is computed.
     """
     framework = FRAMEWORKS.get(type(q)) or _framework(q)
-    return framework.plan(q, k, v, causal, scale, out)
+    features = gather(window, align, chunk, softcap, sinks, prefix, cu_seqlens_q, cu_seqlens_kv, seqused_q, seqused_kv)
+    return framework.plan(q, k, v, causal, scale, features, out)
 
 
 def preload(ordinal: int = 0) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import cupy
 
-from ._framework import Framework, Operand, unknown_dtype, wrong_lse_dtype
+from ._framework import Framework, Operand, unknown_dtype, wrong_number_dtype
 from ._numpy import DTYPES, empty_in_order, strides_in_elements
 
 
@@ -21,10 +21,11 @@ class CuPy(Framework):
         strides = strides_in_elements(name, tensor)
         return Operand(tensor.data.ptr, tensor.shape, strides, dtype, tensor.device.id)
 
-    def locate_lse(self, name: str, lse: Any, stream: int | None) -> Operand:
-        if lse.dtype != cupy.float32:
-            raise wrong_lse_dtype(name, lse.dtype)
-        return Operand(lse.data.ptr, lse.shape, strides_in_elements(name, lse), 0, lse.device.id)
+    def locate_numbers(self, name: str, numbers: Any, dtype: str, stream: int | None) -> Operand:
+        if numbers.dtype.name != dtype:
+            raise wrong_number_dtype(name, numbers.dtype, dtype)
+        strides = strides_in_elements(name, numbers)
+        return Operand(numbers.data.ptr, numbers.shape, strides, 0, numbers.device.id)
 
     def check_writable(self, name: str, out: Any) -> None:
         pass
@@ -34,9 +35,9 @@ class CuPy(Framework):
             return empty_in_order(cupy, q)
 
     def empty_lse(self, q: Any) -> Any:
-        batch, seqlen, heads, _ = q.shape
+        *batch, seqlen, heads, _ = q.shape
         with q.device:
-            return cupy.empty((batch, heads, seqlen), cupy.float32)
+            return cupy.empty((*batch, heads, seqlen), cupy.float32)
 
     def stream(self, q: Any) -> int | None:
         if not self.owns(q):

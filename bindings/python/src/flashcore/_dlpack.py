@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 CPU = 1
 CUDA = 2
 #: ``DLDataTypeCode``.
+INT = 0
 FLOAT = 2
 BFLOAT = 4
 

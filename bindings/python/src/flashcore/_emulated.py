@@ -25,15 +25,22 @@ def _merged(spans: list[range]) -> list[range]:
     return merged
 
 
-def forward(operands: dict[str, Operand], lse: int, options: bytes) -> None:
-    """Attention over q, k, v and out in host memory; ``lse`` is an address, or 0 for none."""
+def forward(
+    operands: dict[str, Operand],
+    arrays: dict[str, Operand],
+    lse: int,
+    options: Callable[[Callable[[int], int]], bytes],
+) -> None:
+    """Attention over q, k, v and out in host memory; ``lse`` is an address, or 0 for none. ``options`` gets what tells
+    where the arrays are on the device."""
     spans = {name: operand.span() for name, operand in operands.items()}
+    spans |= {name: array.span(4) for name, array in arrays.items()}
     batch, seqlen, heads, _ = operands["q"].shape
     spans["lse"] = range(lse, lse + 4 * batch * seqlen * heads) if lse else range(0)
 
     def submit(device: _library.Device, moved: Callable[[int], int]) -> None:
         packed = [operand.at(moved(operand.address)) for operand in operands.values()]
-        _library.forward(device.handle, 0, packed, moved(lse), options)
+        _library.forward(device.handle, 0, packed, moved(lse), options(moved))
 
     _compute(spans, submit)
 

@@ -13,6 +13,7 @@ class Status(enum.IntEnum):
     BUFFER_TOO_SMALL = 5
     NOT_ALLOCATED = 6
     INTERNAL = 7
+    UNKNOWN_ALIGN = 8
     NO_DRIVER = 20
     DRIVER_TOO_OLD = 21
     NO_DEVICE = 22
@@ -34,6 +35,9 @@ class Status(enum.IntEnum):
     HEAD_RATIO = 45
     DTYPE_MISMATCH = 46
     SCALE = 47
+    SOFTCAP = 48
+    PREFIX_UNDER_WINDOW = 49
+    ARRAY_LENGTH = 50
     NULL_POINTER = 60
     NOT_DEVICE_POINTER = 61
     WRONG_DEVICE = 62
@@ -42,6 +46,7 @@ class Status(enum.IntEnum):
     STRIDE_TOO_LARGE = 65
     OVERLAPPING_OUTPUT = 66
     ALIASING = 67
+    REACHES_TOO_FAR = 68
 
 
 class Error(Exception):
@@ -61,7 +66,7 @@ class Error(Exception):
 
 
 class ArgumentError(Error, ValueError):
-    """A shape, stride, address or scale that cannot be computed with."""
+    """A shape, stride, address or option that cannot be computed with."""
 
 
 class ArgumentTypeError(Error, TypeError):

@@ -3,12 +3,13 @@
 import sys
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from . import _emulated, _library
 from ._errors import ArgumentError, ArgumentTypeError, EmulatedWarning, Status
+from ._features import ARRAYS, Features, pack_options
 
 _DIMS = ("batch", "seqlen", "heads", "head_dim")
 _WARNING = (
@@ -32,11 +33,12 @@ def type_name(value: object) -> str:
     return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
-def check_rank(name: str, shape: Sequence[int]) -> None:
-    """Refuses what is not (batch, seqlen, heads, head_dim)."""
-    if len(shape) != 4:
+def check_rank(name: str, shape: Sequence[int], packed: bool = False) -> None:
+    """Refuses what is not (batch, seqlen, heads, head_dim), or, of packed sequences, (total, heads, head_dim)."""
+    dims = ("total", "heads", "head_dim") if packed else _DIMS
+    if len(shape) != len(dims):
         raise ArgumentError(
-            f"{name} has {len(shape)} dimensions {tuple(shape)}; it must have 4: (batch, seqlen, heads, head_dim)"
+            f"{name} has {len(shape)} dimensions {tuple(shape)}; it must have {len(dims)}: ({', '.join(dims)})"
         )
 
 
@@ -70,9 +72,18 @@ def other_framework(name: str, tensor: object, first: object, first_name: str = 
     return ArgumentTypeError(f"{name} is a {type_name(tensor)}, but {first_name} is a {type_name(first)}")
 
 
-def wrong_lse_dtype(name: str, dtype: object) -> ArgumentTypeError:
-    """A log-sum-exp that is not f32."""
-    return ArgumentTypeError(f"{name} has element type {dtype}; f32 is needed", Status.UNKNOWN_DTYPE)
+def wrong_number_dtype(name: str, dtype: object, needed: str) -> ArgumentTypeError:
+    """A log-sum-exp or an array of another type than ``needed``, "float32" or "int32"."""
+    short = {"float32": "f32", "int32": "i32"}[needed]
+    return ArgumentTypeError(f"{name} has element type {dtype}; {short} is needed", Status.UNKNOWN_DTYPE)
+
+
+def check_array(name: str, array: "Operand") -> None:
+    """Refuses what is not a contiguous array of one dimension."""
+    if len(array.shape) != 1:
+        raise ArgumentError(f"{name} has {len(array.shape)} dimensions {tuple(array.shape)}; it must have 1")
+    if array.shape[0] > 1 and array.strides[0] != 1:
+        raise ArgumentError(f"{name} has stride {array.strides[0]} (elements); it must be 1")
 
 
 def check_lse(name: str, lse: "Operand", o1: "Operand") -> None:
@@ -101,7 +112,8 @@ class Operand:
     """Where a tensor lies."""
 
     address: int
-    #: batch, seqlen, heads, head_dim; of a log-sum-exp batch, heads, seqlen.
+    #: batch, seqlen, heads, head_dim, with batch 1 if sequences are packed; of a log-sum-exp batch, heads, seqlen; of
+    #: an array its length.
     shape: Sequence[int]
     #: Of the same, in elements.
     strides: Sequence[int]
@@ -141,8 +153,9 @@ class Framework(ABC):
         it."""
 
     @abstractmethod
-    def locate_lse(self, name: str, lse: Any, stream: int | None) -> Operand:
-        """Where a log-sum-exp of this framework lies, which must be f32; ``dtype`` means nothing. As ``locate``."""
+    def locate_numbers(self, name: str, numbers: Any, dtype: str, stream: int | None) -> Operand:
+        """Where a log-sum-exp or an array of this framework lies, which must be of ``dtype``, "float32" or "int32".
+        ``dtype`` of the result means nothing. As ``locate``."""
 
     @abstractmethod
     def check_writable(self, name: str, out: Any) -> None:
@@ -154,7 +167,7 @@ class Framework(ABC):
 
     @abstractmethod
     def empty_lse(self, q: Any) -> Any:
-        """Memory for the log-sum-exp: f32, contiguous (batch, heads, seqlen)."""
+        """Memory for the log-sum-exp: f32, contiguous (batch, heads, seqlen), or (heads, total) if q is packed."""
 
     @abstractmethod
     def stream(self, q: Any) -> int | None:
@@ -163,38 +176,73 @@ class Framework(ABC):
     def submitted(self, device: _library.Device, stream: int) -> None:  # noqa: B027 (most have nothing to do)
         """Called when the work has been submitted."""
 
-    def operand(self, name: str, tensor: Any, first: Any, stream: int | None, first_name: str = "q") -> Operand:
+    def operand(
+        self, name: str, tensor: Any, first: Any, stream: int | None, first_name: str = "q", packed: bool = False
+    ) -> Operand:
         """Where a tensor lies, if it is one that can be computed with; what else is wrong, the library says."""
         if not self.owns(tensor):
             raise other_framework(name, tensor, first, first_name)
-        check_rank(name, tensor.shape)
+        check_rank(name, tensor.shape, packed)
         operand = self.locate(name, tensor, stream)
+        if packed:
+            operand = replace(operand, shape=(1, *operand.shape), strides=(0, *operand.strides))
         check_strides(name, operand.shape, operand.strides)
         return operand
 
-    def inputs(self, q: Any, k: Any, v: Any, stream: int | None) -> dict[str, Operand]:
-        """Where q, k and v lie."""
-        operands = {name: self.operand(name, tensor, q, stream) for name, tensor in zip("qkv", (q, k, v))}
-        for name, operand in operands.items():
+    def inputs(
+        self, q: Any, k: Any, v: Any, features: Features | None, stream: int | None
+    ) -> tuple[dict[str, Operand], dict[str, Operand]]:
+        """Where q, k and v lie, and the arrays that go along."""
+        packed_q, packed_kv = packing(features)
+        operands = {
+            name: self.operand(name, tensor, q, stream, packed=packed)
+            for name, tensor, packed in (("q", q, packed_q), ("k", k, packed_kv), ("v", v, packed_kv))
+        }
+        arrays = {} if features is None else self.arrays(features, q, stream)
+        for name, operand in (operands | arrays).items():
             check_place(name, operand, operands["q"])
-        return operands
+        return operands, arrays
 
-    def attention(self, q: Any, k: Any, v: Any, causal: bool, scale: float | None, return_lse: bool, out: Any) -> Any:
+    def arrays(self, features: Features, q: Any, stream: int | None) -> dict[str, Operand]:
+        """Where the arrays that go along lie."""
+        arrays = {}
+        for name, array in features.arrays().items():
+            if not self.owns(array):
+                raise other_framework(name, array, q)
+            arrays[name] = self.locate_numbers(name, array, ARRAYS[name], stream)
+            check_array(name, arrays[name])
+        return arrays
+
+    def attention(
+        self,
+        q: Any,
+        k: Any,
+        v: Any,
+        causal: bool,
+        scale: float | None,
+        features: Features | None,
+        return_lse: bool,
+        out: Any,
+    ) -> Any:
         """What :func:`flashcore.attention` does for tensors of this framework."""
-        options = _library.pack_options(causal, scale)
         stream = self.stream(q)
-        operands = self.inputs(q, k, v, stream)
+        operands, arrays = self.inputs(q, k, v, features, stream)
+        options = pack_options(causal, scale, features, placed(arrays))
         if out is None:
             out = self.empty_like(q)
         else:
             self.check_writable("out", out)
-        operands["out"] = self.operand("out", out, q, stream)
+        operands["out"] = self.operand("out", out, q, stream, packed=packing(features)[0])
         check_place("out", operands["out"], operands["q"])
         lse = self.empty_lse(q) if return_lse else None
-        lse_address = 0 if lse is None else self.locate_lse("lse", lse, stream).address
+        lse_address = 0 if lse is None else self.locate_numbers("lse", lse, "float32", stream).address
         if stream is None:
             _warn_emulated()
-            _emulated.forward(operands, lse_address, options)
+
+            def moved_options(moved: Callable[[int], int]) -> bytes:
+                return pack_options(causal, scale, features, placed(arrays, moved))
+
+            _emulated.forward(operands, arrays, lse_address, moved_options)
         else:
             device = _library.cuda(operands["q"].ordinal or 0)
             packed = [operand.packed() for operand in operands.values()]
@@ -216,7 +264,7 @@ class Framework(ABC):
         for name, tensor in (("lse1", lse1), ("lse2", lse2), ("lse", lse)):
             if not self.owns(tensor):
                 raise other_framework(name, tensor, o1, "o1")
-            lses[name] = self.locate_lse(name, tensor, stream)
+            lses[name] = self.locate_numbers(name, tensor, "float32", stream)
             check_lse(name, lses[name], operands["o1"])
         for name, operand in (operands | lses).items():
             check_place(name, operand, operands["o1"], "o1")
@@ -231,19 +279,33 @@ class Framework(ABC):
             self.submitted(device, stream)
         return out, lse
 
-    def plan(self, q: Any, k: Any, v: Any, causal: bool, scale: float | None, out: Any) -> str:
+    def plan(
+        self, q: Any, k: Any, v: Any, causal: bool, scale: float | None, features: Features | None, out: Any
+    ) -> str:
         """What :func:`flashcore.plan` does for tensors of this framework."""
         stream = self.stream(q)
-        operands = self.inputs(q, k, v, stream)
+        operands, arrays = self.inputs(q, k, v, features, stream)
         if out is None:
             batch, seqlen, heads, head_dim = operands["q"].shape
             strides = (seqlen * heads * head_dim, heads * head_dim, head_dim, 1)
             operands["out"] = Operand(0, operands["q"].shape, strides, operands["q"].dtype, None)
         else:
-            operands["out"] = self.operand("out", out, q, stream)
+            operands["out"] = self.operand("out", out, q, stream, packed=packing(features)[0])
         device = _library.emulated() if stream is None else _library.cuda(operands["q"].ordinal or 0)
         packed = [operand.packed() for operand in operands.values()]
-        return device.plan(packed, _library.pack_options(causal, scale))
+        return device.plan(packed, pack_options(causal, scale, features, placed(arrays)))
+
+
+def packing(features: Features | None) -> tuple[bool, bool]:
+    """Whether the sequences of q are packed, and those of k and v."""
+    if features is None:
+        return False, False
+    return features.cu_seqlens_q is not None, features.cu_seqlens_kv is not None
+
+
+def placed(arrays: dict[str, Operand], moved: Callable[[int], int] = int) -> dict[str, tuple[int, int]]:
+    """Address and length of each array, with addresses as ``moved`` has them."""
+    return {name: (moved(array.address), array.shape[0]) for name, array in arrays.items()}
 
 
 #: The framework of each type of tensor that was seen so far.

@@ -19,8 +19,9 @@ BF16 = 2
 
 #: ``fc_tensor``: address; batch, seqlen, heads, head_dim; strides of the first three, in elements; ``fc_dtype``.
 pack_tensor = struct.Struct("@8Qi4x").pack
-_pack_options = struct.Struct("@Qiif4x").pack
-_OPTIONS_BYTES = struct.calcsize("@Qiif4x")
+_OPTIONS = struct.Struct("@QiifiQQiiQf4x8Q")
+_pack_options = _OPTIONS.pack
+_OPTIONS_BYTES = _OPTIONS.size
 
 
 class DeviceProperties(ctypes.Structure):
@@ -99,18 +100,27 @@ def check(status: int) -> None:
 
 
 def pack_options(causal: bool, scale: float | None) -> bytes:
-    """``fc_attention_options``."""
+    """``fc_attention_options`` of plain attention."""
     if scale is None:
         return _DEFAULT_SCALE[bool(causal)]
+    return pack_all_options(causal, scale, *_PLAIN)
+
+
+def pack_all_options(causal: bool, scale: float | None, *others: float) -> bytes:
+    """``fc_attention_options``; ``others`` are its fields from ``align`` on."""
+    if scale is None:
+        return _pack_options(_OPTIONS_BYTES, bool(causal), 0, 0.0, *others)
     try:
-        return _pack_options(_OPTIONS_BYTES, bool(causal), 1, scale)
+        return _pack_options(_OPTIONS_BYTES, bool(causal), 1, scale, *others)
     except OverflowError:  # beyond f32: the library says what is wrong with infinity
-        return _pack_options(_OPTIONS_BYTES, bool(causal), 1, math.inf)
+        return _pack_options(_OPTIONS_BYTES, bool(causal), 1, math.inf, *others)
     except struct.error:
         raise ArgumentTypeError(f"scale is {scale!r}, which is no number") from None
 
 
-_DEFAULT_SCALE = [_pack_options(_OPTIONS_BYTES, causal, 0, 0.0) for causal in (False, True)]
+#: Nothing beyond plain attention.
+_PLAIN = (0,) * 15
+_DEFAULT_SCALE = [pack_all_options(causal, None, *_PLAIN) for causal in (False, True)]
 
 
 def forward(handle: int, stream: int, tensors: Sequence[bytes], lse: int, options: bytes) -> None:

@@ -6,7 +6,7 @@ import numpy
 
 from . import _library
 from ._errors import ArgumentError
-from ._framework import Framework, Operand, unknown_dtype, wrong_lse_dtype
+from ._framework import Framework, Operand, unknown_dtype, wrong_number_dtype
 
 DTYPES = {"float16": _library.F16, "bfloat16": _library.BF16}
 
@@ -24,9 +24,10 @@ def empty_in_order(library: Any, q: Any) -> Any:
 
     ``empty_like`` would take the dimension of a broadcast array that has stride 0 for the innermost one.
     """
-    order = [*sorted(range(3), key=lambda dim: -q.strides[dim]), 3]
+    last = q.ndim - 1
+    order = [*sorted(range(last), key=lambda dim: -q.strides[dim]), last]
     array = library.empty([q.shape[dim] for dim in order], q.dtype)
-    return array.transpose([order.index(dim) for dim in range(4)])
+    return array.transpose([order.index(dim) for dim in range(q.ndim)])
 
 
 class NumPy(Framework):
@@ -41,10 +42,10 @@ class NumPy(Framework):
             raise unknown_dtype(name, tensor.dtype)
         return Operand(_address(tensor), tensor.shape, strides_in_elements(name, tensor), dtype, None)
 
-    def locate_lse(self, name: str, lse: Any, stream: int | None) -> Operand:
-        if lse.dtype != numpy.float32 or not lse.dtype.isnative:
-            raise wrong_lse_dtype(name, lse.dtype)
-        return Operand(_address(lse), lse.shape, strides_in_elements(name, lse), 0, None)
+    def locate_numbers(self, name: str, numbers: Any, dtype: str, stream: int | None) -> Operand:
+        if numbers.dtype.name != dtype or not numbers.dtype.isnative:
+            raise wrong_number_dtype(name, numbers.dtype, dtype)
+        return Operand(_address(numbers), numbers.shape, strides_in_elements(name, numbers), 0, None)
 
     def check_writable(self, name: str, out: Any) -> None:
         if self.owns(out) and not out.flags.writeable:
@@ -54,8 +55,8 @@ class NumPy(Framework):
         return empty_in_order(numpy, q)
 
     def empty_lse(self, q: Any) -> Any:
-        batch, seqlen, heads, _ = q.shape
-        return numpy.empty((batch, heads, seqlen), numpy.float32)
+        *batch, seqlen, heads, _ = q.shape
+        return numpy.empty((*batch, heads, seqlen), numpy.float32)
 
     def stream(self, q: Any) -> int | None:
         return None

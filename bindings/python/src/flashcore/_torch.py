@@ -7,6 +7,7 @@ import torch
 
 from . import _library
 from ._errors import ArgumentError
+from ._features import Features, pack_options
 from ._framework import (
     FRAMEWORKS,
     Framework,
@@ -14,11 +15,14 @@ from ._framework import (
     check_rank,
     check_strides,
     other_framework,
+    packing,
+    placed,
     unknown_dtype,
-    wrong_lse_dtype,
+    wrong_number_dtype,
 )
 
 _DTYPES = {torch.float16: _library.F16, torch.bfloat16: _library.BF16}
+_NUMBERS = {"float32": torch.float32, "int32": torch.int32}
 #: Types whose memory may be read as it is. Others, such as those of tracers, go through the dispatcher.
 _PLAIN = frozenset([torch.Tensor, torch.nn.Parameter])
 
@@ -55,11 +59,11 @@ class Torch(Framework):
         ordinal = tensor.get_device() if tensor.is_cuda else None
         return Operand(tensor.data_ptr(), tensor.shape, tensor.stride(), dtype, ordinal)
 
-    def locate_lse(self, name: str, lse: Any, stream: int | None) -> Operand:
-        if lse.dtype != torch.float32:
-            raise wrong_lse_dtype(name, lse.dtype)
-        ordinal = lse.get_device() if lse.is_cuda else None
-        return Operand(lse.data_ptr(), lse.shape, lse.stride(), 0, ordinal)
+    def locate_numbers(self, name: str, numbers: Any, dtype: str, stream: int | None) -> Operand:
+        if numbers.dtype != _NUMBERS[dtype]:
+            raise wrong_number_dtype(name, numbers.dtype, dtype)
+        ordinal = numbers.get_device() if numbers.is_cuda else None
+        return Operand(numbers.data_ptr(), numbers.shape, numbers.stride(), 0, ordinal)
 
     def check_writable(self, name: str, out: Any) -> None:
         pass
@@ -68,51 +72,94 @@ class Torch(Framework):
         return torch.empty_like(q)
 
     def empty_lse(self, q: Any) -> Any:
-        batch, seqlen, heads, _ = q.shape
-        return q.new_empty((batch, heads, seqlen), dtype=torch.float32)
+        *batch, seqlen, heads, _ = q.shape
+        return q.new_empty((*batch, heads, seqlen), dtype=torch.float32)
 
     def stream(self, q: Any) -> int | None:
         return _current_stream(q.get_device()) if self.owns(q) and q.is_cuda else None
 
-    def attention(self, q: Any, k: Any, v: Any, causal: bool, scale: float | None, return_lse: bool, out: Any) -> Any:
+    def attention(
+        self,
+        q: Any,
+        k: Any,
+        v: Any,
+        causal: bool,
+        scale: float | None,
+        features: Features | None,
+        return_lse: bool,
+        out: Any,
+    ) -> Any:
         if (
             _is_compiling()
             or not (type(k) in _PLAIN and type(v) in _PLAIN and type(q) in _PLAIN)
-            or (_is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad))
+            or (_is_grad_enabled() and _needs_gradients(q, k, v, features))
             or q.is_meta
         ):
-            return self._dispatch(q, k, v, causal, scale, return_lse, out)
-        return self.compute(q, k, v, causal, scale, return_lse, out)
+            return self._dispatch(q, k, v, causal, scale, features, return_lse, out)
+        return self.compute(q, k, v, causal, scale, features, return_lse, out)
 
-    def compute(self, q: Any, k: Any, v: Any, causal: bool, scale: float | None, return_lse: bool, out: Any) -> Any:
+    def compute(
+        self,
+        q: Any,
+        k: Any,
+        v: Any,
+        causal: bool,
+        scale: float | None,
+        features: Features | None,
+        return_lse: bool,
+        out: Any,
+    ) -> Any:
         """Attention over tensors that have memory. Records nothing for a backward pass."""
         ordinal = q.get_device()
         if ordinal < 0:
-            return super().attention(q, k, v, causal, scale, return_lse, out)
+            return super().attention(q, k, v, causal, scale, features, return_lse, out)
         if out is None:
             out = _empty_like(q)
         elif not self.owns(out):
             raise other_framework("out", out, q)
-        tensors = _pack("q", q), _pack("k", k), _pack("v", v), _pack("out", out)
+        if features is None:
+            tensors = _pack("q", q), _pack("k", k), _pack("v", v), _pack("out", out)
+            options = _pack_options(causal, scale)
+        else:
+            packed_q, packed_kv = packing(features)
+            tensors = (
+                _pack("q", q, packed_q),
+                _pack("k", k, packed_kv),
+                _pack("v", v, packed_kv),
+                _pack("out", out, packed_q),
+            )
+            options = pack_options(causal, scale, features, placed(self.arrays(features, q, stream=None)))
         lse = self.empty_lse(q) if return_lse else None
         lse_address = 0 if lse is None else lse.data_ptr()
         stream = _current_stream(ordinal)
-        _forward(_cuda(ordinal).handle, stream, tensors, lse_address, _pack_options(causal, scale))
+        _forward(_cuda(ordinal).handle, stream, tensors, lse_address, options)
         return out if lse is None else (out, lse)
 
-    def _dispatch(self, q: Any, k: Any, v: Any, causal: bool, scale: float | None, return_lse: bool, out: Any) -> Any:
+    def _dispatch(
+        self,
+        q: Any,
+        k: Any,
+        v: Any,
+        causal: bool,
+        scale: float | None,
+        features: Features | None,
+        return_lse: bool,
+        out: Any,
+    ) -> Any:
         """By the operators, which tracers and autograd know."""
         from . import torch as operators
 
-        for name, tensor in (("q", q), ("k", k), ("v", v)):
+        tensors = {"q": q, "k": k, "v": v} | ({} if features is None else features.arrays())
+        for name, tensor in tensors.items():
             if not self.owns(tensor):
                 raise other_framework(name, tensor, q)
+        others = () if features is None else features
         if out is None:
             operator = operators.attention_with_lse if return_lse else operators.attention
-            return operator(q, k, v, causal, scale)
-        if _is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+            return operator(q, k, v, causal, scale, *others)
+        if _is_grad_enabled() and _needs_gradients(q, k, v, features):
             raise ArgumentError("out cannot be given where a backward pass is recorded")
-        lse = operators.attention_out(q, k, v, out, causal, scale)
+        lse = operators.attention_out(q, k, v, out, causal, scale, *others)
         return (out, lse) if return_lse else out
 
     def merge(self, o1: Any, lse1: Any, o2: Any, lse2: Any, out: Any, lse: Any) -> Any:
@@ -144,13 +191,22 @@ class Torch(Framework):
         return out, lse
 
 
-def _pack(name: str, tensor: torch.Tensor) -> bytes:
-    """``fc_tensor``."""
-    shape = tensor.shape
+def _needs_gradients(q: Any, k: Any, v: Any, features: Features | None) -> bool:
+    if q.requires_grad or k.requires_grad or v.requires_grad:
+        return True
+    return features is not None and getattr(features.sinks, "requires_grad", False)
+
+
+def _pack(name: str, tensor: torch.Tensor, packed: bool = False) -> bytes:
+    """``fc_tensor``, also of packed sequences."""
+    shape: tuple[int, ...] = tensor.shape
     strides = tensor.stride()
     dtype = _DTYPES.get(tensor.dtype)
     if dtype is None:
         raise unknown_dtype(name, tensor.dtype)
+    if packed:
+        check_rank(name, shape, packed)
+        shape, strides = (1, *shape), (0, *strides)
     if len(shape) != 4 or strides[3] != 1:
         check_rank(name, shape)
         check_strides(name, shape, strides)

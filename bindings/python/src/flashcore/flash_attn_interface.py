@@ -2,10 +2,14 @@
 
     >>> from flashcore.flash_attn_interface import flash_attn_func
 
-What exists: f16 and bf16, full and causal attention, MHA, GQA and MQA, head_dim up to 256, the log-sum-exp. Everything
-else raises :class:`flashcore.UnsupportedError`, a NotImplementedError, and says what is missing; so does the backward
-pass. ``num_splits``, ``pack_gqa``, ``sm_margin`` and ``deterministic`` are about how FlashAttention-3 computes, and are
+What exists: f16 and bf16, MHA, GQA and MQA, head_dim up to 256, causal masks, windows, chunks, softcap, variable
+lengths, caches without pages, the log-sum-exp. Everything else raises :class:`flashcore.UnsupportedError`, a
+NotImplementedError, and says what is missing; so does the backward pass. ``num_splits``, ``pack_gqa``, ``sm_margin``,
+``deterministic``, ``scheduler_metadata`` and the longest lengths are about how FlashAttention-3 computes, and are
 ignored: flashcore chooses by itself, and always computes the same bits.
+
+In all functions, negative sizes of a window and a chunk or softcap of 0 ask for none, and queries stand at keys aligned
+bottom-right: ``causal``, ``window_size``, ``attention_chunk`` and ``softcap`` are those of :func:`flashcore.attention`.
 """
 
 from typing import Any, NoReturn
@@ -41,16 +45,16 @@ def _with_neighbours(tensor: torch.Tensor) -> torch.Tensor:
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
-def _is_causal(causal: bool, window_size: Any, seqlen_q: int, seqlen_k: int) -> bool:
-    """Whether a window is the causal mask; raises if it is one that slides."""
+def _window(
+    causal: bool, window_size: Any, seqlen_q: int | None, seqlen_k: int | None
+) -> tuple[bool, tuple[int | None, int | None]]:
+    """Whether a mask is causal, and the window beside it. One that hides nothing from so many queries and keys, if
+    that is known, is none: kernels without windows are quicker."""
     left, right = (int(size) for size in window_size)
-    everything_left = left < 0 or left >= seqlen_k - 1
-    everything_right = not causal and (right < 0 or right >= seqlen_q - 1)
-    if everything_left and everything_right:
-        return False
-    if everything_left and (causal or right == 0):
-        return True
-    raise _missing(f"sliding window ({left}, {right})")
+    causal = causal or right == 0
+    seen_left = left < 0 or (seqlen_k is not None and left >= seqlen_k - 1)
+    seen_right = causal or right < 0 or (seqlen_q is not None and right >= seqlen_q - 1)
+    return causal, (None if seen_left else left, None if seen_right else right)
 
 
 def _forward(
@@ -63,7 +67,9 @@ def _forward(
     attention_chunk: int,
     softcap: float,
     return_lse: bool,
+    **lengths: Any,
 ) -> Any:
+    """Attention; ``lengths`` are arguments of :func:`flashcore.attention` by which sequences begin and end."""
     head_dim = q.shape[-1]
     if q.dtype not in (torch.float16, torch.bfloat16):
         raise _missing(f"attention in {q.dtype}")
@@ -71,13 +77,21 @@ def _forward(
         raise _missing(f"v of another head_dim ({v.shape[-1]}) than q ({head_dim})")
     if head_dim % 8 or head_dim > 256:
         raise _missing(f"head_dim {head_dim}: it must be a multiple of 8 up to 256")
-    if attention_chunk:
-        raise _missing(f"attention_chunk ({attention_chunk})")
-    if softcap:
-        raise _missing(f"softcap ({softcap})")
-    causal = _is_causal(causal, window_size, q.shape[1], k.shape[1])
+    dense = all(length is None for length in lengths.values())
+    causal, window = _window(causal, window_size, *((q.shape[1], k.shape[1]) if dense else (None, None)))
     q, k, v = _with_neighbours(q), _with_neighbours(k), _with_neighbours(v)
-    return attention(q, k, v, causal=causal, scale=softmax_scale, return_lse=return_lse)
+    return attention(
+        q,
+        k,
+        v,
+        causal=causal,
+        scale=softmax_scale,
+        return_lse=return_lse,
+        window=window,
+        chunk=int(attention_chunk) or None,
+        softcap=float(softcap) or None,
+        **lengths,
+    )
 
 
 def flash_attn_func(
@@ -168,8 +182,9 @@ def flash_attn_with_kvcache(
     sm_margin: int = 0,
     return_softmax_lse: bool = False,
 ) -> Any:
-    """Attention over a cache, (batch, seqlen_cache, heads_k, head_dim), that is as long for all sequences: all of it,
-    or its first ``cache_seqlens`` positions, if that is a number.
+    """Attention over a cache, (batch, seqlen_cache, heads_k, head_dim): all of it, or its first ``cache_seqlens``
+    positions, which is a number for all sequences or an int32 tensor, (batch,). q is (batch, seqlen_q, heads_q,
+    head_dim), or, with ``cu_seqlens_q``, (total_q, heads_q, head_dim).
 
     Returns the output; with ``return_softmax_lse``, as FlashAttention-3 does, also the log-sum-exp and two empty
     tensors in place of what it has split.
@@ -183,29 +198,85 @@ def flash_attn_with_kvcache(
             "cache_batch_idx": cache_batch_idx,
             "cache_leftpad": cache_leftpad,
             "paged KV (page_table)": page_table,
-            "variable lengths in one batch (cu_seqlens_q)": cu_seqlens_q,
-            "variable lengths in one batch (cu_seqlens_k_new)": cu_seqlens_k_new,
+            "appending to a cache (cu_seqlens_k_new)": cu_seqlens_k_new,
             "qv": qv,
             "q_descale": q_descale,
             "k_descale": k_descale,
             "v_descale": v_descale,
         }
     )
+    seqused_k = None
     if isinstance(cache_seqlens, int):
         k_cache, v_cache = k_cache[:, :cache_seqlens], v_cache[:, :cache_seqlens]
-    elif cache_seqlens is not None:
-        raise _missing("cache_seqlens of its own for each sequence")
+    else:
+        seqused_k = cache_seqlens
     result = _forward(
-        q, k_cache, v_cache, softmax_scale, causal, window_size, attention_chunk, softcap, return_softmax_lse
+        q,
+        k_cache,
+        v_cache,
+        softmax_scale,
+        causal,
+        window_size,
+        attention_chunk,
+        softcap,
+        return_softmax_lse,
+        cu_seqlens_q=cu_seqlens_q,
+        seqused_kv=seqused_k,
     )
     if not return_softmax_lse:
         return result
     return (*result, q.new_empty(0, dtype=torch.float32), q.new_empty(0, dtype=torch.float32))
 
 
-def flash_attn_varlen_func(*args: Any, **kwargs: Any) -> NoReturn:
-    """Does not exist yet."""
-    raise _missing("variable lengths in one batch (flash_attn_varlen_func)")
+def flash_attn_varlen_func(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    cu_seqlens_q: torch.Tensor | None,
+    cu_seqlens_k: torch.Tensor | None,
+    max_seqlen_q: int | None = None,
+    max_seqlen_k: int | None = None,
+    seqused_q: torch.Tensor | None = None,
+    seqused_k: torch.Tensor | None = None,
+    softmax_scale: float | None = None,
+    causal: bool = False,
+    qv: torch.Tensor | None = None,
+    q_descale: torch.Tensor | None = None,
+    k_descale: torch.Tensor | None = None,
+    v_descale: torch.Tensor | None = None,
+    window_size: Any = (-1, -1),
+    attention_chunk: int = 0,
+    softcap: float = 0.0,
+    num_splits: int = 1,
+    pack_gqa: bool | None = None,
+    deterministic: bool = False,
+    sm_margin: int = 0,
+    return_attn_probs: bool = False,
+) -> Any:
+    """Attention over sequences that lie one behind the other: q is (total_q, heads_q, head_dim), k and v are (total_k,
+    heads_k, head_dim). Sequence b has the rows from ``cu_seqlens_q[b]`` to ``cu_seqlens_q[b + 1]`` of q, and likewise
+    of k and v; of these, if given, only the first ``seqused_q[b]`` and ``seqused_k[b]`` count. All are int32 tensors.
+    Rows of the output that do not count are not written.
+
+    Returns the output, of the shape of q; with ``return_attn_probs``, as FlashAttention-3 does, a pair of it and the
+    log-sum-exp, f32 (heads_q, total_q).
+    """
+    _refuse({"qv": qv, "q_descale": q_descale, "k_descale": k_descale, "v_descale": v_descale})
+    return _forward(
+        q,
+        k,
+        v,
+        softmax_scale,
+        causal,
+        window_size,
+        attention_chunk,
+        softcap,
+        return_attn_probs,
+        cu_seqlens_q=cu_seqlens_q,
+        cu_seqlens_kv=cu_seqlens_k,
+        seqused_q=seqused_q,
+        seqused_kv=seqused_k,
+    )
 
 
 def flash_attn_combine(*args: Any, **kwargs: Any) -> NoReturn:
@@ -213,6 +284,5 @@ def flash_attn_combine(*args: Any, **kwargs: Any) -> NoReturn:
     raise _missing("split keys to combine (flash_attn_combine)")
 
 
-def get_scheduler_metadata(*args: Any, **kwargs: Any) -> NoReturn:
-    """Does not exist yet."""
-    raise _missing("scheduler metadata (get_scheduler_metadata)")
+def get_scheduler_metadata(*args: Any, **kwargs: Any) -> None:
+    """None, which :func:`flash_attn_with_kvcache` takes: flashcore has nothing to prepare."""

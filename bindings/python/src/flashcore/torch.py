@@ -19,7 +19,8 @@ from typing import Any, Optional
 import torch
 
 from ._errors import UnsupportedError
-from ._framework import check_rank
+from ._features import Features
+from ._framework import check_rank, packing
 from ._torch import TORCH
 
 __all__ = [
@@ -35,30 +36,59 @@ __all__ = [
 NAME = "flashcore"
 
 
-@torch.library.custom_op("flashcore::attention", mutates_args=())
+#: Arguments that the operators of attention share: :func:`flashcore.attention`'s, with the window as two numbers.
+_OPTIONS = (
+    "bool causal=False, float? scale=None, SymInt? window_left=None, SymInt? window_right=None, "
+    'str align="bottom-right", SymInt? chunk=None, float? softcap=None, Tensor? sinks=None, Tensor? prefix=None, '
+    "Tensor? cu_seqlens_q=None, Tensor? cu_seqlens_kv=None, Tensor? seqused_q=None, Tensor? seqused_kv=None"
+)
+
+
+@torch.library.custom_op(
+    "flashcore::attention", mutates_args=(), schema=f"(Tensor q, Tensor k, Tensor v, {_OPTIONS}) -> Tensor"
+)
 def attention(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = False, scale: Optional[float] = None
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    causal: bool = False,
+    scale: Optional[float] = None,
+    *features: Any,
 ) -> torch.Tensor:
     """The operator ``flashcore::attention``: :func:`flashcore.attention` without ``out`` and log-sum-exp.
 
     q and the result are (batch, seqlen_q, heads_q, head_dim), k and v (batch, seqlen_kv, heads_kv, head_dim), in f16 or
-    bf16.
+    bf16. What follows the scale are, by these names: window_left, window_right, align, chunk, softcap, sinks, prefix,
+    cu_seqlens_q, cu_seqlens_kv, seqused_q and seqused_kv.
     """
-    result: torch.Tensor = TORCH.compute(q, k, v, causal, scale, False, None)
+    result: torch.Tensor = TORCH.compute(q, k, v, causal, scale, _features(features), False, None)
     return result
 
 
-@torch.library.custom_op("flashcore::attention_with_lse", mutates_args=())
+@torch.library.custom_op(
+    "flashcore::attention_with_lse",
+    mutates_args=(),
+    schema=f"(Tensor q, Tensor k, Tensor v, {_OPTIONS}) -> (Tensor, Tensor)",
+)
 def attention_with_lse(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = False, scale: Optional[float] = None
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    causal: bool = False,
+    scale: Optional[float] = None,
+    *features: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The operator ``flashcore::attention_with_lse``: the output, and the log-sum-exp, f32 (batch, heads_q,
-    seqlen_q)."""
-    out, lse = TORCH.compute(q, k, v, causal, scale, True, None)
+    seqlen_q), or (heads_q, total_q) of packed sequences."""
+    out, lse = TORCH.compute(q, k, v, causal, scale, _features(features), True, None)
     return out, lse
 
 
-@torch.library.custom_op("flashcore::attention_out", mutates_args=("out",))
+@torch.library.custom_op(
+    "flashcore::attention_out",
+    mutates_args=("out",),
+    schema=f"(Tensor q, Tensor k, Tensor v, Tensor(a!) out, {_OPTIONS}) -> Tensor",
+)
 def attention_out(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -66,10 +96,16 @@ def attention_out(
     out: torch.Tensor,
     causal: bool = False,
     scale: Optional[float] = None,
+    *features: Any,
 ) -> torch.Tensor:
     """The operator ``flashcore::attention_out``: writes to ``out``, and returns the log-sum-exp."""
-    lse: torch.Tensor = TORCH.compute(q, k, v, causal, scale, True, out)[1]
+    lse: torch.Tensor = TORCH.compute(q, k, v, causal, scale, _features(features), True, out)[1]
     return lse
+
+
+def _features(features: tuple[Any, ...]) -> Optional[Features]:
+    """Those of an operator's arguments; PyTorch leaves out the last ones if they have their defaults."""
+    return Features(*features) if features else None
 
 
 @torch.library.custom_op("flashcore::merge_attention_states", mutates_args=())
@@ -95,19 +131,25 @@ def merge_attention_states_out(
     TORCH.compute_merge(o1, lse1, o2, lse2, out, lse)
 
 
+def _check_rank(q: torch.Tensor, features: tuple[Any, ...]) -> None:
+    check_rank("q", q.shape, packing(_features(features))[0])
+
+
 @attention.register_fake
-def _(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = False, scale: Any = None) -> Any:
-    check_rank("q", q.shape)
+def _(q: Any, k: Any, v: Any, causal: bool = False, scale: Any = None, *features: Any) -> Any:
+    _check_rank(q, features)
     return TORCH.empty_like(q)
 
 
 @attention_with_lse.register_fake
-def _(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = False, scale: Any = None) -> Any:
+def _(q: Any, k: Any, v: Any, causal: bool = False, scale: Any = None, *features: Any) -> Any:
+    _check_rank(q, features)
     return TORCH.empty_like(q), TORCH.empty_lse(q)
 
 
 @attention_out.register_fake
-def _(q: Any, k: Any, v: Any, out: Any, causal: bool = False, scale: Any = None) -> Any:
+def _(q: Any, k: Any, v: Any, out: Any, causal: bool = False, scale: Any = None, *features: Any) -> Any:
+    _check_rank(q, features)
     return TORCH.empty_lse(q)
 
 
@@ -166,7 +208,7 @@ class _Registration:
         out = torch.empty_like(query)
         q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (query, key, value))
         _, lse = TORCH.compute(
-            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal, scale, True, out.transpose(1, 2)
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal, scale, None, True, out.transpose(1, 2)
         )
         # Without dropout nobody reads the state of the random numbers.
         seed = torch.empty(2, dtype=torch.uint64, device=query.device)

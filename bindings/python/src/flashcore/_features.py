@@ -1,0 +1,155 @@
+"""What a call asks for beyond plain attention."""
+
+import math
+import operator
+import struct
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from . import _library
+from ._errors import ArgumentError, ArgumentTypeError, Status
+
+_ALIGNMENTS = {"bottom-right": 0, "top-left": 1}
+#: Larger distances reach as far, and fit into a ``size_t``.
+_FAR = 2**62
+#: Arrays that go along, and the types of their elements.
+ARRAYS = {
+    "cu_seqlens_q": "int32",
+    "cu_seqlens_kv": "int32",
+    "seqused_q": "int32",
+    "seqused_kv": "int32",
+    "prefix": "int32",
+    "sinks": "float32",
+}
+
+
+class Features(NamedTuple):
+    """The arguments of :func:`flashcore.attention` of these names, in the order of PyTorch's operators."""
+
+    window_left: int | None = None
+    window_right: int | None = None
+    align: str = "bottom-right"
+    chunk: int | None = None
+    softcap: float | None = None
+    sinks: Any = None
+    prefix: Any = None
+    cu_seqlens_q: Any = None
+    cu_seqlens_kv: Any = None
+    seqused_q: Any = None
+    seqused_kv: Any = None
+
+    def arrays(self) -> dict[str, Any]:
+        """Those of the arrays that are given."""
+        arrays = {name: getattr(self, name) for name in ARRAYS}
+        return {name: array for name, array in arrays.items() if array is not None}
+
+
+_NO_WINDOW = (None, None)
+
+
+def gather(
+    window: Any,
+    align: str,
+    chunk: Any,
+    softcap: Any,
+    sinks: Any,
+    prefix: Any,
+    cu_seqlens_q: Any,
+    cu_seqlens_kv: Any,
+    seqused_q: Any,
+    seqused_kv: Any,
+) -> Features | None:
+    """The features of a call; None if it asks for nothing, which is quicker."""
+    if (
+        cu_seqlens_q is None
+        and cu_seqlens_kv is None
+        and seqused_q is None
+        and seqused_kv is None
+        and prefix is None
+        and sinks is None
+        and softcap is None
+        and chunk is None
+        and window == _NO_WINDOW
+        and align == "bottom-right"
+    ):
+        return None
+    try:
+        left, right = window
+    except (TypeError, ValueError):
+        raise ArgumentTypeError(f"window is {window!r}, which is no pair of numbers of keys") from None
+    return Features(
+        left, right, align, chunk, softcap, sinks, prefix, cu_seqlens_q, cu_seqlens_kv, seqused_q, seqused_kv
+    )
+
+
+def pack_options(
+    causal: bool, scale: float | None, features: Features | None, arrays: Mapping[str, tuple[int, int]]
+) -> bytes:
+    """``fc_attention_options``; of each array its address and length."""
+    if features is None:
+        return _library.pack_options(causal, scale)
+    if features.align not in _ALIGNMENTS:
+        raise ArgumentError(f"align is {features.align!r}; it must be one of {', '.join(map(repr, _ALIGNMENTS))}")
+    left, right = _keys("window", features.window_left, 0), _keys("window", features.window_right, 0)
+    of = {name: arrays.get(name, (0, 0)) for name in ARRAYS}
+    return _library.pack_all_options(
+        causal,
+        scale,
+        _ALIGNMENTS[features.align],
+        left or 0,
+        right or 0,
+        left is not None,
+        right is not None,
+        _keys("chunk", features.chunk, 1) or 0,
+        _softcap(features.softcap),
+        _sequences(of),
+        *(of[name][0] for name in ARRAYS),
+        of["sinks"][1],
+    )
+
+
+def _keys(name: str, keys: Any, least: int) -> int | None:
+    """A number of keys."""
+    if keys is None:
+        return None
+    try:
+        number = operator.index(keys)
+    except TypeError:
+        raise ArgumentTypeError(f"{name} is {keys!r}, which is no number of keys") from None
+    if number < least:
+        raise ArgumentError(f"{name} is {number}; it must be at least {least}")
+    return min(number, _FAR)
+
+
+def _softcap(softcap: Any) -> float:
+    """A bound of scores as f32 has it; 0 for none."""
+    if softcap is None:
+        return 0.0
+    if softcap == 0:
+        raise ArgumentError("softcap 0 is not supported: it must be positive, or None", Status.SOFTCAP)
+    try:
+        struct.pack("f", softcap)
+    except OverflowError:  # the library says what is wrong with infinity
+        return math.inf
+    except struct.error:
+        raise ArgumentTypeError(f"softcap is {softcap!r}, which is no number") from None
+    return float(softcap)
+
+
+def _sequences(arrays: Mapping[str, tuple[int, int]]) -> int:
+    """How many sequences these arrays are for; raises if they disagree."""
+    first, sequences = "", 0
+    for name, kind in ARRAYS.items():
+        address, length = arrays[name]
+        if kind == "float32" or (address, length) == (0, 0):
+            continue
+        found = length - name.startswith("cu_seqlens")
+        if found < 0:
+            raise ArgumentError(f"{name} is empty; it needs a number for each sequence, and the end of the last one")
+        if first and found != sequences:
+            raise ArgumentError(
+                f"{name} has {length} numbers, which are for {found} sequences, but {first} is for {sequences}",
+                Status.ARRAY_LENGTH,
+            )
+        first, sequences = name, found
+    return sequences

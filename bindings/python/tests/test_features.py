@@ -1,0 +1,157 @@
+"""Windows, chunks, prefixes, softcap, sinks and sequences of their own lengths, on NumPy's arrays, by the emulator."""
+
+import numpy as np
+import pytest
+import reference
+
+import flashcore
+from flashcore import Status
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float16)
+
+
+def ints(*numbers):
+    return np.array(numbers, np.int32)
+
+
+Q, K, V = normal(2, 70, 4, 64), normal(2, 90, 2, 64, seed=1), normal(2, 90, 2, 64, seed=2)
+SINKS = np.array([-np.inf, 0.5, 3.0, -1.0], np.float32)
+
+DENSE = [
+    dict(window=(20, 3)),
+    dict(window=(None, 5)),
+    dict(window=(0, 0)),
+    dict(window=(30, None), align="top-left"),
+    dict(causal=True, align="top-left"),
+    dict(causal=True, window=(10, 50)),
+    dict(chunk=16),
+    dict(chunk=25, causal=True),
+    dict(softcap=2.0),
+    dict(softcap=2.0, causal=True, scale=0.5),
+    dict(sinks=SINKS),
+    dict(sinks=SINKS, window=(7, 7)),
+    dict(prefix=ints(40, 0), causal=True),
+    dict(prefix=ints(3, 200), window=(None, 4)),
+    dict(seqused_kv=ints(31, 0)),
+    dict(seqused_kv=ints(90, 64), causal=True, window=(20, None)),
+]
+
+
+@pytest.mark.parametrize("options", DENSE, ids=lambda options: "-".join(options))
+def test_dense(options):
+    out, lse = flashcore.attention(Q, K, V, return_lse=True, **options)
+    for b in range(2):
+        per_sequence = {name: options[name][b] for name in ("prefix",) if name in options}
+        used = options.get("seqused_kv", ints(90, 90))[b]
+        others = {name: value for name, value in options.items() if name not in ("prefix", "seqused_kv")}
+        one = slice(b, b + 1)
+        reference.check(out[one], Q[one], K[one, :used], V[one, :used], lse[one], **others, **per_sequence)
+
+
+STARTS_Q, STARTS_KV = ints(0, 30, 30, 95, 100), ints(0, 40, 50, 50, 140)
+
+
+@pytest.mark.parametrize("heads_first", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(),
+        dict(causal=True),
+        dict(window=(9, 2), softcap=3.0, sinks=SINKS),
+        dict(chunk=12),
+        dict(causal=True, scale=0.3),
+    ],
+    ids=lambda options: "-".join(options),
+)
+@pytest.mark.parametrize("used", [False, True])
+def test_packed(options, used, heads_first):
+    q, k, v = normal(100, 4, 64), normal(140, 2, 64, seed=1), normal(140, 2, 64, seed=2)
+    if heads_first:
+        q, k, v = (np.ascontiguousarray(x.transpose(1, 0, 2)).transpose(1, 0, 2) for x in (q, k, v))
+    lengths = [np.diff(STARTS_Q), np.diff(STARTS_KV)]
+    arguments = {}
+    if used:
+        lengths = [ints(20, 0, 65, 3), ints(40, 5, 0, 60)]
+        arguments = dict(seqused_q=lengths[0], seqused_kv=lengths[1])
+    out = np.full_like(q, 7)
+    found, lse = flashcore.attention(
+        q, k, v, cu_seqlens_q=STARTS_Q, cu_seqlens_kv=STARTS_KV, return_lse=True, out=out, **arguments, **options
+    )
+    assert found is out and lse.shape == (4, 100)
+    unused = np.ones(100, bool)
+    for start_q, start_kv, rows, keys in zip(STARTS_Q, STARTS_KV, *lengths):
+        queries, keys = slice(start_q, start_q + rows), slice(start_kv, start_kv + keys)
+        unused[queries] = False
+        reference.check(
+            out[None, queries], q[None, queries], k[None, keys], v[None, keys], lse[None, :, queries], **options
+        )
+    assert np.all(out[unused] == 7)
+    new = flashcore.attention(q, k, v, cu_seqlens_q=STARTS_Q, cu_seqlens_kv=STARTS_KV, **arguments, **options)
+    assert np.array_equal(new[~unused], out[~unused])
+    assert np.argsort(new.strides).tolist() == np.argsort(q.strides).tolist()
+
+
+def test_queries_or_keys_alone_are_packed():
+    q, starts = normal(60, 4, 64), ints(0, 45, 60)
+    out = flashcore.attention(q, K, V, cu_seqlens_q=starts, causal=True)
+    for b in range(2):
+        rows = slice(starts[b], starts[b + 1])
+        reference.check(out[None, rows], q[None, rows], K[b : b + 1], V[b : b + 1], causal=True)
+    k = normal(60, 2, 64)
+    out = flashcore.attention(Q, k, k, cu_seqlens_kv=starts)
+    for b in range(2):
+        keys = k[None, starts[b] : starts[b + 1]]
+        reference.check(out[b : b + 1], Q[b : b + 1], keys, keys)
+
+
+def test_nothing_asked_for_is_plain():
+    expected = flashcore.attention(Q, K, V)
+    assert np.array_equal(flashcore.attention(Q, K, V, window=[None, None]), expected)
+    assert "full" in flashcore.plan(Q, K, V)
+    assert "window 20 to 3" in flashcore.plan(Q, K, V, window=(20, 3))
+    assert "chunks of 8, softcap 2" in flashcore.plan(Q, K, V, chunk=8, softcap=2)
+    assert "2 sequences of queries" in flashcore.plan(Q[0], K, V, cu_seqlens_q=ints(0, 40, 70))
+
+
+WRONG = [
+    (dict(window=5), TypeError, None, "window is 5, which is no pair of numbers of keys"),
+    (dict(window=(1, 2, 3)), TypeError, None, "which is no pair"),
+    (dict(window=(1.5, None)), TypeError, None, "window is 1.5, which is no number of keys"),
+    (dict(window=(-1, None)), ValueError, None, "window is -1; it must be at least 0"),
+    (dict(align="left"), ValueError, None, "align is 'left'; it must be one of 'bottom-right', 'top-left'"),
+    (dict(chunk=0), ValueError, None, "chunk is 0; it must be at least 1"),
+    (dict(softcap=0), ValueError, Status.SOFTCAP, "softcap 0 is not supported"),
+    (dict(softcap=-2.0), ValueError, Status.SOFTCAP, "softcap -2 is not supported"),
+    (dict(softcap=1e300), ValueError, Status.SOFTCAP, "softcap inf is not supported"),
+    (dict(softcap="high"), TypeError, None, "softcap is 'high', which is no number"),
+    (dict(prefix=ints(1, 2), chunk=3), ValueError, Status.PREFIX_UNDER_WINDOW, "a prefix goes with no limit to the left"),
+    (dict(prefix=ints(1)), ValueError, Status.ARRAY_LENGTH, "prefix has 1 numbers, but 2 are needed"),
+    (dict(sinks=SINKS[:2]), ValueError, Status.ARRAY_LENGTH, "sinks has 2 numbers, but 4 are needed"),
+    (dict(sinks=SINKS.astype(np.float64)), TypeError, Status.UNKNOWN_DTYPE, "sinks has element type float64; f32 is needed"),
+    (dict(seqused_q=np.array([1, 2])), TypeError, Status.UNKNOWN_DTYPE, "seqused_q has element type int64; i32 is needed"),
+    (dict(seqused_q=[1, 2]), TypeError, None, "seqused_q is a builtins.list, but q is a numpy.ndarray"),
+    (dict(seqused_q=ints(1, 2)[None]), ValueError, None, "seqused_q has 2 dimensions (1, 2); it must have 1"),
+    (dict(seqused_kv=ints(1, 2, 3, 4)[::2]), ValueError, None, "seqused_kv has stride 2 (elements); it must be 1"),
+    (dict(cu_seqlens_q=ints(0, 70)), ValueError, None, "q has 4 dimensions (2, 70, 4, 64); it must have 3: (total, heads, head_dim)"),
+    (dict(cu_seqlens_kv=ints(0, 70)), ValueError, None, "k has 4 dimensions"),
+    (dict(seqused_q=ints(1, 2), seqused_kv=ints(1)), ValueError, Status.ARRAY_LENGTH, "seqused_kv has 1 numbers, which are for 1 sequences, but seqused_q is for 2"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments, kind, status, message", WRONG)
+def test_mistakes(arguments, kind, status, message):
+    with pytest.raises(flashcore.Error) as raised:
+        flashcore.attention(Q, K, V, **arguments)
+    assert message in str(raised.value)
+    assert isinstance(raised.value, kind) and raised.value.status == status
+
+
+def test_mistakes_of_packing():
+    with pytest.raises(flashcore.ArgumentError, match="cu_seqlens_q is empty"):
+        flashcore.attention(Q[0], K, V, cu_seqlens_q=ints())
+    with pytest.raises(flashcore.ArgumentError, match="k has batch 2, but 3 is needed"):
+        flashcore.attention(Q[0], K, V, cu_seqlens_q=ints(0, 1, 2, 3))
+    with pytest.raises(flashcore.ArgumentError, match="q has 3 dimensions"):
+        flashcore.attention(Q[0], K[0], V[0])
