@@ -55,7 +55,7 @@ impl Sequence {
     /// About what a head's last `tiles` tiles cost, in keys of a whole tile.
     #[inline(always)]
     pub fn cost_of_last(&self, params: &FwdParams, block_m: u32, tiles: u32) -> f32 {
-        let before = (self.tiles(params, block_m) - tiles) * block_m >> params.general.pack;
+        let before = ((self.tiles(params, block_m) - tiles) * block_m) >> params.general.pack;
         let visible = params.general.band.visible(before, self.lengths());
         let tiles_per_query = mul((1 << params.general.pack) as f32, 1.0 / block_m as f32);
         add(mul(visible, tiles_per_query), mul(tiles as f32, TILE_KEYS))
