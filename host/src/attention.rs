@@ -150,7 +150,7 @@ impl<'a> Attention<'a> {
         Attention { prefix: Some(lengths), ..self }
     }
 
-    /// Scores x become `cap * tanh(x / cap)`.
+    /// Scores x become `cap * tanh(x / cap)`, for caps of at most [`crate::MAX_SOFTCAP`].
     pub const fn softcap(mut self, cap: f32) -> Self {
         self.features.softcap = Some(cap);
         self

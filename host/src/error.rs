@@ -4,6 +4,7 @@ use std::fmt;
 
 use flashcore_emulator::{Level, Report};
 
+use crate::features::MAX_SOFTCAP;
 use crate::kernels::Dtype;
 use crate::tensor::Shape;
 use crate::tensor_map::TensorMapError;
@@ -293,15 +294,15 @@ pub enum Error {
         /// Given.
         found: Dtype,
     },
-    /// The softmax scale is not a positive number of ordinary size.
+    /// The softmax scale is not a positive number of ordinary size, by itself or relative to a softcap.
     #[error("softmax scale {scale} is not supported: it must be positive, finite and not denormal")]
     Scale {
         /// Given.
         scale: f32,
     },
-    /// The bound of the scores is not a positive number of ordinary size.
+    /// The bound of the scores is not positive, denormal, or above [`MAX_SOFTCAP`].
     #[error(
-        "softcap {softcap} is not supported: it must be positive and finite, and neither it nor 1 / softcap denormal"
+        "softcap {softcap} is not supported: it must be positive, not denormal, and at most {MAX_SOFTCAP}"
     )]
     Softcap {
         /// Given.

@@ -102,7 +102,7 @@ pub use array::{Array, ArrayView};
 pub use attention::{Attention, Sequences};
 pub use device::{Device, Stream};
 pub use error::{Dim, Error, Operand, Result};
-pub use features::{Align, Features};
+pub use features::{Align, Features, MAX_SOFTCAP};
 pub use flashcore_kernels::config::Dtype;
 pub use lse::{Lse, LseView};
 pub use merge::{

@@ -69,7 +69,7 @@ impl Problem {
         let out = check_layout(Operand::Out, out.normalized())?;
         check_distinct_elements(&out)?;
         let scale = scale.unwrap_or(1.0 / (head_dim as f32).sqrt());
-        check_scale(scale)?;
+        check_scale(scale, features.softcap)?;
         let problem = Problem { q, k, v, out, features, scale };
         if problem.mask() == Mask::Band {
             check_general(&problem)?;
@@ -248,8 +248,11 @@ pub(crate) fn check_distinct_elements(out: &TensorLayout) -> Result<()> {
     Ok(())
 }
 
-fn check_scale(scale: f32) -> Result<()> {
-    let usable = scale > 0.0 && (scale * std::f32::consts::LOG2_E).is_normal();
+fn check_scale(scale: f32, softcap: Option<f32>) -> Result<()> {
+    let scale_log2 = scale * std::f32::consts::LOG2_E;
+    // What kernels multiply capped scores with: twice the scale, relative to the cap.
+    let capped = softcap.map_or(scale_log2, |softcap| 2.0 * scale_log2 * softcap.recip());
+    let usable = scale > 0.0 && scale_log2.is_normal() && capped.is_normal();
     if usable { Ok(()) } else { Err(Error::Scale { scale }) }
 }
 
@@ -392,6 +395,13 @@ mod tests {
         for scale in [0.0, -0.0, -1.0, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, 1e-40] {
             assert_eq!(scaled(scale).unwrap_err(), Error::Scale { scale });
         }
+        let capped = |softcap, scale| {
+            let features = Features { softcap: Some(softcap), ..Features::NONE };
+            Problem::with_features(layouts(), features, Some(scale))
+        };
+        assert!(capped(30.0, 1.0).is_ok());
+        assert_eq!(capped(1e-10, 1e30).unwrap_err(), Error::Scale { scale: 1e30 });
+        assert_eq!(capped(1e4, 1e-36).unwrap_err(), Error::Scale { scale: 1e-36 });
         assert!(matches!(scaled(f32::NAN), Err(Error::Scale { scale }) if scale.is_nan()));
     }
 

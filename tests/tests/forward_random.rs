@@ -91,10 +91,11 @@ fn main() -> ExitCode {
     suite.test("random_problems", |gpu| {
         let effort = if gpu.emulator().is_some() { EMULATED } else { ON_GPU };
         let config = Config { cases: effort.problems, failure_persistence: None, ..Config::default() };
-        TestRunner::new(config).run(&problem(effort), |(case, dtype, seed)| {
+        let result = TestRunner::new(config).run(&problem(effort), |(case, dtype, seed)| {
             device::check(gpu, &case, dtype, seed)
                 .map_err(|failure| TestCaseError::fail(format!("{}: {failure}", device::name(&case, dtype))))
-        })
+        });
+        result.map_err(|error| error.to_string())
     });
     suite.run()
 }
