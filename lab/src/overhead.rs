@@ -190,6 +190,8 @@ impl FromC {
                 causal: causal.into(),
                 has_scale: 1,
                 scale,
+                // SAFETY: numbers and pointers, of which zeros are the default.
+                ..unsafe { std::mem::zeroed() }
             },
         })
     }
