@@ -88,7 +88,7 @@ pub fn flash_attn_with_lse(
     Ok((out, lse))
 }
 
-fn attention(softmax_scale: f32, causal: bool) -> Attention {
+fn attention(softmax_scale: f32, causal: bool) -> Attention<'static> {
     Attention::new().causal(causal).scale(softmax_scale)
 }
 
@@ -132,7 +132,7 @@ pub fn merge_attention_states(
 type Slot = Arc<Mutex<Option<Storage>>>;
 
 struct FlashAttn {
-    attention: Attention,
+    attention: Attention<'static>,
     lse: Option<Slot>,
 }
 
