@@ -164,14 +164,15 @@ impl Plan {
         let work_tiles = if all_heads == 0 { 0 } else { tiles as u32 };
         let persistent = work_tiles.min(device.sm_count);
         let (bundles, grid) = if features.ragged() {
-            // What the tiles of sequences of the mean length cost, in keys.
-            let keys = if features.uneven() { seqlen_kv / 2 } else { seqlen_kv };
-            let keys = features.left.map_or(keys, |left| keys.min(left + block_m)) as u64;
+            // What the tiles of sequences of the mean length cost, in keys; the longest of each, and on average.
+            let longest =
+                features.left.map_or(seqlen_kv, |left| seqlen_kv.min(left.saturating_add(block_m))) as u64;
+            let keys = if features.uneven() { longest / 2 } else { longest };
             let tile_keys = u64::from(variant.cost.tile_keys);
             let cost = tiles_of(seqlen_q).saturating_mul(all_heads).saturating_mul(keys + tile_keys);
             let rounds = (cost / u64::from(device.sm_count) / BUNDLE_KEYS).clamp(MIN_ROUNDS, MAX_ROUNDS);
             // In equal pieces, one for each SM, the busiest SM has up to half of the longest tile too much.
-            let falling = LONGEST_TO_MEAN * keys / 2 > MIN_ROUNDS * START_KEYS;
+            let falling = LONGEST_TO_MEAN * longest / 2 > MIN_ROUNDS * START_KEYS;
             let grid = u64::from(device.sm_count) * rounds;
             if falling { (2, grid.min(u64::from(work_tiles)) as u32) } else { (1, persistent) }
         } else {

@@ -533,8 +533,9 @@ fn wrong_options_are_refused(kind: &Kind) -> Result<(), Failure> {
     let prefix = fc_attention_options { prefix: ints, ..right };
     let under_window =
         "a prefix goes with no limit to the left and no chunks: a query would see two ranges of keys";
-    let not_capped =
-        |cap: f32| format!("softcap {cap} is not supported: it must be positive, not denormal, and at most 10000");
+    let not_capped = |cap: f32| {
+        format!("softcap {cap} is not supported: it must be positive, not denormal, and at most 10000")
+    };
     let misaligned = ints.wrapping_byte_add(2);
     let host = [64i32; 2];
     let of_out = call.out.data.cast_const().cast();
