@@ -79,9 +79,10 @@ enum NamedBarrier {
     Consumers = 4,
 }
 
-/// Key tiles that a consumer may let pass before it ends the work tile before: K of a tile that is loaded next but two waits for
-/// the V that it holds (where the rings have two slots).
-const MAX_SKIPPED: u32 = 2;
+/// Key tiles that a consumer may let pass before it ends the work tile before. Before its first scores, then, comes no more than the
+/// one K beyond that which is loaded with the V that it still holds. One more, and another consumer would, in its turn, wait for a V that
+/// takes the place of that one.
+const MAX_SKIPPED: u32 = 1;
 
 /// Rows of O that a warp stores on its own.
 const WARP_ROWS: u32 = 16;
@@ -656,8 +657,9 @@ unsafe fn consume<
                     me.no_keys(loaded.count());
                     break 'tile if v.splits_keys() { None } else { Some(Done::without_keys(cta, v, tile)) };
                 }
-                if !me.o_over_v {
-                    me.open_gate(); // at once in the first tile; later ones do it while they begin, when O has been read
+                if !me.o_over_v || apart {
+                    // At once in the first tile, and before values pass; others do it while they begin, when O has been read.
+                    me.open_gate();
                 }
                 let above = if apart {
                     me.skip_both(above);

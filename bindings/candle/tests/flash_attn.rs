@@ -168,8 +168,7 @@ fn merged_states(device: &Device) -> std::result::Result<(), Failure> {
         let inputs = Fill::Normal.values(q, kv, 1);
         let tensor = |i: usize| tensor(&inputs[i], Lie::Contiguous, candle_dtype(dtype), device);
         let (q, k, v) = (tensor(0)?, tensor(1)?, tensor(2)?);
-        let oracle =
-            Attention { q: values(&q)?, k: values(&k)?, v: values(&v)?, causal: false, scale: 0.125 };
+        let oracle = Attention::new(values(&q)?, values(&k)?, values(&v)?, 0.125);
         let expected = oracle.answers(&oracle.rows(usize::MAX, 0), dtype);
         let part = |first, keys| {
             flash_attn_with_lse(&q, &k.narrow(1, first, keys)?, &v.narrow(1, first, keys)?, 0.125, false)

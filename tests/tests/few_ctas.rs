@@ -1,0 +1,69 @@
+//! Kernels whose CTAs take many work tiles, one after the other: what one leaves to the next must fit whatever the masks of both
+//! are.
+
+use std::process::ExitCode;
+
+use flashcore::{Device, Dtype};
+use flashcore_kernels::params::Work;
+use flashcore_tests::cases::{Case, KERNEL_HEAD_DIMS};
+use flashcore_tests::device::{Failure, OnDevice};
+use flashcore_tests::extras::Extras;
+use flashcore_tests::side_inputs::Lengths;
+use flashcore_tests::suite::{Suite, backends};
+
+const CTAS: u32 = 2;
+
+/// Runs the case on every general kernel that can compute it, in a grid of [`CTAS`].
+fn check(device: &Device, case: &Case) -> Result<(), Failure> {
+    let inputs = case.inputs(Dtype::F16, 5);
+    let rows = inputs.attention.rows(1 << 22, 5);
+    let tensors = OnDevice::new(device, case, &inputs)?;
+    let stream = device.stream()?;
+    for mut plan in tensors.plans()?.into_iter().filter(|plan| plan.variant.is_general()) {
+        plan.grid = plan.grid.min(CTAS);
+        let Work { heads, head_units, section, .. } = plan.params.work;
+        plan.params.work = Work::new(heads, head_units.value, section.value, plan.grid);
+        tensors.poison()?;
+        tensors.run_plan(&plan, &stream)?;
+        tensors.outputs()?.judge(&inputs, &rows)?;
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let mut suite = Suite::on(backends());
+    for head_dim in KERNEL_HEAD_DIMS {
+        let base = Case {
+            batch: 1,
+            seqlen_q: 520,
+            seqlen_kv: 700,
+            heads_q: 2,
+            heads_kv: 1,
+            head_dim,
+            ..Case::default()
+        };
+        let windows = [
+            (Some(0), Some(0)),
+            (Some(150), Some(90)),
+            (Some(333), None),
+            (None, Some(77)),
+            (Some(30), Some(400)),
+        ];
+        let masks = windows.map(|(left, right)| Extras { left, right, ..Extras::default() });
+        let chunks = [64, 100, 192, 257, 400].map(|keys| Extras { chunk: Some(keys), ..Extras::default() });
+        let lengths = Some(Lengths::WithZeros { longest: 300 });
+        let packed = Extras {
+            packed_q: lengths,
+            packed_kv: lengths,
+            left: Some(100),
+            right: Some(10),
+            ..Extras::default()
+        };
+        for extras in masks.into_iter().chain(chunks).chain([packed, Extras { top_left: true, ..masks[1] }]) {
+            let batch = if extras.packed_q.is_some() { 5 } else { 1 };
+            let case = Case { extras, batch, ..base };
+            suite.test(format!("{case}"), move |device| check(device, &case));
+        }
+    }
+    suite.run()
+}
