@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::bytes::Bytes;
 use crate::cases::Case;
 use crate::device::{OnDevice, Outputs};
+use crate::extras::Extras;
 
 // Written by the build script: `GOLDENS`, names and texts.
 include!(concat!(env!("OUT_DIR"), "/outputs.rs"));
@@ -63,6 +64,7 @@ pub fn recorded_case(variant: &Variant) -> Case {
         heads_kv: 1,
         head_dim: variant.head_dim as usize,
         causal: variant.is_causal(),
+        extras: Extras::of_kernel(variant),
         ..Case::default()
     }
 }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use flashcore::{Align, Array, ArrayView, Attention, Device, Features, Sequences};
 
+use flashcore_kernels::config::{Score, Variant};
+
 use crate::oracle::{self, Mask, Scoring, Tokens};
 use crate::side_inputs::{Lengths, cu_seqlens, prefixes, seqused, sinks};
 
@@ -57,6 +59,12 @@ pub struct Numbers {
 }
 
 impl Extras {
+    /// What a kernel needs, so that it is among those that can compute a case.
+    pub fn of_kernel(variant: &Variant) -> Self {
+        let softcap = (variant.score == Score::Softcap).then_some(20.0);
+        Extras { softcap, ..Extras::default() }
+    }
+
     /// Tokens of all packed sequences.
     pub fn total(lengths: Lengths, batch: usize) -> usize {
         lengths.draw(batch, SHAPE_SEED).iter().sum()

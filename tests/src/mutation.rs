@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cases::Case;
 use crate::device::{OnDevice, Outputs};
+use crate::extras::Extras;
 use crate::sections;
 
 /// Schedules that a mutant runs under until it is noticed: seed and completion.
@@ -201,6 +202,7 @@ fn cases(variant: &Variant) -> Vec<(Case, u32)> {
         heads_kv: 1,
         head_dim: variant.head_dim as usize,
         causal: variant.is_causal(),
+        extras: Extras::of_kernel(variant),
         ..Case::default()
     };
     let mut cases = sections::cases(variant);

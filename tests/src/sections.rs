@@ -8,6 +8,7 @@ use flashcore_kernels::params::Work;
 
 use crate::cases::Case;
 use crate::device::OnDevice;
+use crate::extras::Extras;
 
 /// Cases, each with the number of clusters that share its tiles.
 pub fn cases(variant: &Variant) -> Vec<(Case, u32)> {
@@ -41,6 +42,7 @@ pub fn cases(variant: &Variant) -> Vec<(Case, u32)> {
             heads_kv: 1,
             head_dim: variant.head_dim as usize,
             causal: variant.is_causal(),
+            extras: Extras::of_kernel(variant),
             ..Case::default()
         };
         (case, clusters)

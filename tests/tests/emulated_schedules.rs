@@ -8,6 +8,7 @@ use flashcore::kernels::{FWD, Tile, Variant};
 use flashcore::{Device, Plan};
 use flashcore_tests::cases::Case;
 use flashcore_tests::device::{Failure, OnDevice, Outputs};
+use flashcore_tests::extras::Extras;
 use flashcore_tests::suite::{Resource, Suite};
 
 const SEEDS: u64 = 20;
@@ -27,6 +28,7 @@ fn case(variant: &Variant) -> Case {
         heads_kv: 1,
         head_dim: variant.head_dim as usize,
         causal: variant.is_causal(),
+        extras: Extras::of_kernel(variant),
         ..Case::default()
     }
 }
