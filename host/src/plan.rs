@@ -128,7 +128,7 @@ impl Plan {
             work: Work::new(
                 heads as u32,
                 m_blocks as u32 / cluster,
-                section(problem, heads),
+                section(problem, problem.gqa_ratio(), heads),
                 grid / variant.cluster_ctas(),
             ),
             scale_log2: problem.scale * LOG2_E,
@@ -210,7 +210,7 @@ impl Plan {
             work: Work::new(
                 all_heads as u32,
                 tiles_of(seqlen_q).min(MAX_TILES) as u32,
-                section(problem, all_heads),
+                section(problem, problem.gqa_ratio() / packed_heads, all_heads),
                 grid,
             ),
             scale_log2: features.softcap.map_or(problem.scale, |cap| 2.0 * cap) * LOG2_E,
@@ -274,12 +274,12 @@ impl Plan {
     }
 }
 
-/// Query heads (of `heads` in all) that are worked on together.
-fn section(problem: &Problem, heads: u64) -> u32 {
+/// Heads (of `heads` in all, of which `ratio` share K and V) that are worked on together.
+fn section(problem: &Problem, ratio: usize, heads: u64) -> u32 {
     let kv = problem.kv_shape();
     let kv_bytes = 2 * kv.seqlen * kv.head_dim * Dtype::SIZE as usize;
     let kv_heads = SECTION_BYTES.checked_div(kv_bytes).map_or(u64::MAX, |fit| fit.max(1) as u64);
-    kv_heads.saturating_mul(problem.gqa_ratio() as u64).min(heads) as u32
+    kv_heads.saturating_mul(ratio as u64).min(heads) as u32
 }
 
 fn one_row(layout: &TensorLayout) -> TensorLayout {

@@ -81,8 +81,9 @@ fn check_plan(case: &Case, dtype: Dtype, plan: &Plan) {
 fn the_heads_of_a_section_fit_into_l2() {
     const LIMIT: usize = 32 << 20;
     for case in [forward(), grid::full(&[false, true])].concat() {
-        let section = plan(&case, Dtype::F16).params.work.section.value as usize;
-        let (ratio, heads) = (case.heads_q / case.heads_kv, case.batch * case.heads_q);
+        let params = plan(&case, Dtype::F16).params;
+        let (section, packed) = (params.work.section.value as usize, params.general.packed_heads as usize);
+        let (ratio, heads) = (case.heads_q / case.heads_kv / packed, case.batch * case.heads_q / packed);
         let kv_bytes = 2 * case.seqlen_kv * case.head_dim * 2;
         assert!((1..=heads).contains(&section), "{case}: {section}");
         assert!(
