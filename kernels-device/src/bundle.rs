@@ -108,12 +108,13 @@ impl Bundle {
         while self.at != self.end {
             // Every sequence has as many heads.
             let (batch, head) = params.heads_q.split(self.at.head);
-            let Sequence { q, kv, prefix } = load(batch);
-            let tiles = Sequence { q, kv, prefix }.tiles(params, block_m);
+            let sequence = load(batch);
+            let tiles = sequence.tiles(params, block_m);
             if self.at.tile < tiles {
                 self.at.tile += 1;
                 let head_kv = params.gqa_ratio.quotient(head);
-                return Some(WorkTile { m_block: tiles - self.at.tile, head, head_kv, batch, q, kv });
+                let m_block = tiles - self.at.tile;
+                return Some(WorkTile { m_block, head, head_kv, batch, q: sequence.q, kv: sequence.kv });
             }
             self.at = Place { head: self.at.head + 1, tile: 0 };
         }

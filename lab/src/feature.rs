@@ -293,12 +293,19 @@ mod tests {
             assert_eq!(Feature::from(&case).case(), Some(case));
         }
         let causal = dense(9, 9, Mask::CAUSAL);
+        let case = causal.case().unwrap();
+        let window = Feature { mask: Mask::window(1), ..causal.clone() };
+        let left = Extras { left: Some(1), ..Extras::default() };
+        assert_eq!(window.case(), Some(Case { extras: left, ..case }));
+        let packed = Feature { lengths: Lengths::Varlen(vec![(9, 9), (2, 4)]), ..causal.clone() };
+        let (packed_q, packed_kv) =
+            (side_inputs::Lengths::Given(&[9, 2]), side_inputs::Lengths::Given(&[9, 4]));
+        let extras = Extras { packed_q: Some(packed_q), packed_kv: Some(packed_kv), ..Extras::default() };
+        assert_eq!(packed.case(), Some(Case { batch: 2, seqlen_q: 0, seqlen_kv: 0, extras, ..case }));
         let others = [
-            Feature { mask: Mask::window(1), ..causal.clone() },
             Feature { mask: Mask { prefix: 1, ..Mask::CAUSAL }, ..causal.clone() },
             Feature { score: Score::Alibi, ..causal.clone() },
-            Feature { head_dim_v: 128, ..causal.clone() },
-            Feature { lengths: Lengths::Varlen(vec![(9, 9)]), ..causal },
+            Feature { head_dim_v: 128, ..causal },
         ];
         for other in others {
             assert_eq!(other.case(), None, "{other}");

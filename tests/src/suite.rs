@@ -52,9 +52,12 @@ impl Resource<Device> {
 
 /// The devices to test on.
 pub fn backends() -> Vec<Resource<Device>> {
-    // So few SMs that a CTA takes several work tiles.
-    let options = EmulatorOptions { sm_count: 4, ..EmulatorOptions::default() };
-    vec![Resource::cuda(), Resource::emulated("emulated", options)]
+    vec![Resource::cuda(), few_sms()]
+}
+
+/// An emulated device of so few SMs that a CTA takes several work tiles.
+pub fn few_sms() -> Resource<Device> {
+    Resource::emulated("emulated", EmulatorOptions { sm_count: 4, ..EmulatorOptions::default() })
 }
 
 /// Emulated devices where events happen in other orders than on that of [`backends`]: for a few small tests.

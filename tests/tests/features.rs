@@ -8,26 +8,14 @@ use flashcore_tests::cases::{Case, KERNEL_HEAD_DIMS, Layout};
 use flashcore_tests::device;
 use flashcore_tests::extras::Extras;
 use flashcore_tests::side_inputs::Lengths;
-use flashcore_tests::suite::{Suite, backends};
-
-const NONE: Extras = Extras {
-    left: None,
-    right: None,
-    top_left: false,
-    chunk: None,
-    prefix: false,
-    softcap: None,
-    sinks: false,
-    packed_q: None,
-    packed_kv: None,
-    used: false,
-};
+use flashcore_tests::suite::{Resource, Suite, few_sms};
 
 /// Times that `device::check` runs a case on each kernel, and one more for the public call.
 const RUNS: usize = 2;
 
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
+    let none = Extras::default();
     for head_dim in KERNEL_HEAD_DIMS {
         let base =
             Case { seqlen_q: 300, seqlen_kv: 400, heads_q: 2, heads_kv: 1, head_dim, ..Case::default() };
@@ -40,28 +28,28 @@ fn cases() -> Vec<Case> {
             (Some(250), None),
         ] {
             for top_left in [false, true] {
-                add(base, Extras { left, right, top_left, ..NONE });
+                add(base, Extras { left, right, top_left, ..none });
             }
         }
         // More queries than keys, so that some stand before the first key.
         add(
             Case { seqlen_q: 500, seqlen_kv: 130, ..base },
-            Extras { left: Some(40), right: Some(3), ..NONE },
+            Extras { left: Some(40), right: Some(3), ..none },
         );
         for chunk in [1, 100, 128, 1000] {
-            add(base, Extras { chunk: Some(chunk), ..NONE });
-            add(Case { causal: true, ..base }, Extras { chunk: Some(chunk), ..NONE });
+            add(base, Extras { chunk: Some(chunk), ..none });
+            add(Case { causal: true, ..base }, Extras { chunk: Some(chunk), ..none });
         }
-        add(Case { causal: true, ..base }, Extras { prefix: true, ..NONE });
+        add(Case { causal: true, ..base }, Extras { prefix: true, ..none });
         for softcap in [5.0, 30.0] {
-            add(base, Extras { softcap: Some(softcap), ..NONE });
-            add(Case { causal: true, ..base }, Extras { softcap: Some(softcap), ..NONE });
+            add(base, Extras { softcap: Some(softcap), ..none });
+            add(Case { causal: true, ..base }, Extras { softcap: Some(softcap), ..none });
         }
-        add(base, Extras { sinks: true, ..NONE });
-        add(Case { seqlen_q: 300, seqlen_kv: 100, causal: true, ..base }, Extras { sinks: true, ..NONE });
-        add(Case { seqlen_kv: 0, ..base }, Extras { sinks: true, ..NONE });
-        add(base, Extras { used: true, ..NONE });
-        let packed = |lengths| Extras { packed_q: Some(lengths), packed_kv: Some(lengths), ..NONE };
+        add(base, Extras { sinks: true, ..none });
+        add(Case { seqlen_q: 300, seqlen_kv: 100, causal: true, ..base }, Extras { sinks: true, ..none });
+        add(Case { seqlen_kv: 0, ..base }, Extras { sinks: true, ..none });
+        add(base, Extras { used: true, ..none });
+        let packed = |lengths| Extras { packed_q: Some(lengths), packed_kv: Some(lengths), ..none };
         let mixes = [
             Lengths::Equal(128),
             Lengths::Uniform { longest: 300 },
@@ -79,32 +67,35 @@ fn cases() -> Vec<Case> {
         let (q, kv) = (Lengths::WithZeros { longest: 90 }, Lengths::WithZeros { longest: 333 });
         for (packed_q, packed_kv) in [(Some(q), Some(kv)), (Some(q), None), (None, Some(kv))] {
             let case = Case { batch: 5, seqlen_q: 130, seqlen_kv: 200, causal: true, ..base };
-            add(case, Extras { packed_q, packed_kv, ..NONE });
+            add(case, Extras { packed_q, packed_kv, ..none });
             add(
                 case,
-                Extras { packed_q, packed_kv, sinks: true, left: Some(50), softcap: Some(20.0), ..NONE },
+                Extras { packed_q, packed_kv, sinks: true, left: Some(50), softcap: Some(20.0), ..none },
             );
         }
         // Query heads that share tiles: as many as a power of 2, and fewer.
         for (heads_q, heads_kv) in [(8, 1), (6, 2), (12, 4), (16, 1), (64, 1)] {
             let case = Case { batch: 2, seqlen_q: 5, seqlen_kv: 300, heads_q, heads_kv, ..base };
             for layout in [Layout::Bshd, Layout::Bhsd, Layout::Padded] {
-                add(Case { layout, causal: true, ..case }, Extras { sinks: true, ..NONE });
+                add(Case { layout, causal: true, ..case }, Extras { sinks: true, ..none });
             }
-            add(Case { seqlen_q: 33, causal: true, ..case }, Extras { left: Some(70), ..NONE });
+            add(Case { seqlen_q: 33, causal: true, ..case }, Extras { left: Some(70), ..none });
         }
     }
     cases
 }
 
 fn main() -> ExitCode {
-    let mut suite = Suite::on(backends());
-    for case in cases() {
-        for dtype in [Dtype::F16, Dtype::Bf16] {
-            suite.case("", &case.and_thinner(), dtype, RUNS, move |gpu, case| {
-                device::check(gpu, case, dtype, 11)
-            });
+    let (mut cuda, mut emulated) = (Suite::on(vec![Resource::cuda()]), Suite::on(vec![few_sms()]));
+    for (i, case) in cases().into_iter().enumerate() {
+        let dtypes = [Dtype::F16, Dtype::Bf16];
+        for dtype in dtypes {
+            cuda.case("", &[case], dtype, RUNS, move |gpu, case| device::check(gpu, case, dtype, 11));
         }
+        // Slow: one type each.
+        let dtype = dtypes[i % 2];
+        emulated
+            .case("", &case.and_thinner(), dtype, RUNS, move |gpu, case| device::check(gpu, case, dtype, 11));
     }
-    suite.run()
+    cuda.and(emulated).run()
 }
