@@ -14,7 +14,8 @@ use crate::ir::{
 /// A kernel with one mistake.
 #[derive(Clone, Debug)]
 pub struct Mutant {
-    /// What was done to what, such as `wgmma.fence 2: left out`: the kernel's instructions of a kind are counted from 1.
+    /// What was done to what, such as `wgmma.fence 2: left out`: the kernel's instructions of a kind are counted from
+    /// 1.
     pub name: String,
     /// The instruction's kind, such as `wgmma.fence`.
     pub kind: &'static str,

@@ -25,15 +25,15 @@ use crate::tensor::{AsTensorView, Tensor, TensorLayout, TensorView};
 /// there does not matter.
 ///
 /// Weights are `2^(x - max x)` with `x = scale * log2(e) * q·k` in f32. `max x` is rounded, by the same amount for all
-/// keys of a row, which cancels but for one thing: beyond |x| of about 2^11 the largest weight is no longer exactly 1, and
-/// its rounding to the element type may move the row by half a unit in the last place of that type. Scores themselves have
-/// no more than the 24 bits of f32. Where |x| is far beyond 2^24, rounding alone may make a weight overflow, and the row
-/// may become NaN or infinite.
+/// keys of a row, which cancels but for one thing: beyond |x| of about 2^11 the largest weight is no longer exactly 1,
+/// and its rounding to the element type may move the row by half a unit in the last place of that type. Scores
+/// themselves have no more than the 24 bits of f32. Where |x| is far beyond 2^24, rounding alone may make a weight
+/// overflow, and the row may become NaN or infinite.
 ///
 /// # Which keys a query sees
 ///
-/// Query i *stands* at key `d = i + seqlen_kv - seqlen_q`, or at key `i` if aligned top-left ([`Self::align`]). Without a mask it
-/// sees every key. Masks compose: it sees the keys j for which all of these hold:
+/// Query i *stands* at key `d = i + seqlen_kv - seqlen_q`, or at key `i` if aligned top-left ([`Self::align`]). Without
+/// a mask it sees every key. Masks compose: it sees the keys j for which all of these hold:
 ///
 /// | method | key j is seen if |
 /// |---|---|
@@ -44,8 +44,8 @@ use crate::tensor::{AsTensorView, Tensor, TensorLayout, TensorView};
 ///
 /// # Scores
 ///
-/// Scores are `x = scale * q·k`; with [`Self::softcap`], `cap * tanh(x / cap)`. [`Self::sinks`] adds a logit of each query head to
-/// the denominator of the softmax.
+/// Scores are `x = scale * q·k`; with [`Self::softcap`], `cap * tanh(x / cap)`. [`Self::sinks`] adds a logit of each
+/// query head to the denominator of the softmax.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Attention<'a> {
     causal: bool,
@@ -56,17 +56,17 @@ pub struct Attention<'a> {
     sinks: Option<ArrayView<'a, f32>>,
 }
 
-/// Where sequences begin and end, if they are not all as long as their tensors: numbers on the device, which may change between
-/// launches of a recorded graph. Plain attention needs none.
+/// Where sequences begin and end, if they are not all as long as their tensors: numbers on the device, which may change
+/// between launches of a recorded graph. Plain attention needs none.
 ///
-/// *Packed* sequences lie one behind the other in a tensor (1, rows of all, heads, head_dim). Starts are the first rows of
-/// each sequence, and at last the end of the last one: `cu_seqlens` of other libraries. Sequences may be empty.
+/// *Packed* sequences lie one behind the other in a tensor (1, rows of all, heads, head_dim). Starts are the first rows
+/// of each sequence, and at last the end of the last one: `cu_seqlens` of other libraries. Sequences may be empty.
 ///
-/// *Used* numbers say how many rows of each sequence count; rows beyond them are neither read nor written. They go with packed
-/// sequences, and with others.
+/// *Used* numbers say how many rows of each sequence count; rows beyond them are neither read nor written. They go with
+/// packed sequences, and with others.
 ///
-/// Numbers that lead out of a tensor are taken for its last row, so that nothing else is ever touched; sequences of queries must not
-/// overlap.
+/// Numbers that lead out of a tensor are taken for its last row, so that nothing else is ever touched; sequences of
+/// queries must not overlap.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Sequences<'a> {
     starts_q: Option<ArrayView<'a, i32>>,
@@ -115,7 +115,8 @@ impl<'a> Attention<'a> {
         }
     }
 
-    /// Whether query i sees only the keys up to the one it stands at: `i + seqlen_kv - seqlen_q` (aligned bottom-right).
+    /// Whether query i sees only the keys up to the one it stands at: `i + seqlen_kv - seqlen_q` (aligned
+    /// bottom-right).
     pub const fn causal(self, causal: bool) -> Self {
         Attention { causal, ..self }
     }
@@ -144,8 +145,8 @@ impl<'a> Attention<'a> {
         self
     }
 
-    /// Keys before `lengths[b]` are seen by all queries of sequence b, whatever else they see. Goes with no limit to the left
-    /// and no chunks.
+    /// Keys before `lengths[b]` are seen by all queries of sequence b, whatever else they see. Goes with no limit to
+    /// the left and no chunks.
     pub const fn prefix(self, lengths: ArrayView<'a, i32>) -> Self {
         Attention { prefix: Some(lengths), ..self }
     }
@@ -156,9 +157,9 @@ impl<'a> Attention<'a> {
         self
     }
 
-    /// `exp(logits[h])` is added to the sum of the exponentials of the scores of each row of query head h: weights then add up to
-    /// less than 1. It counts in the log-sum-exp; a row that sees no key gives zeros, and the logit as its log-sum-exp. Logits
-    /// are natural, finite or -inf.
+    /// `exp(logits[h])` is added to the sum of the exponentials of the scores of each row of query head h: weights then
+    /// add up to less than 1. It counts in the log-sum-exp; a row that sees no key gives zeros, and the logit as its
+    /// log-sum-exp. Logits are natural, finite or -inf.
     pub const fn sinks(self, logits: ArrayView<'a, f32>) -> Self {
         Attention { sinks: Some(logits), ..self }
     }

@@ -5,8 +5,8 @@ use flashcore_kernels::entry::FWD;
 
 use crate::problem::{MAX_GENERAL_DIM, Problem};
 
-/// The kernels that can compute a problem: those of its dtype, mask and scores, and of the narrowest head_dim that is wide
-/// enough. General kernels can compute every problem of tensors that they can reach.
+/// The kernels that can compute a problem: those of its dtype, mask and scores, and of the narrowest head_dim that is
+/// wide enough. General kernels can compute every problem of tensors that they can reach.
 pub(crate) fn eligible(problem: &Problem) -> impl Iterator<Item = &'static Variant> {
     let (dtype, mask, head_dim) = (problem.dtype(), problem.mask(), problem.q_shape().head_dim);
     let (score, reachable) = (problem.features.score(), problem.fits_general_kernels());
@@ -19,8 +19,8 @@ pub(crate) fn eligible(problem: &Problem) -> impl Iterator<Item = &'static Varia
     wide_enough().filter(move |variant| Some(variant.head_dim) == narrowest)
 }
 
-/// The eligible kernel that should take the least time. Those that split keys are for few work tiles: where there are more,
-/// their smaller tiles read K and V more often than was measured when their costs were.
+/// The eligible kernel that should take the least time. Those that split keys are for few work tiles: where there are
+/// more, their smaller tiles read K and V more often than was measured when their costs were.
 pub(crate) fn choose(problem: &Problem, sm_count: u32) -> &'static Variant {
     let few = |variant: &Variant| {
         let q = problem.q_shape();
@@ -40,8 +40,9 @@ fn packs(variant: &Variant, problem: &Problem) -> bool {
     variant.is_general() && pack(problem.gqa_ratio(), seqlen_q, seqlen_q, block_m) > 0
 }
 
-/// log2 of the rows that a query has where `ratio` query heads share a K/V head: as many as there are heads, or the next power
-/// of 2, if tiles are then fewer, else one. All rows of a sequence, which has at most `longest` queries, are counted in i32.
+/// log2 of the rows that a query has where `ratio` query heads share a K/V head: as many as there are heads, or the
+/// next power of 2, if tiles are then fewer, else one. All rows of a sequence, which has at most `longest` queries, are
+/// counted in i32.
 pub(crate) fn pack(ratio: usize, seqlen_q: usize, longest: usize, block_m: usize) -> u32 {
     let rows = ratio.next_power_of_two();
     let packed = seqlen_q.saturating_mul(rows).div_ceil(block_m);

@@ -28,11 +28,12 @@ impl Device {
     }
 
     /// An H200 that is a program: it runs the PTX of the kernels on the CPU, instruction by instruction, gives the bits
-    /// that the hardware's documents promise, and looks for races and other hazards meanwhile. For tests, and to try the
-    /// library where there is no GPU.
+    /// that the hardware's documents promise, and looks for races and other hazards meanwhile. For tests, and to try
+    /// the library where there is no GPU.
     ///
-    /// It is half a million times slower than a GPU: one GFLOP takes about a second, one head of 512 tokens and head_dim
-    /// 128 a seventh of that. Development builds need `[profile.dev.package.flashcore-emulator] opt-level = 3` for it.
+    /// It is half a million times slower than a GPU: one GFLOP takes about a second, one head of 512 tokens and
+    /// head_dim 128 a seventh of that. Development builds need `[profile.dev.package.flashcore-emulator] opt-level = 3`
+    /// for it.
     ///
     /// Launches return when the work is done, and fail with [`Error::Hazards`] if the kernel was wrong. Time cannot be
     /// measured: [`crate::driver::Event::elapsed_ms`] gives [`Error::NoClock`].

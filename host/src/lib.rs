@@ -28,8 +28,8 @@
 //!
 //! # Without a GPU
 //!
-//! [`Device::emulated`] runs the same kernels, from the same PTX, on the CPU, and looks for races meanwhile. It is slow,
-//! and meant for tests and for first steps. [`Device::cuda_or_emulated`] takes what there is.
+//! [`Device::emulated`] runs the same kernels, from the same PTX, on the CPU, and looks for races meanwhile. It is
+//! slow, and meant for tests and for first steps. [`Device::cuda_or_emulated`] takes what there is.
 //!
 //! ```
 //! use flashcore::{Attention, Device, Order, Shape, Tensor};

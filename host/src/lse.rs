@@ -60,7 +60,8 @@ impl Lse {
     /// Values from the host, (batch, heads, seqlen).
     ///
     /// # Errors
-    /// [`Error::DataLength`] if there are not as many as the sizes say, [`Error::ShapeOverflow`], [`Error::OutOfMemory`].
+    /// [`Error::DataLength`] if there are not as many as the sizes say, [`Error::ShapeOverflow`],
+    /// [`Error::OutOfMemory`].
     pub fn from_slice(
         device: &Device,
         values: &[f32],

@@ -24,29 +24,30 @@ const MAX_ROWS: u64 = i32::MAX as u64;
 const LANES: u32 = 32;
 const DIMS: [Dim; 4] = [Dim::Batch, Dim::Seqlen, Dim::Heads, Dim::HeadDim];
 
-/// Merges two attention states, the outputs and log-sum-exps of two calls with the same queries and disjoint sets of keys,
-/// into new memory: the result is the state of one call over all of these keys.
+/// Merges two attention states, the outputs and log-sum-exps of two calls with the same queries and disjoint sets of
+/// keys, into new memory: the result is the state of one call over all of these keys.
 ///
 /// ```text
 /// lse = ln(exp lse1 + exp lse2)        o = exp(lse1 - lse) o1 + exp(lse2 - lse) o2
 /// ```
 ///
-/// This is how keys are worked on in chunks: a long prompt a chunk at a time, keys spread over devices (ring attention), a
-/// prefix that many sequences share (cascade inference, Ye et al. 2024), the keys of one query split for the sake of
-/// parallelism (Flash-Decoding, Dao et al. 2023). Merging is associative and commutative, but for rounding.
+/// This is how keys are worked on in chunks: a long prompt a chunk at a time, keys spread over devices (ring
+/// attention), a prefix that many sequences share (cascade inference, Ye et al. 2024), the keys of one query split for
+/// the sake of parallelism (Flash-Decoding, Dao et al. 2023). Merging is associative and commutative, but for rounding.
 ///
 /// o1 and o2 are (batch, seqlen, heads, head_dim) of one element type, f16 or bf16; head_dim is a multiple of 8 up to
 /// [`MAX_MERGE_HEAD_DIM`]. lse1 and lse2 are what [`crate::Attention::forward_with_lse`] gives: natural logarithm, f32,
 /// contiguous (batch, heads, seqlen). The new output lies in the order of o1. Returns before it is computed.
 ///
-/// Weights and sums are f32, taken relative to the larger log-sum-exp of the row; the output is rounded once. So each merge
-/// costs half a unit in the last place of the element type; it moves `6 * head_dim + 12` bytes a row and is as fast as memory.
+/// Weights and sums are f32, taken relative to the larger log-sum-exp of the row; the output is rounded once. So each
+/// merge costs half a unit in the last place of the element type; it moves `6 * head_dim + 12` bytes a row and is as
+/// fast as memory.
 ///
 /// # Rows without keys, NaN and infinities
 ///
 /// A state whose log-sum-exp is -inf weighs nothing, whatever its output holds; if both are, the row is zeros, and its
-/// log-sum-exp -inf. A log-sum-exp of NaN or +inf makes the whole row NaN. Elements of outputs go through the formula as
-/// IEEE arithmetic has it, also where a weight is so small that it is 0 in f32: a NaN stays one. bf16 elements and
+/// log-sum-exp -inf. A log-sum-exp of NaN or +inf makes the whole row NaN. Elements of outputs go through the formula
+/// as IEEE arithmetic has it, also where a weight is so small that it is 0 in f32: a NaN stays one. bf16 elements and
 /// log-sum-exps that are subnormal count as 0.
 ///
 /// ```
@@ -88,8 +89,8 @@ pub fn merge_attention_states(
     Ok((out, lse))
 }
 
-/// As [`merge_attention_states`], into memory of the caller's; the log-sum-exp only if asked for. Allocates nothing, waits
-/// for nothing, and may be recorded in a CUDA graph.
+/// As [`merge_attention_states`], into memory of the caller's; the log-sum-exp only if asked for. Allocates nothing,
+/// waits for nothing, and may be recorded in a CUDA graph.
 ///
 /// It may be done in place: `out` may be o1 or o2 (the same address, shape and strides), and `lse` may be lse1 or lse2.
 /// Any other overlap of an output with another tensor is an error.
@@ -272,7 +273,8 @@ fn order_in_memory(layout: &TensorLayout) -> [usize; 3] {
     order
 }
 
-/// Checks addresses and sizes, and that an output overlaps nothing but, as a whole, an input of its kind. Asks no device.
+/// Checks addresses and sizes, and that an output overlaps nothing but, as a whole, an input of its kind. Asks no
+/// device.
 fn check_memory(
     plan: &MergePlan,
     [o1, o2, out]: &[TensorView<'_>; 3],

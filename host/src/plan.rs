@@ -141,7 +141,8 @@ impl Plan {
     fn general(problem: &Problem, device: &Properties, variant: &Variant) -> Result<Self> {
         let (features, block_m) = (&problem.features, variant.tile.block_m as usize);
         let (q, kv, sequences) = (problem.q_shape(), problem.kv_shape(), problem.sequences());
-        // Packed sequences are about as long as they are on average; where they are not, the plan is slower, but as right.
+        // Packed sequences are about as long as they are on average; where they are not, the plan is slower, but as
+        // right.
         let mean = |packed: Option<usize>, seqlen: usize| match packed {
             Some(count) => seqlen.div_ceil(count.max(1)),
             None => seqlen,

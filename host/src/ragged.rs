@@ -1,5 +1,5 @@
-//! Ragged tensor maps: those of general kernels, in which the rows of a head end with its sequence, wherever that is. How they
-//! work is told at [`Steps`].
+//! Ragged tensor maps: those of general kernels, in which the rows of a head end with its sequence, wherever that is.
+//! How they work is told at [`Steps`].
 
 use flashcore_kernels::config::Dtype;
 use flashcore_kernels::layout::Swizzle;

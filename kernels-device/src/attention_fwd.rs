@@ -2,7 +2,8 @@
 //!
 //! A CTA is responsible for `block_m` rows of Q of one head, and takes such work tiles from
 //! [`Tiles`](crate::schedule::Tiles) until none is left. It has one producer warpgroup, of which one thread
-//! issues TMA loads, and two or three consumer warpgroups, each of which owns 64 of the rows (but see *split over keys*):
+//! issues TMA loads, and two or three consumer warpgroups, each of which owns 64 of the rows (but see *split over
+//! keys*):
 //!
 //! ```text
 //! producer   K₀ Q  K₁ V₀ K₂ V₁ …                     rings of slots for Q, K and V
@@ -18,20 +19,21 @@
 //! alone.
 //!
 //! Two things hide the softmax behind the tensor cores: inside a warpgroup the softmax of step j begins beside the
-//! product of step j - 1, and between warpgroups one multiplies while the other computes its softmax. Where products are
-//! short, a baton of named barriers (*ping-pong*) sees to that. docs/attention_fwd.md draws the timeline and gives the
-//! budgets.
+//! product of step j - 1, and between warpgroups one multiplies while the other computes its softmax. Where products
+//! are short, a baton of named barriers (*ping-pong*) sees to that. docs/attention_fwd.md draws the timeline and gives
+//! the budgets.
 //!
-//! Where there are few work tiles, both consumers of a CTA, and of all CTAs of a cluster, share the keys of one. Each leaves
-//! what its share comes to in shared memory, and combines a share of the columns of O from there (*split over keys*, as
-//! Flash-Decoding does, but inside of one launch).
+//! Where there are few work tiles, both consumers of a CTA, and of all CTAs of a cluster, share the keys of one. Each
+//! leaves what its share comes to in shared memory, and combines a share of the columns of O from there (*split over
+//! keys*, as Flash-Decoding does, but inside of one launch).
 //!
-//! *General* kernels are told by the launch which keys a query sees, where the sequences of a batch begin and end, and which
-//! query heads share the tiles of a K/V head. Their tensor maps are [ragged](crate::params::Steps): what lies beyond a sequence is
-//! read as zeros and not written, wherever it ends.
+//! *General* kernels are told by the launch which keys a query sees, where the sequences of a batch begin and end, and
+//! which query heads share the tiles of a K/V head. Their tensor maps are [ragged](crate::params::Steps): what lies
+//! beyond a sequence is read as zeros and not written, wherever it ends.
 //!
 //! Keys are visited from the last tile to the first, so that the tiles that need a mask come first and the steady
-//! loop has none (under a window the first tiles need one again, and have a loop of their own). A consumer skips those of which its own rows see nothing.
+//! loop has none (under a window the first tiles need one again, and have a loop of their own). A consumer skips those
+//! of which its own rows see nothing.
 
 use crate::band::Lengths;
 use crate::bundle::{Bundle, Place as WorkPlace};
@@ -55,8 +57,9 @@ use crate::search;
 use crate::softmax::{Finished, Partial, Softmax};
 
 /// The tensor maps of a launch, boxes (64, block_m), (64, block_n), (64, block_n) and (64, 16) of
-/// (head_dim, seqlen, heads, batch); where keys are split, that of O is as narrow as a consumer's share. Those of general kernels are
-/// [ragged](Steps): K and V (head_dim, rows, units, turns), Q and O with the packed heads as their second dimension.
+/// (head_dim, seqlen, heads, batch); where keys are split, that of O is as narrow as a consumer's share. Those of
+/// general kernels are [ragged](Steps): K and V (head_dim, rows, units, turns), Q and O with the packed heads as their
+/// second dimension.
 pub struct Maps {
     /// Q
     pub q: TensorMapRef,
@@ -78,9 +81,9 @@ enum NamedBarrier {
     Consumers = 4,
 }
 
-/// Key tiles that a consumer may let pass before it ends the work tile before. Before its first scores, then, comes no more than the
-/// one K beyond that which is loaded with the V that it still holds. One more, and another consumer would, in its turn, wait for a V that
-/// takes the place of that one.
+/// Key tiles that a consumer may let pass before it ends the work tile before. Before its first scores, then, comes no
+/// more than the one K beyond that which is loaded with the V that it still holds. One more, and another consumer
+/// would, in its turn, wait for a V that takes the place of that one.
 const MAX_SKIPPED: u32 = 1;
 
 /// Rows of O that a warp stores on its own.
@@ -103,8 +106,8 @@ struct Cta<'a> {
 }
 
 /// The kernel. `S_REGS`, `P_REGS` and `O_REGS` are the registers of the fragments S, P and O of a thread, `SHORT_S` and
-/// `SHORT_P` those of S and P in a short step, `O_PAIRS` those of O rounded; they follow from `S`, but Rust wants them as
-/// parameters.
+/// `SHORT_P` those of S and P in a short step, `O_PAIRS` those of O rounded; they follow from `S`, but Rust wants them
+/// as parameters.
 ///
 /// # Safety
 /// See the entry points in [`entry`](crate::entry).
@@ -265,7 +268,8 @@ impl Cta<'_> {
         Lengths { q: tile.q.len, kv: tile.kv.len, prefix }
     }
 
-    /// The key tiles that are loaded for a work tile: those that any row of the cluster sees, or this CTA's share of them.
+    /// The key tiles that are loaded for a work tile: those that any row of the cluster sees, or this CTA's share of
+    /// them.
     #[inline(always)]
     fn key_blocks(&self, v: &Variant, tile: WorkTile) -> KeyBlocks {
         let Tile { block_m, cluster, .. } = v.tile;
@@ -334,8 +338,8 @@ unsafe fn produce<S: Spec>(cta: &Cta, leader: bool) {
             tma::prefetch_map(cta.maps.v);
             tma::prefetch_map(cta.maps.o);
         }
-        // The maps are parameters and may be fetched ahead of this; tensors may not. It holds for the consumers too: they
-        // touch memory only after their Q has arrived, which is loaded behind it.
+        // The maps are parameters and may be fetched ahead of this; tensors may not. It holds for the consumers too:
+        // they touch memory only after their Q has arrived, which is loaded behind it.
         grid::wait_for_previous_grid();
         let (mut q_at, mut k_at, mut v_at) = (Cursor::START, Cursor::START, Cursor::START);
         let mut o_read = Cursor::START;
@@ -352,8 +356,9 @@ unsafe fn produce<S: Spec>(cta: &Cta, leader: bool) {
                 load_tile(v, slot, map, full, v.tile.block_n, v.tile.cluster, at, CacheHint::Last);
             }
         };
-        // K₀ Q  K₁ V₀  K₂ V₁ ... V: the order in which the consumers want them and free the slots, so that no load waits
-        // behind one whose slot comes free later. Where work tiles are joined, the last V follows the next tile's Q.
+        // K₀ Q  K₁ V₀  K₂ V₁ ... V: the order in which the consumers want them and free the slots, so that no load
+        // waits behind one whose slot comes free later. Where work tiles are joined, the last V follows the next tile's
+        // Q.
         let mut before: Option<(WorkTile, u32)> = None;
         for tile in cta.tiles(v) {
             let blocks = cta.key_blocks(v, tile);
@@ -419,8 +424,8 @@ unsafe fn load_q(cta: &Cta, v: &Variant, dst: SmemAddr, full: mbarrier::MBarrier
     }
 }
 
-/// Loads a tile of `rows` rows as slabs of 64 columns. `at` is (row, head, batch), or what ragged maps have instead. `ctas` CTAs share the work: each
-/// loads an equal part of the rows into all of them.
+/// Loads a tile of `rows` rows as slabs of 64 columns. `at` is (row, head, batch), or what ragged maps have instead.
+/// `ctas` CTAs share the work: each loads an equal part of the rows into all of them.
 #[inline(always)]
 #[allow(clippy::too_many_arguments, reason = "a copy has a source, a destination and a size")]
 unsafe fn load_tile(
@@ -632,8 +637,8 @@ unsafe fn consume<
             if v.splits_keys() {
                 blocks.end -= group.min(blocks.count());
             }
-            // What this tile has come to, unless it ends beside the next one. Where O is stored over V consumers meet, and
-            // the barrier wants them at one instruction: so there is one place to store, with keys or without.
+            // What this tile has come to, unless it ends beside the next one. Where O is stored over V consumers meet,
+            // and the barrier wants them at one instruction: so there is one place to store, with keys or without.
             let done: Option<Done<O_PAIRS>> = 'tile: {
                 // Key tiles that only rows of other consumers see.
                 let differ = v.skips_key_tiles() && (v.is_causal() || v.is_general());
@@ -641,8 +646,8 @@ unsafe fn consume<
                 let below = if differ && v.is_general() { blocks.first - loaded.first } else { 0 };
                 let before_below =
                     if v.is_general() { before.as_ref().map_or(0, |before| before.below) } else { 0 };
-                // The work tile before ends beside this one's first scores, if there are any; and unless this consumer would
-                // have to let so many keys pass before it that those behind wait for a V that it still holds.
+                // The work tile before ends beside this one's first scores, if there are any; and unless this consumer
+                // would have to let so many keys pass before it that those behind wait for a V that it still holds.
                 let apart = v.is_general() && above + before_below > MAX_SKIPPED;
                 if (blocks.count() == 0 || apart)
                     && let Some(before) = before.take()
@@ -657,7 +662,8 @@ unsafe fn consume<
                     break 'tile if v.splits_keys() { None } else { Some(Done::without_keys(cta, v, tile)) };
                 }
                 if !me.o_over_v || apart {
-                    // At once in the first tile, and before values pass; others do it while they begin, when O has been read.
+                    // At once in the first tile, and before values pass; others do it while they begin, when O has been
+                    // read.
                     me.open_gate();
                 }
                 let above = if apart {
@@ -815,8 +821,8 @@ impl Consumer<'_> {
         }
     }
 
-    /// The first key tile that these rows see, or its first `2 * S` keys: the probabilities. The work tile before, if it
-    /// has not ended yet, does so beside them.
+    /// The first key tile that these rows see, or its first `2 * S` keys: the probabilities. The work tile before, if
+    /// it has not ended yet, does so beside them.
     #[inline(always)]
     unsafe fn first<const S: usize, const P_IN: usize, const P: usize, const O: usize, const H: usize>(
         &mut self,
@@ -898,9 +904,9 @@ impl Consumer<'_> {
         Progress { o, p }
     }
 
-    /// Computes at once the scores of a key tile, which has arrived, and the product of the one before, which may be the last
-    /// of another work tile. Returns that one's O, the factors for what was accumulated under the maxima before these scores,
-    /// and the probabilities.
+    /// Computes at once the scores of a key tile, which has arrived, and the product of the one before, which may be
+    /// the last of another work tile. Returns that one's O, the factors for what was accumulated under the maxima
+    /// before these scores, and the probabilities.
     #[inline(always)]
     unsafe fn scores_and_values<const S: usize, const P_IN: usize, const P: usize, const O: usize>(
         &mut self,
@@ -1148,9 +1154,9 @@ impl ScoreTile {
     }
 }
 
-/// What consumers came to, each under its share of the keys, in shared memory: O in f32, not divided, and the maxima and
-/// sums of the rows. Chunk i has the registers `4 * i ..` of all consumer threads, so that neighbours lie side by side; the
-/// last one has maxima and sums.
+/// What consumers came to, each under its share of the keys, in shared memory: O in f32, not divided, and the maxima
+/// and sums of the rows. Chunk i has the registers `4 * i ..` of all consumer threads, so that neighbours lie side by
+/// side; the last one has maxima and sums.
 #[derive(Clone, Copy)]
 struct Part {
     at: SmemAddr,

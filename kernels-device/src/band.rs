@@ -6,8 +6,8 @@ use crate::float::{add, mul};
 /// Longest sequence of a general kernel, and a distance that no query has from a key: sums of three stay within i32.
 pub const UNLIMITED: i32 = 1 << 29;
 
-/// Query i stands at key `d = i + seqlen_kv - seqlen_q`, or at key `i` if aligned top-left, and sees the keys from `d - left` to
-/// `d + right` that lie in the same chunk as `d`, and all keys before the prefix of its sequence.
+/// Query i stands at key `d = i + seqlen_kv - seqlen_q`, or at key `i` if aligned top-left, and sees the keys from `d -
+/// left` to `d + right` that lie in the same chunk as `d`, and all keys before the prefix of its sequence.
 ///
 /// Full, causal, sliding-window, chunked and prefix attention are all bands.
 #[repr(C)]
@@ -58,8 +58,8 @@ impl Band {
         if self.top_left != 0 { 0 } else { lengths.kv as i32 - lengths.q as i32 }
     }
 
-    /// The keys that a query sees, from the first to before the second; none if that is not above the first. Both rise with the
-    /// query.
+    /// The keys that a query sees, from the first to before the second; none if that is not above the first. Both rise
+    /// with the query.
     #[inline(always)]
     pub const fn keys(&self, query: u32, lengths: Lengths) -> [i32; 2] {
         let kv = lengths.kv as i32;

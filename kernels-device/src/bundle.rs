@@ -1,10 +1,10 @@
 //! Work tiles of sequences of different lengths, in bundles of about equal cost. Pure.
 //!
-//! Lengths are known on the device only. All work tiles stand in one order: sequence by sequence, head by head, and in a
-//! head from the last rows to the first. The CTAs of the grid cut that order into pieces, so that each finds its own
-//! without a table, a counter, or a word with the others. There are more CTAs than SMs, and the hardware starts the next one
-//! wherever one has ended; what it starts last is the smallest, so that all SMs end at about the same time. Whoever computes a
-//! tile, its result is the same.
+//! Lengths are known on the device only. All work tiles stand in one order: sequence by sequence, head by head, and in
+//! a head from the last rows to the first. The CTAs of the grid cut that order into pieces, so that each finds its own
+//! without a table, a counter, or a word with the others. There are more CTAs than SMs, and the hardware starts the
+//! next one wherever one has ended; what it starts last is the smallest, so that all SMs end at about the same time.
+//! Whoever computes a tile, its result is the same.
 
 use crate::band::Lengths;
 use crate::float::{add, mul};
@@ -74,8 +74,8 @@ impl Sequence {
     }
 }
 
-/// Which part of all cost comes before CTA `cta`, where `part` is that of a CTA on average: in equal steps, or, if `falling`, in
-/// steps that fall to nothing.
+/// Which part of all cost comes before CTA `cta`, where `part` is that of a CTA on average: in equal steps, or, if
+/// `falling`, in steps that fall to nothing.
 #[inline(always)]
 pub fn part_before(cta: u32, part: f32, falling: bool) -> f32 {
     let before = mul(cta as f32, part);

@@ -78,12 +78,12 @@ pub struct Tile {
     pub block_n: u32,
     /// Slots of the K ring, and of the V ring.
     pub stages: u32,
-    /// CTAs of a cluster that shares K and V, with neighbouring tiles of the same head: each loads its part into the shared
-    /// memory of all of them, so that K and V leave L2 once for the cluster. 1 means no such cluster.
+    /// CTAs of a cluster that shares K and V, with neighbouring tiles of the same head: each loads its part into the
+    /// shared memory of all of them, so that K and V leave L2 once for the cluster. 1 means no such cluster.
     pub cluster: u32,
-    /// Consumers that share the keys of a work tile, for where there are few tiles: the two of a CTA take every second key
-    /// tile of the CTA's share, and half as many CTAs form a cluster. What they come to is combined through shared memory.
-    /// 1 means that a consumer visits all keys that its rows see.
+    /// Consumers that share the keys of a work tile, for where there are few tiles: the two of a CTA take every second
+    /// key tile of the CTA's share, and half as many CTAs form a cluster. What they come to is combined through shared
+    /// memory. 1 means that a consumer visits all keys that its rows see.
     pub splits: u32,
 }
 
@@ -138,7 +138,8 @@ impl Variant {
         self.tile.block_m / WARPGROUP_ROWS * self.key_groups()
     }
 
-    /// Whether consumers share the keys of a work tile. Such kernels take one work tile for each CTA, or cluster of CTAs.
+    /// Whether consumers share the keys of a work tile. Such kernels take one work tile for each CTA, or cluster of
+    /// CTAs.
     pub const fn splits_keys(&self) -> bool {
         self.tile.splits > 1
     }
@@ -207,8 +208,8 @@ impl Variant {
     }
 
     /// Whether consumers take turns on the tensor cores, so that one computes its softmax while another
-    /// multiplies. At head_dim 256 the products are so long that the turns cost more than they give, and consumers that share
-    /// keys have too few.
+    /// multiplies. At head_dim 256 the products are so long that the turns cost more than they give, and consumers that
+    /// share keys have too few.
     pub const fn ping_pong(&self) -> bool {
         self.head_dim <= 128 && !self.splits_keys()
     }
@@ -219,7 +220,8 @@ impl Variant {
     }
 
     /// Whether the kernel has short first steps: under a causal mask half of all rows have one. It takes registers.
-    /// Below a short step that is at least as long as the rows are many, one key tile needs a mask; below a whole one, none.
+    /// Below a short step that is at least as long as the rows are many, one key tile needs a mask; below a whole one,
+    /// none.
     pub const fn has_short_step(&self) -> bool {
         self.is_causal() && self.head_dim <= 128 && self.short_n() >= WARPGROUP_ROWS
     }

@@ -1,6 +1,6 @@
 //! The table of kernels: one row a variant. From each row come its [`Spec`] type, its place in [`FWD`], its
-//! legality check (on the host build too) and its entry point in the PTX. Kernels that merge what attention left are in a
-//! table of their own, [`MERGE`].
+//! legality check (on the host build too) and its entry point in the PTX. Kernels that merge what attention left are in
+//! a table of their own, [`MERGE`].
 
 use core::mem::offset_of;
 
@@ -88,10 +88,10 @@ impl Variant {
         }
     }
 
-    /// The instructions of `attention_fwd`, counted where it has them: the first step alone and, if work tiles are joined,
-    /// beside the end of the one before; both short, too, if there are short steps; the step after a short one; the masked
-    /// loop, the main loop, and the end. A lane is elected to produce, to store O, and for each release of a slot,
-    /// unless the slot is the cluster's: then several lanes arrive.
+    /// The instructions of `attention_fwd`, counted where it has them: the first step alone and, if work tiles are
+    /// joined, beside the end of the one before; both short, too, if there are short steps; the step after a short one;
+    /// the masked loop, the main loop, and the end. A lane is elected to produce, to store O, and for each release of a
+    /// slot, unless the slot is the cluster's: then several lanes arrive.
     const fn opcodes(&self) -> Opcodes {
         let slabs = self.slabs();
         let (short, causal) = (self.has_short_step() as u32, self.is_causal() as u32);
@@ -111,8 +111,8 @@ impl Variant {
         // Key tiles are skipped by who sees none, and under a causal mask by who sees fewer.
         let short_skips = if self.skips_before_short_step() { short } else { 0 };
         let skips = self.skips_key_tiles() as u32;
-        // General kernels skip those above alone or with their values, and those below: where a work tile ends alone with its values, else
-        // before and after the next one's first scores.
+        // General kernels skip those above alone or with their values, and those below: where a work tile ends alone
+        // with its values, else before and after the next one's first scores.
         let k_skips = skips * (1 + causal + general * (2 + ends + (joins > 0) as u32));
         let v_skips = skips * (1 + causal + short_skips + general * (2 + ends + joins));
         let releases = (scores + k_skips) + (steps + joins + ends + v_skips);
@@ -126,7 +126,8 @@ impl Variant {
         };
         Opcodes {
             wgmma: scores * columns + (steps - short + joins + ends) * keys + short * self.short_n() / MMA_K,
-            // Of a tile of Q, K and V; the last V of a work tile apart where the next one is joined to it, or none follows.
+            // Of a tile of Q, K and V; the last V of a work tile apart where the next one is joined to it, or none
+            // follows.
             tma_load: (3 + if joins == 0 { 0 } else { 2 }) * slabs,
             tma_store: if self.splits_keys() { 1 } else { stores * slabs },
             bar_sync: turns * (scores + k_skips + 1)
@@ -212,7 +213,8 @@ macro_rules! fwd_variants {
 }
 
 fwd_variants! {
-    // symbol                              head_dim, dtype, mask, score, tile [block_m, block_n, stages, cluster, splits], cost [ps, keys]
+    // symbol                              head_dim, dtype, mask, score, tile [block_m, block_n, stages, cluster,
+    // splits], cost [ps, keys]
     fwd_hd64_m192n128_f16:                 64, F16,  Full,   Plain, [192, 128, 2, 1, 1],  3980, 196;
     fwd_hd64_m128n128_f16:                 64, F16,  Full,   Plain, [128, 128, 2, 1, 1],  5013, 160;
     fwd_hd64_m192n128_bf16:                64, Bf16, Full,   Plain, [192, 128, 2, 1, 1],  3980, 196;
@@ -299,8 +301,9 @@ pub struct MergeVariant {
 impl MergeVariant {
     /// Threads of a CTA.
     pub const THREADS: u32 = 128;
-    /// CTAs that an SM has room for, and that a launch starts on each: 1536 threads, each of which waits for 32 bytes at a
-    /// time, are more than enough to cover the latency of memory at its full speed (about 30 KB for each SM of an H200).
+    /// CTAs that an SM has room for, and that a launch starts on each: 1536 threads, each of which waits for 32 bytes
+    /// at a time, are more than enough to cover the latency of memory at its full speed (about 30 KB for each SM of an
+    /// H200).
     pub const CTAS_PER_SM: u32 = 12;
 
     /// What the builder must know of this variant.

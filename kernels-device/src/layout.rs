@@ -121,8 +121,8 @@ impl FwdSmem {
         FwdSmem { q: 0, k, v, o, o_over_v, barriers, q_stages, kv_stages, q_bytes, kv_bytes, bytes }
     }
 
-    /// Bytes of what a CTA's consumers come to, each under its share of the keys, as it lies over K and V: O in f32, and for
-    /// each of a thread's two rows the maximum and the sum.
+    /// Bytes of what a CTA's consumers come to, each under its share of the keys, as it lies over K and V: O in f32,
+    /// and for each of a thread's two rows the maximum and the sum.
     pub const fn part_bytes(&self, variant: &Variant) -> u32 {
         let threads = variant.consumers() * WARPGROUP_THREADS;
         threads * (variant.head_dim / 2 + 4) * 4

@@ -3,7 +3,8 @@
 //! In reading order:
 //! - [`config`]: what a kernel variant is, and the budgets it must meet;
 //! - [`entry`]: the table of variants;
-//! - [`params`], [`layout`], [`schedule`]: what the host passes, where bytes lie, who computes what ([`divisor`] helps);
+//! - [`params`], [`layout`], [`schedule`]: what the host passes, where bytes lie, who computes what ([`divisor`]
+//!   helps);
 //! - [`band`], [`bundle`]: which keys a query sees, and who computes what, where only the launch or the device knows;
 //! - `pipeline`, `softmax`, `score`, `mask`, `search`, `attention_fwd`: the kernel (device build only);
 //! - `merge_states`: the kernel that merges what several calls of it left (device build only);

@@ -18,8 +18,8 @@ pub fn apply<const R: usize>(s: &mut Acc<R>, visible: [i32; 2]) {
     }
 }
 
-/// Hides the scores of keys that lie outside of a row's range: before `from[r]` or not before `end[r]`, both counted as in
-/// [`apply`].
+/// Hides the scores of keys that lie outside of a row's range: before `from[r]` or not before `end[r]`, both counted as
+/// in [`apply`].
 #[inline(always)]
 pub fn apply_range<const R: usize>(s: &mut Acc<R>, from: [i32; 2], end: [i32; 2]) {
     let mut i = 0;

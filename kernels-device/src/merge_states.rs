@@ -1,21 +1,24 @@
-//! Merges two attention states, the outputs and log-sum-exps of two calls over disjoint sets of keys, into that of one call
-//! over all of them (the second half of Flash-Decoding, Dao et al. 2023; cascade inference, Ye et al. 2024):
+//! Merges two attention states, the outputs and log-sum-exps of two calls over disjoint sets of keys, into that of one
+//! call over all of them (the second half of Flash-Decoding, Dao et al. 2023; cascade inference, Ye et al. 2024):
 //!
 //! ```text
 //! m = max(lse1, lse2)      w_i = exp(lse_i - m)      lse = m + ln(w_1 + w_2)
 //!                                                    O   = (w_1 O_1 + w_2 O_2) / (w_1 + w_2)
 //! ```
 //!
-//! A row is `head_dim` elements of O and one number of the log-sum-exp. A warp is responsible for as many whole rows at a
-//! time as it has lanes for, one lane for each chunk of 16 bytes (wider rows take their lanes twice), and then goes on by
-//! the warps of the grid. Rows follow each other as those of the output do in memory, so that neighbouring lanes access
-//! neighbouring chunks.
+//! A row is `head_dim` elements of O and one number of the log-sum-exp. A warp is responsible for as many whole rows at
+//! a time as it has lanes for, one lane for each chunk of 16 bytes (wider rows take their lanes twice), and then goes
+//! on by the warps of the grid. Rows follow each other as those of the output do in memory, so that neighbouring lanes
+//! access neighbouring chunks.
 //!
 //! Two things are less than obvious:
 //!
-//! 1. The output may lie where one of the inputs does. Each chunk is read and written by one lane, in this order; but the
-//!    log-sum-exp of a row is read by all of its lanes, of one warp, which therefore wait for each other before one writes.
-//! 2. A state of weight 0 must not show, whatever its O holds, and 0 * NaN is NaN: its elements are replaced by zeros, by
+//! 1. The output may lie where one of the inputs does. Each chunk is read and written by one lane, in this order; but
+//! the
+//!      log-sum-exp of a row is read by all of its lanes, of one warp, which therefore wait for each other before one
+//!   writes.
+//! 2. A state of weight 0 must not show, whatever its O holds, and 0 * NaN is NaN: its elements are replaced by zeros,
+//! by
 //!    arithmetic and not by a branch.
 //!
 //! The kernel is bound by memory: for each row it moves `6 head_dim + 12` bytes.
@@ -39,8 +42,8 @@ const WORDS: usize = 4;
 /// See the entry points in [`entry`](crate::entry).
 #[inline(always)]
 pub unsafe fn merge_states(dtype: Dtype, p: &MergeParams) {
-    // SAFETY: the host checked that rows and log-sum-exps lie where the parameters say, and that an output either overlaps
-    // no input or is the same tensor. Loops and barriers are those of whole warps.
+    // SAFETY: the host checked that rows and log-sum-exps lie where the parameters say, and that an output either
+    // overlaps no input or is the same tensor. Loops and barriers are those of whole warps.
     unsafe {
         grid::launch_dependents();
         let warps_per_cta = MergeVariant::THREADS / LANES;
@@ -101,8 +104,8 @@ impl Weights {
     #[inline(always)]
     fn new(lse: [f32; 2]) -> Self {
         let max = max(lse[0], lse[1]);
-        // Of two states without keys the exponents must be -inf - 0, not -inf + inf. A NaN is no maximum, but stays one in
-        // its own exponent, and then in the sum.
+        // Of two states without keys the exponents must be -inf - 0, not -inf + inf. A NaN is no maximum, but stays one
+        // in its own exponent, and then in the sum.
         let offset = select_equal(max, f32::NEG_INFINITY, 0.0, max);
         let weight = lse.map(|lse| exp2(mul(add(lse, -offset), core::f32::consts::LOG2_E)));
         let sum = add(weight[0], weight[1]);

@@ -40,8 +40,8 @@ const _: () = assert!(size_of::<FwdParams>() == 8 + 2 * 4 + 2 * 12 + 44 + 4 + si
 
 /// What a launch tells a general kernel beside what every kernel is told.
 ///
-/// *Rows* are queries; where query heads are packed, they are the queries of all heads of a K/V head, `1 << pack` rows a
-/// query.
+/// *Rows* are queries; where query heads are packed, they are the queries of all heads of a K/V head, `1 << pack` rows
+/// a query.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct General {
@@ -103,8 +103,8 @@ impl General {
     };
 }
 
-/// The sequences of a launch. Where addresses are 0, all are as long as the parameters say, and lie one behind the other
-/// by the batch steps of their tensors.
+/// The sequences of a launch. Where addresses are 0, all are as long as the parameters say, and lie one behind the
+/// other by the batch steps of their tensors.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sequences {
@@ -118,8 +118,8 @@ pub struct Sequences {
     pub used_kv: u64,
     /// Sequences.
     pub count: u32,
-    /// How work is handed out: 0 in [tiles](crate::schedule::Tiles), 1 in [bundles](crate::bundle::Bundle) of equal cost, 2 in
-    /// bundles whose cost falls.
+    /// How work is handed out: 0 in [tiles](crate::schedule::Tiles), 1 in [bundles](crate::bundle::Bundle) of equal
+    /// cost, 2 in bundles whose cost falls.
     pub bundles: u32,
     /// Whether tiles differ in cost where work is handed out in tiles.
     pub uneven: u32,
@@ -129,11 +129,11 @@ pub struct Sequences {
 
 /// Where a head of a sequence begins in a tensor map that general kernels use.
 ///
-/// In such a map the rows of a head must end with its sequence, wherever that is: what a box reaches beyond must be read as
-/// zeros and not be written. TMA knows only bounds of whole dimensions; so the dimension of the rows is given
-/// [`ROW_BOUND`] rows, of which a sequence takes the *last*, and the address of what comes before is made up for by two more
-/// dimensions: the next one leads to the end of the sequence, in *units*, and the last one back by `ROW_BOUND` rows, modulo 2⁶⁴. (Triton
-/// calls this a ragged tensor map.)
+/// In such a map the rows of a head must end with its sequence, wherever that is: what a box reaches beyond must be
+/// read as zeros and not be written. TMA knows only bounds of whole dimensions; so the dimension of the rows is given
+/// [`ROW_BOUND`] rows, of which a sequence takes the *last*, and the address of what comes before is made up for by two
+/// more dimensions: the next one leads to the end of the sequence, in *units*, and the last one back by `ROW_BOUND`
+/// rows, modulo 2⁶⁴. (Triton calls this a ragged tensor map.)
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Steps {
@@ -160,8 +160,8 @@ impl Steps {
     }
 }
 
-/// The work of a launch, in *units*: what a cluster of CTAs (often of one) takes at a time, as many neighbouring tiles of
-/// `block_m` query rows of one head as it has CTAs that share K and V.
+/// The work of a launch, in *units*: what a cluster of CTAs (often of one) takes at a time, as many neighbouring tiles
+/// of `block_m` query rows of one head as it has CTAs that share K and V.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Work {
@@ -181,8 +181,8 @@ pub struct Work {
 const _: () = assert!(size_of::<Work>() == 2 * 4 + 3 * 12);
 
 impl Work {
-    /// `heads` heads of `head_units` units, of which at most `section` are worked on together, for a grid of `clusters`.
-    /// All units together are counted in i32.
+    /// `heads` heads of `head_units` units, of which at most `section` are worked on together, for a grid of
+    /// `clusters`. All units together are counted in i32.
     pub const fn new(heads: u32, head_units: u32, section: u32, clusters: u32) -> Self {
         let section = if section < heads { section } else { heads };
         let last_section = if section == 0 { 0 } else { (heads - 1) % section + 1 };
@@ -202,8 +202,9 @@ impl Work {
     }
 }
 
-/// The fewest places to move on, so that from one round to the next a cluster's units go on in their heads by a number that
-/// shares no divisor with `head_units`, and so go through all of them (but for the rounds in which it comes round).
+/// The fewest places to move on, so that from one round to the next a cluster's units go on in their heads by a number
+/// that shares no divisor with `head_units`, and so go through all of them (but for the rounds in which it comes
+/// round).
 const fn turn(head_units: u32, clusters: u32) -> u32 {
     let mut turn = 0;
     while turn + 1 < clusters && divisor_in_common(clusters + turn, head_units) > 1 {

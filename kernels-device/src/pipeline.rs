@@ -188,8 +188,8 @@ impl Ring {
     }
 }
 
-/// A door that the consumers of a CTA, or of all CTAs of a cluster, open once for each work tile of which keys are loaded,
-/// and the producers then pass.
+/// A door that the consumers of a CTA, or of all CTAs of a cluster, open once for each work tile of which keys are
+/// loaded, and the producers then pass.
 #[derive(Clone, Copy)]
 pub struct Gate {
     barrier: MBarrier,

@@ -1,8 +1,8 @@
 //! Micro-kernels, one for each primitive of `ptx`: they run it once on raw bytes and write raw bytes, so
 //! that a test can compare the hardware with a plain model of it. Not part of the product.
 //!
-//! Every probe has the same parameters: a tensor map (of no meaning to some), and [`ProbeArgs`]. Only [`SEARCH`] has those
-//! of a forward kernel.
+//! Every probe has the same parameters: a tensor map (of no meaning to some), and [`ProbeArgs`]. Only [`SEARCH`] has
+//! those of a forward kernel.
 
 use crate::config::SMEM_LIMIT;
 use crate::entry::{Entry, lengths_at};
@@ -82,8 +82,8 @@ pub const PROBES: &[Entry] = &[
     SEARCH,
 ];
 
-/// The search for the work of each CTA. Its parameters are [`FwdParams`](crate::params::FwdParams) and the address of four words
-/// for each CTA: head and tile of its first place, and of its end.
+/// The search for the work of each CTA. Its parameters are [`FwdParams`](crate::params::FwdParams) and the address of
+/// four words for each CTA: head and tile of its first place, and of its end.
 pub const SEARCH: Entry = {
     const LENGTHS: &[u32] = &lengths_at(0);
     Entry { public_pointers: LENGTHS, ..probe("probe_search", 32, 1) }
@@ -106,7 +106,8 @@ mod kernels {
     /// Entry point of [`SEARCH`](super::SEARCH).
     ///
     /// # Safety
-    /// The addresses in the parameters are those of arrays for as many sequences; the output has four words for each CTA.
+    /// The addresses in the parameters are those of arrays for as many sequences; the output has four words for each
+    /// CTA.
     #[unsafe(no_mangle)]
     unsafe extern "ptx-kernel" fn probe_search(params: FwdParams, output: u64) {
         // SAFETY: the caller's; there is one warp, all of which is here.
@@ -332,8 +333,8 @@ mod kernels {
             dump(args, 0, 32);
         }
 
-        // Input: 512 bytes, row i of the 32 rows at byte 16 * i. Output: register r of lane l at word `32 * r + l`, then
-        // the same, loaded transposed.
+        // Input: 512 bytes, row i of the 32 rows at byte 16 * i. Output: register r of lane l at word `32 * r + l`,
+        // then the same, loaded transposed.
         probe_matrix_load(_map, args) {
             let lane = thread::thread_idx_x();
             fill(args, 32);

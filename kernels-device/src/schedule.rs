@@ -40,20 +40,21 @@ pub struct Span {
     pub len: u32,
 }
 
-/// The work tiles that one CTA of a persistent grid takes, in its order. It is fixed in advance: no counter in memory, so
-/// launches need no workspace and are bitwise repeatable.
+/// The work tiles that one CTA of a persistent grid takes, in its order. It is fixed in advance: no counter in memory,
+/// so launches need no workspace and are bitwise repeatable.
 ///
-/// Work is dealt out to clusters, in [units](Work): the CTA of rank r takes the r-th tile of each unit of its cluster, so
-/// that all of the cluster have tiles of the same head at the same time. In each *round* every cluster takes a unit.
+/// Work is dealt out to clusters, in [units](Work): the CTA of rank r takes the r-th tile of each unit of its cluster,
+/// so that all of the cluster have tiles of the same head at the same time. In each *round* every cluster takes a unit.
 ///
-/// Full attention goes through the units head by head; neighbours share K and V in L2. From round to round clusters move
-/// on by some places ([`Work::turn`]): the last tile of a head is often smaller, and would else be the same cluster's for
-/// all heads wherever the units of a head divide the clusters.
+/// Full attention goes through the units head by head; neighbours share K and V in L2. From round to round clusters
+/// move on by some places ([`Work::turn`]): the last tile of a head is often smaller, and would else be the same
+/// cluster's for all heads wherever the units of a head divide the clusters.
 ///
 /// Causal tiles differ in cost: the last rows of a head see the most keys. Heads are taken in *sections*, few enough
 /// that their K and V stay in L2. In a section the costliest units of all its heads come first, and every second
 /// round runs backwards over the clusters, so that who got more gets less. Clusters that went without in the last round
-/// of a section come first in the next one. On average that is within 1 % of handing each unit to the first free cluster.
+/// of a section come first in the next one. On average that is within 1 % of handing each unit to the first free
+/// cluster.
 #[derive(Clone, Debug)]
 pub struct Tiles<'a> {
     params: &'a FwdParams,
@@ -172,7 +173,8 @@ impl Iterator for Tiles<'_> {
 pub struct KeyBlocks {
     /// First block: 0, unless CTAs share the keys.
     pub first: u32,
-    /// Number of key blocks with a visible key; 0 if no row sees any. Of a share of them, the end, or `first` if it is empty.
+    /// Number of key blocks with a visible key; 0 if no row sees any. Of a share of them, the end, or `first` if it is
+    /// empty.
     pub end: u32,
     /// Blocks `clear..full` need no mask: every row sees all their keys.
     pub full: u32,
@@ -184,8 +186,8 @@ impl KeyBlocks {
     /// No key blocks.
     const NONE: KeyBlocks = KeyBlocks { first: 0, end: 0, full: 0, clear: 0 };
 
-    /// The blocks of `block_n` keys that the query rows `first_row..first_row + rows` visit, under a causal mask or none.
-    /// Rows beyond `seqlen_q` do not count.
+    /// The blocks of `block_n` keys that the query rows `first_row..first_row + rows` visit, under a causal mask or
+    /// none. Rows beyond `seqlen_q` do not count.
     #[inline(always)]
     pub const fn new(
         first_row: u32,

@@ -17,8 +17,9 @@ pub fn offset_log2(v: &Variant, params: &FwdParams) -> f32 {
 /// Changes products into scores, but for the factor `scale_log2` of the parameters and a constant, which no weight
 /// depends on.
 ///
-/// Capped: `cap * tanh(x / cap)` is `cap - 2 cap / (e^(2 x / cap) + 1)`, which loses nothing that a score could show, and of which
-/// only the fraction depends on x. `tanh.approx` is quicker, one special function instead of two, but off by 2^-11.
+/// Capped: `cap * tanh(x / cap)` is `cap - 2 cap / (e^(2 x / cap) + 1)`, which loses nothing that a score could show,
+/// and of which only the fraction depends on x. `tanh.approx` is quicker, one special function instead of two, but off
+/// by 2^-11.
 #[inline(always)]
 pub fn apply<const R: usize>(v: &Variant, params: &FwdParams, s: &mut Acc<R>) {
     match v.score {

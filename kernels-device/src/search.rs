@@ -1,8 +1,9 @@
 //! Where the work of a CTA begins and ends: the search of a warp in the order of [`bundle`](crate::bundle).
 //!
-//! Costs are added up in f32, and every warp of every CTA adds the same numbers in the same order. Each step takes the first
-//! candidate beyond the cost looked for, so that a place never comes before that of a smaller cost, whatever was rounded; and
-//! since the end of a CTA's work is computed as the beginning of the next one's, no tile is lost or done twice.
+//! Costs are added up in f32, and every warp of every CTA adds the same numbers in the same order. Each step takes the
+//! first candidate beyond the cost looked for, so that a place never comes before that of a smaller cost, whatever was
+//! rounded; and since the end of a CTA's work is computed as the beginning of the next one's, no tile is lost or done
+//! twice.
 
 use crate::bundle::{Place, Sequence, part_before};
 use crate::params::FwdParams;

@@ -62,8 +62,8 @@ impl Partial {
         weight
     }
 
-    /// Adds a logit to each row's denominator, to the base 2; minus infinity adds nothing. Returns the factors for O, which keeps
-    /// what it was summed under.
+    /// Adds a logit to each row's denominator, to the base 2; minus infinity adds nothing. Returns the factors for O,
+    /// which keeps what it was summed under.
     #[inline(always)]
     pub fn join(&mut self, logits: [f32; 2]) -> [f32; 2] {
         let before = *self;

@@ -154,8 +154,8 @@ impl From<&Case> for Feature {
 }
 
 impl Feature {
-    /// The same problem as a case of the tests, if it is one that they know. Lengths of packed sequences are kept for ever, since
-    /// cases are copied about; there are few.
+    /// The same problem as a case of the tests, if it is one that they know. Lengths of packed sequences are kept for
+    /// ever, since cases are copied about; there are few.
     pub(crate) fn case(&self) -> Option<Case> {
         let &Feature { heads_q, heads_kv, head_dim, mask: Mask { left, right, prefix }, .. } = self;
         let causal = right == Some(0);
@@ -189,7 +189,8 @@ impl Feature {
         (prefix == 0 && self.head_dim_v == head_dim).then_some(case)
     }
 
-    /// Floating-point operations of the forward pass: two products of 2 for each pair of a query and a key that it sees.
+    /// Floating-point operations of the forward pass: two products of 2 for each pair of a query and a key that it
+    /// sees.
     pub(crate) fn flops(&self) -> f64 {
         let pairs = match &self.lengths {
             &Lengths::Dense { batch, seqlen_q, seqlen_kv } => {
@@ -202,8 +203,8 @@ impl Feature {
         2.0 * pairs as f64 * self.heads_q as f64 * (self.head_dim + self.head_dim_v) as f64
     }
 
-    /// B,H,S,D: as shapes are given on the command line; a range where sequences differ, and D/Dv where V is not as wide
-    /// as K.
+    /// B,H,S,D: as shapes are given on the command line; a range where sequences differ, and D/Dv where V is not as
+    /// wide as K.
     pub(crate) fn shape(&self) -> String {
         let pair = |a: String, b: String| if a == b { a } else { format!("{a}/{b}") };
         let numbers = |a: usize, b: usize| pair(a.to_string(), b.to_string());

@@ -1,5 +1,5 @@
-//! Attention beyond the grid of the bench: varlen, windows, softcap, biases and the rest, flashcore and its peers taking
-//! turns.
+//! Attention beyond the grid of the bench: varlen, windows, softcap, biases and the rest, flashcore and its peers
+//! taking turns.
 
 mod ours;
 mod plot;

@@ -16,8 +16,8 @@ use crate::output::{self, Origin};
 use crate::shape::{Bhsd, Dtypes};
 use crate::timing::{Protocol, Recorded};
 
-/// What is timed if no shape was given: long prompts, whose tensors are larger than L2, then what a server decodes, then the
-/// shortest.
+/// What is timed if no shape was given: long prompts, whose tensors are larger than L2, then what a server decodes,
+/// then the shortest.
 const SHAPES: [&str; 7] = [
     "4,16,8192,64",
     "4,16,8192,128",

@@ -19,8 +19,8 @@ use crate::shape::{Dtypes, Masks, Shapes};
 pub(crate) struct Protocol {
     /// Calls in one graph.
     pub(crate) launches: usize,
-    /// GPU time of replays before those that count, at least. After a pause a card runs at its full clock for some 20 to
-    /// 50 ms, until its power limit is felt: up to 15 % faster. Whoever was measured in that time would win.
+    /// GPU time of replays before those that count, at least. After a pause a card runs at its full clock for some 20
+    /// to 50 ms, until its power limit is felt: up to 15 % faster. Whoever was measured in that time would win.
     pub(crate) settle_ms: f64,
     /// Replays of the graph, at least.
     pub(crate) min_replays: usize,

@@ -8,8 +8,8 @@ use crate::metrics::Measured;
 use crate::sensors::{Sensors, mean};
 use crate::timing::Timing;
 
-/// Lets each of `names` be measured once in each of `rounds`, unless it failed before; the measurements, and the reasons
-/// of those that failed.
+/// Lets each of `names` be measured once in each of `rounds`, unless it failed before; the measurements, and the
+/// reasons of those that failed.
 pub(crate) fn take_turns(
     names: &[String],
     rounds: u16,

@@ -111,8 +111,8 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Where the device crate is compiled: a folder that other builds of the same device crate may share, so that only the
-    /// first one compiles. Without it, one in the output folder.
+    /// Where the device crate is compiled: a folder that other builds of the same device crate may share, so that only
+    /// the first one compiles. Without it, one in the output folder.
     pub fn target_dir(mut self, target_dir: Option<PathBuf>) -> Self {
         self.target_dir = target_dir;
         self

@@ -54,8 +54,8 @@ const ARITHMETIC: &[&str] = &[
 /// order would show in the result.
 const CONTROL_AND_MEMORY: &[&str] = &["bra", "cvta", "cvta.to", "ld", "mapa", "ret", "st"];
 
-/// Warps, named barriers, clusters, mbarriers and grids that overlap. No votes and matches: what a warp decides together is the same in all
-/// its lanes from the start.
+/// Warps, named barriers, clusters, mbarriers and grids that overlap. No votes and matches: what a warp decides
+/// together is the same in all its lanes from the start.
 const COOPERATION: &[&str] = &[
     "bar.arrive",
     "bar.sync",

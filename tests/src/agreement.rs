@@ -1,7 +1,7 @@
 //! What the emulator computes, against what a GPU did with the same kernel and the same inputs.
 //!
-//! They are not equal to the last bit: nobody knows how the hardware rounds `ex2`, `lg2` and `rcp`, see `docs/goldens.md`.
-//! A probability that lies on the edge between two f16 may so become the other one.
+//! They are not equal to the last bit: nobody knows how the hardware rounds `ex2`, `lg2` and `rcp`, see
+//! `docs/goldens.md`. A probability that lies on the edge between two f16 may so become the other one.
 
 use std::fmt;
 

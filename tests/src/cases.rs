@@ -288,8 +288,8 @@ pub fn forward() -> Vec<Case> {
                 ..Case::default()
             });
         }
-        // Large scores, in many tiles that weigh the same. Larger ones still, where the largest weight is no longer 1, have
-        // a test of their own: `exponents_of_thousands`.
+        // Large scores, in many tiles that weigh the same. Larger ones still, where the largest weight is no longer 1,
+        // have a test of their own: `exponents_of_thousands`.
         both_masks(Case {
             batch: 1,
             seqlen_q: 40,

@@ -1,5 +1,5 @@
-//! What the launch or the device tells general kernels, against plain definitions: the keys that a query sees, the key tiles
-//! that follow from them, and the work tiles of a bundle.
+//! What the launch or the device tells general kernels, against plain definitions: the keys that a query sees, the key
+//! tiles that follow from them, and the work tiles of a bundle.
 
 use flashcore_kernels::band::{Band, Lengths, UNLIMITED};
 use flashcore_kernels::bundle::{Bundle, Place, Sequence, part_before};

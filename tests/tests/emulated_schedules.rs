@@ -20,8 +20,9 @@ const fn seeds(dtype: Dtype) -> u64 {
 }
 const COMPLETIONS: [Completion; 3] = [Completion::Eager, Completion::Lazy, Completion::Random];
 
-/// Two work tiles for each of the few CTAs, of two key tiles or more, the last one not full: stages are filled again, and
-/// Q and O meet the next tile's. Where consumers share the keys of a work tile, each CTA has one, and more key tiles than stages.
+/// Two work tiles for each of the few CTAs, of two key tiles or more, the last one not full: stages are filled again,
+/// and Q and O meet the next tile's. Where consumers share the keys of a work tile, each CTA has one, and more key
+/// tiles than stages.
 fn case(variant: &Variant) -> Case {
     let Tile { block_m, block_n, stages, cluster, .. } = variant.tile;
     let key_tiles = if variant.splits_keys() { (stages + 1) * variant.split_ctas() } else { 1 };

@@ -1,5 +1,5 @@
-//! Kernels whose CTAs take many work tiles, one after the other: what one leaves to the next must fit whatever the masks of both
-//! are.
+//! Kernels whose CTAs take many work tiles, one after the other: what one leaves to the next must fit whatever the
+//! masks of both are.
 
 use std::process::ExitCode;
 

@@ -103,7 +103,8 @@ fn numbers_that_are_none(gpu: &Device, dtype: Dtype) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A state that counts so little that its weight is 0 in f32 is still multiplied, unless it has no keys: 0 * NaN is NaN.
+/// A state that counts so little that its weight is 0 in f32 is still multiplied, unless it has no keys: 0 * NaN is
+/// NaN.
 fn weights_of_zero(gpu: &Device, dtype: Dtype) -> Result<(), Failure> {
     let merge = Merge { sums: Sums::Near, layouts: [Layout::Bhsd; 3], ..base(dtype) };
     let width = merge.shape.head_dim;
@@ -193,9 +194,9 @@ fn narrowed(tensor: &Tensor, first: usize, keys: usize) -> TensorView<'_> {
     }
 }
 
-/// Attention over the keys of a case, `chunks` of them after each other, merged in place, is attention over all of them.
-/// Under a causal mask the last chunk, which must have as many keys as there are queries, is the one that is masked: a prompt
-/// worked on in chunks.
+/// Attention over the keys of a case, `chunks` of them after each other, merged in place, is attention over all of
+/// them. Under a causal mask the last chunk, which must have as many keys as there are queries, is the one that is
+/// masked: a prompt worked on in chunks.
 fn chunks_of_keys(gpu: &Device, case: &Case, dtype: Dtype, chunks: &[usize]) -> Result<(), Failure> {
     assert_eq!(chunks.iter().sum::<usize>(), case.seqlen_kv);
     let inputs = case.inputs(dtype, 7);
@@ -288,8 +289,8 @@ fn repeat(gpu: &Device, merge: &Merge) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The merge whose hazards are looked for: in place, several turns of the few warps, the last one not full. Rows of 48 chunks
-/// take their lanes twice, those of 9 leave lanes over.
+/// The merge whose hazards are looked for: in place, several turns of the few warps, the last one not full. Rows of 48
+/// chunks take their lanes twice, those of 9 leave lanes over.
 fn in_place(variant: &MergeVariant, head_dim: usize) -> Merge {
     Merge {
         shape: Shape::new(1, 151, 2, head_dim),

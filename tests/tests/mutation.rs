@@ -27,8 +27,8 @@ fn report(variant: &'static Variant, first: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether the kernel is another one than that whose surviving mutants were explained: general ones are new, and these have their
-/// instructions in another order.
+/// Whether the kernel is another one than that whose surviving mutants were explained: general ones are new, and these
+/// have their instructions in another order.
 fn is_unexplained(variant: &Variant) -> bool {
     let reordered = matches!((variant.head_dim, variant.is_causal()), (64, true) | (96 | 128, _));
     variant.is_general() || reordered && !variant.splits_keys() && variant.tile.block_n == 128

@@ -15,8 +15,8 @@ use flashcore_tests::suite::{Resource, Suite};
 
 const WAIT: &str = "griddepcontrol.wait;";
 
-/// Runs a kernel, then once more with the first output for Q, over the first log-sum-exp; a general kernel takes that for the
-/// lengths of prefixes instead.
+/// Runs a kernel, then once more with the first output for Q, over the first log-sum-exp; a general kernel takes that
+/// for the lengths of prefixes instead.
 fn twice(gpu: &Device, variant: &Variant) -> flashcore::Result<()> {
     let Tile { block_m, cluster, .. } = variant.tile;
     let case = Case {

@@ -69,8 +69,8 @@ fn launch_bounds_are_the_variants() {
     }
 }
 
-/// A merge is as fast as memory only if memory is accessed in the largest pieces, and chunks of one lane do not wait for
-/// each other: both states are loaded before either is looked at.
+/// A merge is as fast as memory only if memory is accessed in the largest pieces, and chunks of one lane do not wait
+/// for each other: both states are loaded before either is looked at.
 #[test]
 fn merges_move_sixteen_bytes_at_a_time() {
     for variant in MERGE {

@@ -222,8 +222,8 @@ fn nothing_overflows() {
     }
 }
 
-/// Tiles cost what the key blocks of their consumers cost. Over the grid that is timed, no CTA may do much more than the
-/// mean.
+/// Tiles cost what the key blocks of their consumers cost. Over the grid that is timed, no CTA may do much more than
+/// the mean.
 #[test]
 fn work_is_balanced() {
     for case in grid::large(&grid::LENGTHS, &[false, true]) {
@@ -253,8 +253,8 @@ fn work_is_balanced() {
             let allowed = match case.causal {
                 // Whole tiles, as evenly as they go.
                 false => mean + cost(WorkTile::of_unit(&plan.params, 0, 0)),
-                // With few tiles a head, one more or less of them already counts. The worst is head_dim 64 at 4096, with
-                // 21 1/3 tiles of 192 rows.
+                // With few tiles a head, one more or less of them already counts. The worst is head_dim 64 at 4096,
+                // with 21 1/3 tiles of 192 rows.
                 true if case.seqlen_q <= 4096 => 1.07 * mean,
                 true => 1.03 * mean,
             };

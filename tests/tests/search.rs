@@ -45,8 +45,8 @@ fn places(gpu: &Device, params: &FwdParams, ctas: u32) -> flashcore::Result<Vec<
         params: &[bytes, &output.view().ptr().to_le_bytes()],
     };
     let stream = gpu.stream()?;
-    // SAFETY: the parameters are those of the kernel, the output has four words for each CTA, and the arrays are the caller's,
-    // who still has them when this has waited.
+    // SAFETY: the parameters are those of the kernel, the output has four words for each CTA, and the arrays are the
+    // caller's, who still has them when this has waited.
     unsafe { stream.launch(&launch)? };
     stream.synchronize()?;
     let place = |words: &[u32]| Place { head: words[0], tile: words[1] };

@@ -152,9 +152,9 @@ fn exponents(head_dim: usize, causal: bool) -> Case {
     }
 }
 
-/// The largest weight is then a power of 2 near 1 instead of 1, which an ideal kernel does not have to round: beside the
-/// usual bound the output may move by half a unit in the last place of the element type, once, however many tiles there
-/// are.
+/// The largest weight is then a power of 2 near 1 instead of 1, which an ideal kernel does not have to round: beside
+/// the usual bound the output may move by half a unit in the last place of the element type, once, however many tiles
+/// there are.
 fn exponents_of_thousands(gpu: &Device, case: &Case, dtype: Dtype) -> Result<(), String> {
     let half_unit = match dtype {
         Dtype::F16 => 2f64.powi(-11),

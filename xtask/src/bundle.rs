@@ -127,8 +127,8 @@ fn copy_wheels(workspace: &Workspace, out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Copies what tests read at run time (snapshots, goldens, those in Python) and what profilers show (device code), by its
-/// path in the repository.
+/// Copies what tests read at run time (snapshots, goldens, those in Python) and what profilers show (device code), by
+/// its path in the repository.
 fn copy_sources(workspace: &Workspace, out: &Path) -> Result<()> {
     let shell = &workspace.shell;
     let wanted = ["*.snap", "tests/goldens", "kernels-device/src", "bindings/c/include", "bindings/python"];

@@ -17,8 +17,8 @@ const BINDINGS: [(&str, &[&str]); 2] = [
 
 /// Run all tests; those that need a GPU are skipped where there is none, and counted
 ///
-/// Without arguments, also those of the Python package: its wheel is installed into a fresh environment of each Python that
-/// is there (3.10 to 3.13), tests itself, and runs its own tests with NumPy in one of them.
+/// Without arguments, also those of the Python package: its wheel is installed into a fresh environment of each Python
+/// that is there (3.10 to 3.13), tests itself, and runs its own tests with NumPy in one of them.
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask test\n  cargo xtask test --package flashcore-tests --test forward\n  cargo xtask test --python"

@@ -9,8 +9,8 @@ use crate::{cargo, setup};
 
 /// Time every kernel that can compute a shape, and see whether the right one is chosen
 ///
-/// All arguments go to the tune of `flashcore-lab`: --shape B,H,S,D, --grid, --random N, --gate and others; `cargo xtask
-/// tune -- --help` lists them. Needs a GPU.
+/// All arguments go to the tune of `flashcore-lab`: --shape B,H,S,D, --grid, --random N, --gate and others; `cargo
+/// xtask tune -- --help` lists them. Needs a GPU.
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask tune --grid\n  cargo xtask tune --random 200 --seed 1 --gate"

@@ -98,11 +98,12 @@ pub enum fc_align {
 /// How attention is computed. All zeros but `struct_size` is the default: every query sees every key.
 ///
 /// Masks compose: where query i stands at key d, it sees the keys j for which all of these hold:
-/// `j <= d` if `causal`; `d - window_left <= j`; `j <= d + window_right`; j / chunk = d / chunk, rounded down; or, whatever
-/// these say, `j < prefix[b]`.
+/// `j <= d` if `causal`; `d - window_left <= j`; `j <= d + window_right`; j / chunk = d / chunk, rounded down; or,
+/// whatever these say, `j < prefix[b]`.
 ///
-/// All arrays are contiguous, in device memory, and may change between launches of a recorded graph. Numbers in them that lead
-/// out of a tensor are taken for its last row, so that nothing else is ever touched; sequences of queries must not overlap.
+/// All arrays are contiguous, in device memory, and may change between launches of a recorded graph. Numbers in them
+/// that lead out of a tensor are taken for its last row, so that nothing else is ever touched; sequences of queries
+/// must not overlap.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct fc_attention_options {
@@ -130,11 +131,11 @@ pub struct fc_attention_options {
     pub softcap: f32,
     /// Ignored.
     pub reserved: u32,
-    /// Length of `prefix`, `seqused_q` and `seqused_kv`; `cu_seqlens_q` and `cu_seqlens_kv` have one number more. Ignored if
-    /// all of them are null.
+    /// Length of `prefix`, `seqused_q` and `seqused_kv`; `cu_seqlens_q` and `cu_seqlens_kv` have one number more.
+    /// Ignored if all of them are null.
     pub num_sequences: usize,
-    /// Where sequences begin in q and out, which have batch 1, and at last where the last one ends, in rows. The log-sum-exp
-    /// is (1, heads_q, seqlen of q). Null: each sequence of the batch is as long as the tensor.
+    /// Where sequences begin in q and out, which have batch 1, and at last where the last one ends, in rows. The
+    /// log-sum-exp is (1, heads_q, seqlen of q). Null: each sequence of the batch is as long as the tensor.
     pub cu_seqlens_q: *const i32,
     /// The same for k and v.
     pub cu_seqlens_kv: *const i32,
@@ -142,11 +143,11 @@ pub struct fc_attention_options {
     pub seqused_q: *const i32,
     /// How many keys of each sequence count: it is as if there were no others. Null: all.
     pub seqused_kv: *const i32,
-    /// How many keys at the start of each sequence all its queries see. It goes with no window to the left and no chunks.
-    /// Null: there are no prefixes.
+    /// How many keys at the start of each sequence all its queries see. It goes with no window to the left and no
+    /// chunks. Null: there are no prefixes.
     pub prefix: *const i32,
-    /// For each query head a logit, natural, finite or -infinity: its exponential joins the sum of those of each row's scores,
-    /// also in the log-sum-exp. Null: there are no sinks.
+    /// For each query head a logit, natural, finite or -infinity: its exponential joins the sum of those of each row's
+    /// scores, also in the log-sum-exp. Null: there are no sinks.
     pub sinks: *const f32,
     /// Length of `sinks`, which must be heads_q. Ignored if that is null.
     pub num_sinks: usize,
@@ -279,8 +280,8 @@ unsafe fn tensors([q, k, v, out]: [*const fc_tensor; 4]) -> Result<[(fc_tensor, 
 /// device memory, waits for nothing, and may be recorded in a CUDA graph.
 ///
 /// q and out are (batch, seqlen_q, heads_q, head_dim), k and v (batch, seqlen_kv, heads_kv, head_dim); heads_q is a
-/// multiple of heads_kv, and query head h reads K/V head h / (heads_q / heads_kv). Sums are in f32. A row that sees no key
-/// becomes zeros. `options` says which keys a query sees, and where sequences begin and end.
+/// multiple of heads_kv, and query head h reads K/V head h / (heads_q / heads_kv). Sums are in f32. A row that sees no
+/// key becomes zeros. `options` says which keys a query sees, and where sequences begin and end.
 ///
 /// `lse`, unless null, gets the natural logarithm of the sum of the exponentials of each row's scaled scores: f32,
 /// contiguous (batch, heads_q, seqlen_q), -infinity for a row that sees no key.
@@ -289,9 +290,10 @@ unsafe fn tensors([q, k, v, out]: [*const fc_tensor; 4]) -> Result<[(fc_tensor, 
 /// anything in the outputs. The structs are read during the call only; `options` may be null.
 ///
 /// # Safety
-/// `stream` must be a live stream (`CUstream` or `cudaStream_t`), or null, the default stream. The structs must be null,
-/// which is an error, or readable. Everything that a tensor's shape and strides reach over, the arrays of `options` and
-/// the whole of `lse` must stay allocated until the work has completed; until then, nothing else may write inputs, or use outputs.
+/// `stream` must be a live stream (`CUstream` or `cudaStream_t`), or null, the default stream. The structs must be
+/// null, which is an error, or readable. Everything that a tensor's shape and strides reach over, the arrays of
+/// `options` and the whole of `lse` must stay allocated until the work has completed; until then, nothing else may
+/// write inputs, or use outputs.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fc_attention_forward(
     device: *const fc_device,
@@ -319,8 +321,8 @@ pub unsafe extern "C" fn fc_attention_forward(
 /// Writes how the device would compute this: kernel, tiles, grid, estimated time. For people; the text changes between
 /// versions. Shapes, strides and options are checked as by `fc_attention_forward`, addresses are not looked at.
 ///
-/// `length` gets the length of the text without its final zero byte. If `buffer` is null that is all; otherwise the text
-/// is written to it, and a zero byte, or nothing if `capacity` bytes are not enough.
+/// `length` gets the length of the text without its final zero byte. If `buffer` is null that is all; otherwise the
+/// text is written to it, and a zero byte, or nothing if `capacity` bytes are not enough.
 ///
 /// # Safety
 /// `buffer` must be null, or point to `capacity` bytes; all else must be null, which is an error but for `options`, or

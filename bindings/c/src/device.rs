@@ -97,8 +97,8 @@ pub unsafe extern "C" fn fc_device_open_emulated(device: *mut *mut fc_device) ->
     })
 }
 
-/// Closes a device, when its work is done. Memory that `fc_alloc` gave is freed with it, and kernels are unloaded: graphs
-/// that recorded calls must not be launched any more. Calls that other threads are in still come to their end.
+/// Closes a device, when its work is done. Memory that `fc_alloc` gave is freed with it, and kernels are unloaded:
+/// graphs that recorded calls must not be launched any more. Calls that other threads are in still come to their end.
 #[unsafe(no_mangle)]
 pub extern "C" fn fc_device_close(device: *mut fc_device) -> fc_status {
     call(|| {

@@ -1,5 +1,5 @@
-//! The C interface of flashcore. The header `include/flashcore.h` is made from this crate, by cbindgen: what it says and
-//! what stands here are the same words.
+//! The C interface of flashcore. The header `include/flashcore.h` is made from this crate, by cbindgen: what it says
+//! and what stands here are the same words.
 //!
 //! Every function that can fail returns an [`fc_status`]; [`fc_last_error`] has the message. Nothing that goes wrong on
 //! the Rust side reaches C as a panic. Device handles are numbers that look like pointers: nobody dereferences them, so

@@ -175,7 +175,8 @@ fn of_host(error: &Error) -> fc_status {
         Error::OverlappingOutput { .. } => fc_status::FC_ERROR_OVERLAPPING_OUTPUT,
         Error::Aliasing { .. } => fc_status::FC_ERROR_ALIASING,
         Error::ReachesTooFar { .. } => fc_status::FC_ERROR_REACHES_TOO_FAR,
-        // About events, graphs, time, host data, tensor maps, chunks and starts of nothing, which this interface does not have.
+        // About events, graphs, time, host data, tensor maps, chunks and starts of nothing, which this interface does
+        // not have.
         _ => fc_status::FC_ERROR_INTERNAL,
     }
 }

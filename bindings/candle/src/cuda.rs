@@ -63,8 +63,8 @@ fn launch<T: Element + DeviceRepr>(
     let device = opened(stream.context().ordinal())?;
     // SAFETY: candle's stream outlives this function, and with it the borrowed one.
     let borrowed = unsafe { Stream::from_raw(&device, stream.cu_stream() as u64)? };
-    // Each address comes with a guard. It makes the stream wait for earlier work of other streams on the slice; dropped,
-    // it makes later work of other streams, freeing the memory included, wait for this stream.
+    // Each address comes with a guard. It makes the stream wait for earlier work of other streams on the slice;
+    // dropped, it makes later work of other streams, freeing the memory included, wait for this stream.
     let [(q_ptr, _q), (k_ptr, _k), (v_ptr, _v)] = slices.map(|slice| slice.device_ptr(stream));
     let (out_bytes, lse_bytes) = (out.num_bytes(), lse.as_ref().map_or(0, |lse| lse.num_bytes()));
     let (out_ptr, _out) = out.device_ptr_mut(stream);

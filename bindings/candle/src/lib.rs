@@ -18,16 +18,16 @@
 //!
 //! q is (batch, seqlen_q, heads_q, head_dim), k and v are (batch, seqlen_kv, heads_kv, head_dim); all f16 or all bf16.
 //! heads_q is a multiple of heads_kv, head_dim a multiple of 8 up to 256. Any strides that are multiples of 8 elements
-//! do (transposed, narrowed, broadcast tensors are used as they lie), but the elements of a head must be neighbours, and
-//! the first one aligned to 16 bytes. Outputs are contiguous.
+//! do (transposed, narrowed, broadcast tensors are used as they lie), but the elements of a head must be neighbours,
+//! and the first one aligned to 16 bytes. Outputs are contiguous.
 //!
 //! # Devices
 //!
 //! *CUDA tensors* (feature `cuda`, GPUs of compute capability 9.0) are read where they lie; outputs come from candle's
 //! allocator, and the kernel runs on candle's stream. Calls return before the work is done.
 //!
-//! *CPU tensors* are computed by the same kernels on flashcore's emulator, which also looks for races. That is meant for
-//! tests: see [`flashcore::Device::emulated`] for how slow it is.
+//! *CPU tensors* are computed by the same kernels on flashcore's emulator, which also looks for races. That is meant
+//! for tests: see [`flashcore::Device::emulated`] for how slow it is.
 //!
 //! # Errors
 //!
@@ -92,11 +92,11 @@ fn attention(softmax_scale: f32, causal: bool) -> Attention<'static> {
     Attention::new().causal(causal).scale(softmax_scale)
 }
 
-/// Merges two attention states, the outputs and log-sum-exps of two calls with the same queries and disjoint sets of keys:
-/// the result is the state of one call over all of these keys (see [`flashcore::merge_attention_states`]).
+/// Merges two attention states, the outputs and log-sum-exps of two calls with the same queries and disjoint sets of
+/// keys: the result is the state of one call over all of these keys (see [`flashcore::merge_attention_states`]).
 ///
-/// o1 and o2 are (batch, seqlen, heads, head_dim), head_dim a multiple of 8 up to 512; lse1 and lse2 are f32, (batch, heads,
-/// seqlen), as [`flash_attn_with_lse`] gives them. Outputs are contiguous.
+/// o1 and o2 are (batch, seqlen, heads, head_dim), head_dim a multiple of 8 up to 512; lse1 and lse2 are f32, (batch,
+/// heads, seqlen), as [`flash_attn_with_lse`] gives them. Outputs are contiguous.
 ///
 /// ```
 /// # use candle_core::{DType, Device, Tensor};
@@ -224,8 +224,8 @@ impl CustomOp3 for MergeStates {
     }
 }
 
-/// Makes a tensor of the log-sum-exp that an operation left, one that depends on the same inputs: a backward pass through
-/// it must fail rather than give no gradient.
+/// Makes a tensor of the log-sum-exp that an operation left, one that depends on the same inputs: a backward pass
+/// through it must fail rather than give no gradient.
 struct TakeLse {
     slot: Slot,
     name: &'static str,

@@ -32,8 +32,8 @@
 //!
 //! # Waiting
 //!
-//! [`forward`] and [`merge`] wait for the stream, so that borrowing the buffers is all the care they need. [`submit`] and
-//! [`submit_merge`] do not wait, may be recorded in a graph, and are unsafe like every asynchronous call of cust.
+//! [`forward`] and [`merge`] wait for the stream, so that borrowing the buffers is all the care they need. [`submit`]
+//! and [`submit_merge`] do not wait, may be recorded in a graph, and are unsafe like every asynchronous call of cust.
 
 use cust::memory::{DeviceCopy, DeviceSlice};
 use cust::stream::Stream;
@@ -171,8 +171,8 @@ pub fn forward<T: Element>(
 /// recorded in a graph.
 ///
 /// # Errors
-/// [`flashcore::Error::WrongStream`] if the stream is not of the device's primary context; what is wrong with the tensors (see
-/// [`enum@flashcore::Error`]): nothing is launched then.
+/// [`flashcore::Error::WrongStream`] if the stream is not of the device's primary context; what is wrong with the
+/// tensors (see [`enum@flashcore::Error`]): nothing is launched then.
 ///
 /// # Safety
 /// All memory must stay allocated until the work has completed; while it runs, nothing else may write the inputs or use
@@ -204,8 +204,8 @@ pub fn merge<T: Element>(
     stream.synchronize()
 }
 
-/// Merges two attention states into one. Returns before it is computed, allocates nothing, waits for nothing, and may be
-/// recorded in a graph.
+/// Merges two attention states into one. Returns before it is computed, allocates nothing, waits for nothing, and may
+/// be recorded in a graph.
 ///
 /// # Errors
 /// As [`submit`].

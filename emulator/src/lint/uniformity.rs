@@ -1,8 +1,9 @@
 //! Which threads agree: about values, and about the path they take.
 //!
 //! A [`Spread`] says how far apart threads must be to differ. Values and control depend on each other: a branch on a
-//! value that differs between lanes parts them, and what they write while parted differs, too. So values are followed again with
-//! the control that they give, until nothing changes. It knows one thing about numbers: the upper bits of `%tid.x` are the same in a warp.
+//! value that differs between lanes parts them, and what they write while parted differs, too. So values are followed
+//! again with the control that they give, until nothing changes. It knows one thing about numbers: the upper bits of
+//! `%tid.x` are the same in a warp.
 
 use std::collections::BTreeMap;
 

@@ -167,7 +167,8 @@ impl Engine<'_, '_> {
         }
     }
 
-    /// Reports an access to what the kernel before wrote, by a thread that does not know that anybody has waited for it.
+    /// Reports an access to what the kernel before wrote, by a thread that does not know that anybody has waited for
+    /// it.
     pub(crate) fn check_dependency(&mut self, w: usize, pc: u32, lane: u32, address: u64, bytes: u32) {
         if !self.grid.options.programmatic {
             return;

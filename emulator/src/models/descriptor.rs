@@ -3,9 +3,10 @@
 //! An operand is `extent` rows (of A, or columns of B) of 32 bytes along K. It lies in shared memory in chunks of 16
 //! bytes: pieces of rows if it is K-major, pieces of columns if it is MN-major.
 //!
-//! Accepted are descriptors with base offset 0 whose pattern starts at a multiple of its period (1024, 512 or 256 bytes)
-//! and repeats at multiples of it. The start may lie further on within the first row of the pattern, as long as the
-//! operand does not leave that row: so kernels step along K. Everything else is an error, since nobody documents it.
+//! Accepted are descriptors with base offset 0 whose pattern starts at a multiple of its period (1024, 512 or 256
+//! bytes) and repeats at multiples of it. The start may lie further on within the first row of the pattern, as long as
+//! the operand does not leave that row: so kernels step along K. Everything else is an error, since nobody documents
+//! it.
 
 use crate::tensor_map::Swizzle;
 

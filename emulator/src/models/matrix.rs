@@ -1,7 +1,7 @@
 //! The 8x8 matrices of 16-bit elements of `ldmatrix` and `stmatrix`.
 //!
-//! Row `r` of matrix `i` lies at the address that lane `8 i + r` gives. Register `i` of a lane holds two neighbours of a
-//! row of matrix `i`, or with `.trans` of a column, the first in its lower half.
+//! Row `r` of matrix `i` lies at the address that lane `8 i + r` gives. Register `i` of a lane holds two neighbours of
+//! a row of matrix `i`, or with `.trans` of a column, the first in its lower half.
 
 /// Row and column of the lower and of the upper element of a lane's register.
 pub const fn elements(lane: u32, transposed: bool) -> [(u32, u32); 2] {

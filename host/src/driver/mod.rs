@@ -84,8 +84,8 @@ pub struct Launch<'a> {
     pub cluster: u32,
     /// Dynamic shared memory, in bytes.
     pub smem_bytes: u32,
-    /// The kernel may start while the one before it in the stream still runs: it waits itself, by `griddepcontrol.wait`,
-    /// before it touches memory.
+    /// The kernel may start while the one before it in the stream still runs: it waits itself, by
+    /// `griddepcontrol.wait`, before it touches memory.
     pub overlaps_previous: bool,
     /// The bytes of each parameter, in the kernel's order.
     pub params: &'a [&'a [u8]],

@@ -1,5 +1,5 @@
-//! Global memory that kernels access for themselves: constants, single numbers, and sixteen bytes at a time. None of these is
-//! moved across another, or across a barrier.
+//! Global memory that kernels access for themselves: constants, single numbers, and sixteen bytes at a time. None of
+//! these is moved across another, or across a barrier.
 
 use core::arch::asm;
 

@@ -7,8 +7,8 @@ use core::arch::asm;
 /// and sees all that it wrote.
 ///
 /// # Safety
-/// No thread of the grid touches memory that other grids use, unless it comes after this one's wait. At least one thread
-/// of every grid waits: otherwise the next grid could overlap with the one before too.
+/// No thread of the grid touches memory that other grids use, unless it comes after this one's wait. At least one
+/// thread of every grid waits: otherwise the next grid could overlap with the one before too.
 #[inline(always)]
 pub unsafe fn wait_for_previous_grid() {
     // SAFETY: the caller's.
@@ -16,8 +16,8 @@ pub unsafe fn wait_for_previous_grid() {
 }
 
 /// `griddepcontrol.launch_dependents` (ISA 9.7.13.13): this CTA does not mind if the next grid starts. It does once
-/// all CTAs have said so, or ended; one thread speaks for its CTA. The next grid's wait is still for the end of this one,
-/// so that nothing need be written yet.
+/// all CTAs have said so, or ended; one thread speaks for its CTA. The next grid's wait is still for the end of this
+/// one, so that nothing need be written yet.
 #[inline(always)]
 pub fn launch_dependents() {
     // SAFETY: what the next grid may do early is up to its own wait.

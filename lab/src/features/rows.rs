@@ -1,5 +1,5 @@
-//! The problems that `features` runs: about 16384 tokens and 2048 columns, as in the grid of the bench, unless what they are
-//! there for says otherwise.
+//! The problems that `features` runs: about 16384 tokens and 2048 columns, as in the grid of the bench, unless what
+//! they are there for says otherwise.
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};

@@ -45,8 +45,8 @@ pub struct Mask {
     pub right: Option<usize>,
     /// Where positions are.
     pub align: Align,
-    /// Keys of a chunk, at least 1: key j is in chunk j / n, as is position p, rounded down, so that p < 0 is in a chunk
-    /// without keys.
+    /// Keys of a chunk, at least 1: key j is in chunk j / n, as is position p, rounded down, so that p < 0 is in a
+    /// chunk without keys.
     pub chunk: Option<usize>,
     /// For each sequence, how many of its first keys the band does not hide.
     pub prefix: Option<Vec<usize>>,

@@ -194,8 +194,8 @@ impl Attention {
 
     /// The softmax of `scores`, each weight and the result rounded by `round`, times V.
     ///
-    /// Without a key of a score above -inf there is no weight to give: the row is 0, and its LSE is that of the sink, or
-    /// -inf.
+    /// Without a key of a score above -inf there is no weight to give: the row is 0, and its LSE is that of the sink,
+    /// or -inf.
     fn weigh(&self, at: Position, scores: &[Scored], round: impl Fn(f64) -> f64) -> Row {
         let sink = self.sinks.as_ref().map_or(f64::NEG_INFINITY, |sinks| f64::from(sinks[at.h]));
         let mut o = vec![0.0; self.v.shape.head_dim];

@@ -138,8 +138,8 @@ pub(crate) fn judge(call: &Call, seen: &Outcome) -> Result<(), String> {
 /// Results that are approximate: the first ones.
 const APPROXIMATE: usize = 3;
 
-/// Whether `emulated` is what `hardware` gave: equal bits, or, of approximate functions, both within their bounds. Prints
-/// how many of these are equal.
+/// Whether `emulated` is what `hardware` gave: equal bits, or, of approximate functions, both within their bounds.
+/// Prints how many of these are equal.
 pub(crate) fn agree(call: &Call, hardware: &Outcome, emulated: &Outcome) -> Result<(), String> {
     judge(call, emulated)?;
     let (expected, seen) = (hardware.output.words(), emulated.output.words());

@@ -70,8 +70,8 @@ fn loaded(call: &Call, tensor: &Tensor) -> Vec<u8> {
     shared
 }
 
-/// Global memory after a store of the box in shared memory. Stores write chunks of 16 bytes: the last one of a row of the
-/// tensor is written whole, also where the row ends inside of it.
+/// Global memory after a store of the box in shared memory. Stores write chunks of 16 bytes: the last one of a row of
+/// the tensor is written whole, also where the row ends inside of it.
 fn stored(call: &Call, tensor: &Tensor) -> Vec<u8> {
     let size = tensor.element.bytes() as usize;
     let mut memory = tensor.memory.0.clone();

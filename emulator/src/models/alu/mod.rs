@@ -1,8 +1,8 @@
 //! Arithmetic instructions, over the 32 lanes of a warp.
 //!
 //! [`evaluate`] looks at the operation once and then goes over the lanes. Registers come as their bits, zero-extended
-//! to 64; predicates are 0 or 1. Every result that the ISA defines is exact to the bit. Where it leaves bits open, these
-//! are the emulator's choices, the same on every machine:
+//! to 64; predicates are 0 or 1. Every result that the ISA defines is exact to the bit. Where it leaves bits open,
+//! these are the emulator's choices, the same on every machine:
 //!
 //! * NaN results have all bits set but the sign.
 //! * `.approx` functions give the value computed in f64, rounded to nearest; hardware differs in the last bits.

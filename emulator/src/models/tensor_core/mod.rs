@@ -1,8 +1,8 @@
 //! Products of a warpgroup: `D = A B + D`, for one `wgmma.mma_async`.
 //!
 //! A is 64 x K and B is N x K (its columns are rows here), K is 32 bytes of elements. Nobody documents how tensor cores
-//! round; there are two models, see [`Numerics`]. Integers are exact in both. NaN results have all bits set but the sign.
-//! Subnormal numbers count.
+//! round; there are two models, see [`Numerics`]. Integers are exact in both. NaN results have all bits set but the
+//! sign. Subnormal numbers count.
 
 mod exact;
 mod hopper;
@@ -95,8 +95,8 @@ impl Product {
     }
 }
 
-/// Computes `product` into `d`: rows of N elements, as their bits (f16 in the lower half), one for each row of A: all 64,
-/// or those that a warp holds.
+/// Computes `product` into `d`: rows of N elements, as their bits (f16 in the lower half), one for each row of A: all
+/// 64, or those that a warp holds.
 ///
 /// # Errors
 /// If there is no such product, or the matrices do not fit each other.
