@@ -30,7 +30,7 @@ pub struct FwdParams {
     /// What there is to compute.
     pub work: Work,
     /// `scale * log2(e)`: exponents are taken with base 2. Where scores are capped, `2 * softcap * log2(e)`: see
-    /// [`score`](crate::score).
+    /// the module `score`.
     pub scale_log2: f32,
     /// What only general kernels read.
     pub general: General,
