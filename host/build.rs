@@ -3,5 +3,5 @@
 use flashcore_ptx_builder::{Entry, embed, entries};
 
 fn main() {
-    embed(&[], &entries().collect::<Vec<Entry>>());
+    embed(&["product"], &entries().collect::<Vec<Entry>>());
 }

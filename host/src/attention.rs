@@ -2,9 +2,10 @@
 
 use crate::Stream;
 use crate::array::ArrayView;
+use crate::bias::BiasView;
 use crate::check::{self, Numbers};
 use crate::error::{Error, Operand, Result};
-use crate::features::{Align, Features};
+use crate::features::{Align, Features, Slopes};
 use crate::lse::{Lse, LseView};
 use crate::plan::{Plan, Pointers};
 use crate::problem::Problem;
@@ -44,8 +45,8 @@ use crate::tensor::{AsTensorView, Tensor, TensorLayout, TensorView};
 ///
 /// # Scores
 ///
-/// Scores are `x = scale * q·k`; with [`Self::softcap`], `cap * tanh(x / cap)`. [`Self::sinks`] adds a logit of each
-/// query head to the denominator of the softmax.
+/// Scores are `x = scale * q·k`; with [`Self::softcap`], `cap * tanh(x / cap)`. Then [`Self::alibi`] and [`Self::bias`]
+/// are added. [`Self::sinks`] adds a logit of each query head to the denominator of the softmax.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Attention<'a> {
     causal: bool,
@@ -54,6 +55,8 @@ pub struct Attention<'a> {
     sequences: Sequences<'a>,
     prefix: Option<ArrayView<'a, i32>>,
     sinks: Option<ArrayView<'a, f32>>,
+    slopes: Option<ArrayView<'a, f32>>,
+    bias: Option<BiasView<'a>>,
 }
 
 /// Where sequences begin and end, if they are not all as long as their tensors: numbers on the device, which may change
@@ -112,6 +115,8 @@ impl<'a> Attention<'a> {
             sequences: Sequences::new(),
             prefix: None,
             sinks: None,
+            slopes: None,
+            bias: None,
         }
     }
 
@@ -164,6 +169,19 @@ impl<'a> Attention<'a> {
         Attention { sinks: Some(logits), ..self }
     }
 
+    /// `-slopes[h] * |i + seqlen_kv - seqlen_q - j|` is added to the score of query i and key j in query head h (ALiBi,
+    /// Press et al. 2022). There is one slope for each query head, or one for each query head of each sequence:
+    /// (sequences, heads_q).
+    pub const fn alibi(self, slopes: ArrayView<'a, f32>) -> Self {
+        Attention { slopes: Some(slopes), ..self }
+    }
+
+    /// `bias[b, h, i, j]` is added to the score of query i and key j of query head h in sequence b; sizes of 1 are
+    /// broadcast. -inf hides a key. Sequences are not packed.
+    pub const fn bias(self, bias: BiasView<'a>) -> Self {
+        Attention { bias: Some(bias), ..self }
+    }
+
     /// Where sequences begin and end.
     pub const fn sequences(self, sequences: Sequences<'a>) -> Self {
         Attention { sequences, ..self }
@@ -173,7 +191,7 @@ impl<'a> Attention<'a> {
     ///
     /// # Errors
     /// [`crate::Error::NoStarts`].
-    fn features(&self) -> Result<Features> {
+    fn features(&self, heads_q: usize) -> Result<Features> {
         let count = |operand, starts: Option<ArrayView<'_, i32>>| match starts {
             Some(starts) => starts.len().checked_sub(1).ok_or(Error::NoStarts { operand }).map(Some),
             None => Ok(None),
@@ -183,6 +201,11 @@ impl<'a> Attention<'a> {
             right: if self.causal { Some(0) } else { self.features.right },
             prefix: self.prefix.is_some(),
             sinks: self.sinks.is_some(),
+            alibi: self.slopes.map(|slopes| match slopes.len() == heads_q {
+                true => Slopes::PerHead,
+                false => Slopes::PerSequenceAndHead,
+            }),
+            bias: self.bias.map(|bias| *bias.layout()),
             packed_q: count(Operand::StartsQ, starts_q)?,
             packed_kv: count(Operand::StartsKv, starts_kv)?,
             used_q: used_q.is_some(),
@@ -192,21 +215,27 @@ impl<'a> Attention<'a> {
     }
 
     /// The numbers that go along, with how many are needed for this problem.
-    pub(crate) fn arrays(&self, problem: &Problem) -> [Option<Numbers>; 6] {
+    pub(crate) fn arrays(&self, problem: &Problem) -> [Option<Numbers>; 7] {
         let sequences = problem.sequences();
         let of = |operand, array: Option<(u64, usize)>, expected| {
             array.map(|(ptr, found)| Numbers { operand, ptr, found, expected })
         };
         let ints = |array: Option<ArrayView<'_, i32>>| array.map(|array| (array.ptr(), array.len()));
         let Sequences { starts_q, starts_kv, used_q, used_kv } = self.sequences;
-        let sinks = self.sinks.map(|array| (array.ptr(), array.len()));
+        let floats = |array: Option<ArrayView<'_, f32>>| array.map(|array| (array.ptr(), array.len()));
+        let heads = problem.q_shape().heads;
+        let slopes = match problem.features().alibi {
+            Some(Slopes::PerSequenceAndHead) => sequences * heads,
+            _ => heads,
+        };
         [
             of(Operand::StartsQ, ints(starts_q), sequences + 1),
             of(Operand::StartsKv, ints(starts_kv), sequences + 1),
             of(Operand::UsedQ, ints(used_q), sequences),
             of(Operand::UsedKv, ints(used_kv), sequences),
             of(Operand::Prefix, ints(self.prefix), sequences),
-            of(Operand::Sinks, sinks, problem.q_shape().heads),
+            of(Operand::Sinks, floats(self.sinks), heads),
+            of(Operand::Slopes, floats(self.slopes), slopes),
         ]
     }
 
@@ -266,8 +295,8 @@ impl<'a> Attention<'a> {
         }
         let _entered = stream.device().backend().enter()?;
         let arrays = self.arrays(&problem);
-        check::residence(stream.device(), [&q, &k, &v, &out], lse.as_ref(), &arrays)?;
-        let [starts_q, starts_kv, used_q, used_kv, prefix, sinks] =
+        check::residence(stream.device(), [&q, &k, &v, &out], lse.as_ref(), &arrays, self.bias.as_ref())?;
+        let [starts_q, starts_kv, used_q, used_kv, prefix, sinks, slopes] =
             arrays.map(|array| array.map_or(0, |array| array.ptr));
         let pointers = Pointers {
             q: q.ptr(),
@@ -281,6 +310,8 @@ impl<'a> Attention<'a> {
             used_kv,
             prefix,
             sinks,
+            slopes,
+            bias: self.bias.map_or(0, |bias| bias.ptr()),
         };
         // SAFETY: the problem was checked against the views, whose makers vouch for the memory.
         unsafe { stream.launch_plan(&plan, &pointers) }
@@ -299,7 +330,7 @@ impl<'a> Attention<'a> {
         lse: Option<&LseView<'_>>,
     ) -> Result<Problem> {
         let problem = self.problem_of([*q.layout(), *k.layout(), *v.layout(), *out.layout()])?;
-        check::extents(&problem, [q, k, v, out], lse, &self.arrays(&problem))?;
+        check::extents(&problem, [q, k, v, out], lse, &self.arrays(&problem), self.bias.as_ref())?;
         Ok(problem)
     }
 
@@ -308,7 +339,7 @@ impl<'a> Attention<'a> {
     /// # Errors
     /// The first thing that is wrong.
     pub fn problem_of(&self, layouts: [TensorLayout; 4]) -> Result<Problem> {
-        Problem::with_features(layouts, self.features()?, self.scale)
+        Problem::with_features(layouts, self.features(layouts[0].shape.heads)?, self.scale)
     }
 }
 
@@ -408,8 +439,8 @@ mod tests {
         let given = [starts.view().ptr(), used_q.view().ptr(), used_kv.view().ptr()];
         assert!(given.iter().all(|&ptr| ptr != 0) && given[0] != given[1] && given[1] != given[2]);
         let log2_e = std::f32::consts::LOG2_E;
-        assert_eq!((params.general.softcap_log2, params.scale_log2), (20.0 * log2_e, 40.0 * log2_e));
-        assert_eq!(params.general.softcap_power, 2.0 * problem.scale() * log2_e / 20.0);
+        assert_eq!((params.general.offset_log2, params.scale_log2), (20.0 * log2_e, 40.0 * log2_e));
+        assert_eq!(params.general.product_scale, 2.0 * problem.scale() * log2_e / 20.0);
         assert_eq!(params.general.sequences.count, 3);
     }
 

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::Device;
+use crate::bias::{self, BiasView};
 use crate::driver::Location;
 use crate::error::{Error, Operand, Result};
 use crate::lse::LseView;
@@ -29,6 +30,7 @@ pub(crate) fn extents(
     views: [&TensorView<'_>; 4],
     lse: Option<&LseView<'_>>,
     arrays: &[Option<Numbers>],
+    bias: Option<&BiasView<'_>>,
 ) -> Result<()> {
     let layouts = [&problem.q, &problem.k, &problem.v, &problem.out];
     let mut used = [const { 0..0 }; 4];
@@ -45,11 +47,20 @@ pub(crate) fn extents(
         }
         extent(operand, ptr, 4 * found, 4 * expected, 4)?;
     }
+    let bias = match (bias, problem.features.bias) {
+        (Some(view), Some(layout)) => {
+            extent(Operand::Bias, view.ptr(), view.bytes(), layout.span_bytes()?, bias::ALIGNMENT)?
+        }
+        _ => 0..0,
+    };
+    let bias = [(Operand::Bias, &bias)];
+    apart((Operand::Out, out), &bias)?;
     if let Some(lse) = lse {
         let alignment = align_of::<f32>() as u64;
         let lse = extent(Operand::Lse, lse.ptr(), lse.bytes(), problem.lse_bytes()?, alignment)?;
         apart((Operand::Lse, &lse), &inputs)?;
         apart((Operand::Lse, &lse), &[(Operand::Out, out)])?;
+        apart((Operand::Lse, &lse), &bias)?;
         apart_from_arrays((Operand::Lse, &lse), arrays)?;
     }
     apart_from_arrays((Operand::Out, out), arrays)
@@ -72,12 +83,14 @@ pub(crate) fn residence(
     views: [&TensorView<'_>; 4],
     lse: Option<&LseView<'_>>,
     arrays: &[Option<Numbers>],
+    bias: Option<&BiasView<'_>>,
 ) -> Result<()> {
     let tensors = OPERANDS.into_iter().zip(views).filter(|(_, view)| !view.shape().is_empty());
     let addresses = tensors.map(|(operand, view)| (operand, view.ptr()));
     let arrays =
         arrays.iter().flatten().filter(|array| array.found > 0).map(|array| (array.operand, array.ptr));
-    of_device(device, addresses.chain(lse.map(|lse| (Operand::Lse, lse.ptr()))).chain(arrays))
+    let bias = bias.filter(|bias| !bias.layout().sizes.contains(&0)).map(|bias| (Operand::Bias, bias.ptr()));
+    of_device(device, addresses.chain(lse.map(|lse| (Operand::Lse, lse.ptr()))).chain(arrays).chain(bias))
 }
 
 /// Checks that these addresses are of `device`, as [`residence`] does.
@@ -154,7 +167,7 @@ mod tests {
         let [q, k, v, out] = addresses.map(|ptr| view(ptr, BYTES));
         // SAFETY: nothing is launched with it.
         let lse = lse.map(|(ptr, bytes)| unsafe { LseView::from_raw_parts(ptr, bytes) });
-        extents(&problem(), [&q, &k, &v, &out], lse.as_ref(), &[])
+        extents(&problem(), [&q, &k, &v, &out], lse.as_ref(), &[], None)
     }
 
     const Q: u64 = 0x10_0000;
@@ -192,7 +205,7 @@ mod tests {
         let small = view(V, BYTES - 1);
         let expected = Error::TooSmall { operand: Operand::V, needed: BYTES, given: BYTES - 1 };
         let views = [&view(Q, BYTES), &view(K, BYTES), &small, &view(OUT, BYTES)];
-        let result = extents(&problem(), views, None, &[]);
+        let result = extents(&problem(), views, None, &[], None);
         assert_eq!(result, Err(expected));
         let expected = Error::TooSmall { operand: Operand::Lse, needed: LSE_BYTES, given: LSE_BYTES - 4 };
         assert_eq!(check([Q, K, V, OUT], Some((LSE, LSE_BYTES - 4))), Err(expected));
@@ -222,7 +235,7 @@ mod tests {
         // SAFETY: nothing is launched with it.
         let lse = lse.then(|| unsafe { LseView::from_raw_parts(LSE, LSE_BYTES) });
         let array = Numbers { operand: Operand::UsedKv, ptr, found, expected: 5 };
-        extents(&problem(), views.each_ref(), lse.as_ref(), &[None, Some(array)])
+        extents(&problem(), views.each_ref(), lse.as_ref(), &[None, Some(array)], None)
     }
 
     #[test]
@@ -263,7 +276,7 @@ mod tests {
         let here = tensor.view();
         let check = |ptr, found| {
             let array = Numbers { operand: Operand::Sinks, ptr, found, expected: found };
-            residence(&device, [&here; 4], None, &[Some(array)])
+            residence(&device, [&here; 4], None, &[Some(array)], None)
         };
         assert_eq!(check(tensor.ptr(), 4), Ok(()));
         let (operand, ptr) = (Operand::Sinks, OTHER_DEVICE);
@@ -278,7 +291,8 @@ mod tests {
         let (_mock, device) = Mock::device();
         let tensor = Tensor::zeros(&device, Dtype::F16, SHAPE, Order::Bshd).unwrap();
         let here = tensor.view();
-        let check = |other: &TensorView<'_>| residence(&device, [&here, other, &here, &here], None, &[]);
+        let check =
+            |other: &TensorView<'_>| residence(&device, [&here, other, &here, &here], None, &[], None);
         assert_eq!(check(&here), Ok(()));
         let ptr = OTHER_DEVICE;
         let expected = Error::WrongDevice { operand: Operand::K, ptr, found: 1, expected: 0 };
@@ -288,6 +302,6 @@ mod tests {
         // SAFETY: nothing is launched with it.
         let lse = unsafe { LseView::from_raw_parts(ptr, LSE_BYTES) };
         let expected = Error::NotDevicePointer { operand: Operand::Lse, ptr };
-        assert_eq!(residence(&device, [&here; 4], Some(&lse), &[]), Err(expected));
+        assert_eq!(residence(&device, [&here; 4], Some(&lse), &[], None), Err(expected));
     }
 }

@@ -37,6 +37,10 @@ pub enum Operand {
     Prefix,
     /// Logits of attention sinks.
     Sinks,
+    /// Slopes of ALiBi.
+    Slopes,
+    /// What is added to scores.
+    Bias,
     /// Output of the first of two states that are merged.
     O1,
     /// Its log-sum-exp.
@@ -61,6 +65,8 @@ impl fmt::Display for Operand {
             Operand::UsedKv => "seqused_kv",
             Operand::Prefix => "prefix",
             Operand::Sinks => "sinks",
+            Operand::Slopes => "alibi_slopes",
+            Operand::Bias => "bias",
             Operand::O1 => "o1",
             Operand::Lse1 => "lse1",
             Operand::O2 => "o2",
@@ -80,6 +86,10 @@ pub enum Dim {
     Heads,
     /// Elements of one head.
     HeadDim,
+    /// Positions of queries.
+    Queries,
+    /// Positions of keys.
+    Keys,
 }
 
 impl fmt::Display for Dim {
@@ -89,6 +99,8 @@ impl fmt::Display for Dim {
             Dim::Seqlen => "seqlen",
             Dim::Heads => "heads",
             Dim::HeadDim => "head_dim",
+            Dim::Queries => "seqlen_q",
+            Dim::Keys => "seqlen_kv",
         })
     }
 }
@@ -307,6 +319,24 @@ pub enum Error {
     Softcap {
         /// Given.
         softcap: f32,
+    },
+    /// The bias reaches over more bytes than an address can count.
+    #[error("a bias of shape {sizes:?} reaches over more than the address space")]
+    BiasOverflow {
+        /// Its sizes.
+        sizes: [usize; 4],
+    },
+    /// Numbers of neighbouring keys must be neighbours.
+    #[error("numbers of neighbouring keys must be neighbours in a bias, but they are {stride} apart")]
+    BiasKeysApart {
+        /// Elements from one key to the next.
+        stride: usize,
+    },
+    /// Packed sequences differ in length, but a bias has rows of one length.
+    #[error("a bias goes with sequences of one length, but those of {operand} are packed")]
+    BiasOfPacked {
+        /// What says so.
+        operand: Operand,
     },
     /// Chunks without keys.
     #[error("a chunk must have at least one key, but 0 was given")]

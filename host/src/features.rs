@@ -6,7 +6,8 @@ use flashcore_kernels::band::{Band, UNLIMITED};
 use flashcore_kernels::config::{Mask, Score};
 use flashcore_kernels::divisor::Divisor;
 
-use crate::error::{Error, Result};
+use crate::bias::BiasLayout;
+use crate::error::{Error, Operand, Result};
 
 /// Largest bound of scores. Capped scores are off by about 2⁻²² of it, which up to here they do not show.
 pub const MAX_SOFTCAP: f32 = 1e4;
@@ -19,6 +20,15 @@ pub enum Align {
     BottomRight,
     /// Key i: the first query stands at the first key.
     TopLeft,
+}
+
+/// How many slopes ALiBi has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Slopes {
+    /// One for each query head.
+    PerHead,
+    /// One for each query head of each sequence.
+    PerSequenceAndHead,
 }
 
 /// What a call asks for beyond plain attention: see the methods of [`crate::Attention`], which have the formulas.
@@ -38,6 +48,10 @@ pub struct Features {
     pub softcap: Option<f32>,
     /// Whether each query head has a logit that joins the denominator.
     pub sinks: bool,
+    /// Whether scores fall with the distance between query and key, and how many slopes there are.
+    pub alibi: Option<Slopes>,
+    /// What is added to scores.
+    pub bias: Option<BiasLayout>,
     /// Sequences packed one behind the other in q and out, if they are.
     pub packed_q: Option<usize>,
     /// The same in k and v.
@@ -58,6 +72,8 @@ impl Features {
         prefix: false,
         softcap: None,
         sinks: false,
+        alibi: None,
+        bias: None,
         packed_q: None,
         packed_kv: None,
         used_q: false,
@@ -74,6 +90,14 @@ impl Features {
         if self.chunk == Some(0) {
             return Err(Error::EmptyChunk);
         }
+        if self.bias.is_some() {
+            for (operand, packed) in [(Operand::StartsQ, self.packed_q), (Operand::StartsKv, self.packed_kv)]
+            {
+                if packed.is_some() {
+                    return Err(Error::BiasOfPacked { operand });
+                }
+            }
+        }
         if self.prefix && (self.left.is_some() || self.chunk.is_some()) {
             return Err(Error::PrefixUnderWindow);
         }
@@ -89,7 +113,7 @@ impl Features {
     pub(crate) fn mask(&self) -> Mask {
         let banded =
             self.left.is_some() || self.chunk.is_some() || self.prefix || self.align != Align::BottomRight;
-        let general = banded || self.softcap.is_some() || self.sinks || self.ragged();
+        let general = banded || self.score() != Score::Plain || self.sinks || self.ragged();
         match (general, self.right) {
             (false, None) => Mask::Full,
             (false, Some(0)) => Mask::Causal,
@@ -99,7 +123,11 @@ impl Features {
 
     /// What kernels do to scores.
     pub(crate) fn score(&self) -> Score {
-        if self.softcap.is_some() { Score::Softcap } else { Score::Plain }
+        match (self.alibi.is_some() || self.bias.is_some(), self.softcap) {
+            (true, _) => Score::Biased,
+            (false, Some(_)) => Score::Softcap,
+            (false, None) => Score::Plain,
+        }
     }
 
     /// Whether only the device knows how long sequences are.
@@ -154,6 +182,8 @@ impl fmt::Display for Features {
         let parts = [
             (self.prefix, "prefixes"),
             (self.sinks, "sinks"),
+            (self.alibi.is_some(), "ALiBi"),
+            (self.bias.is_some(), "bias"),
             (self.used_q, "used queries"),
             (self.used_kv, "used keys"),
         ];
@@ -164,6 +194,7 @@ impl fmt::Display for Features {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::Dtype;
 
     #[test]
     fn chunks_have_keys() {
@@ -177,6 +208,19 @@ mod tests {
         assert_eq!(prefix.check(), Ok(()));
         assert_eq!(Features { left: Some(7), ..prefix }.check(), Err(Error::PrefixUnderWindow));
         assert_eq!(Features { chunk: Some(7), ..prefix }.check(), Err(Error::PrefixUnderWindow));
+    }
+
+    #[test]
+    fn a_bias_has_sequences_of_one_length() {
+        let bias = Features { bias: Some(BiasLayout::packed(Dtype::F16, [1; 4])), ..Features::NONE };
+        assert_eq!((bias.check(), bias.score()), (Ok(()), Score::Biased));
+        assert_eq!(Features { used_kv: true, ..bias }.check(), Ok(()));
+        for (packed, operand) in [
+            (Features { packed_q: Some(2), ..bias }, Operand::StartsQ),
+            (Features { packed_kv: Some(2), ..bias }, Operand::StartsKv),
+        ] {
+            assert_eq!(packed.check(), Err(Error::BiasOfPacked { operand }));
+        }
     }
 
     #[test]
@@ -206,6 +250,8 @@ mod tests {
                 Features { prefix: true, ..plain },
                 Features { softcap: Some(1.0), ..plain },
                 Features { sinks: true, ..plain },
+                Features { alibi: Some(Slopes::PerHead), ..plain },
+                Features { bias: Some(BiasLayout::packed(Dtype::F16, [1; 4])), ..plain },
                 Features { packed_q: Some(1), ..plain },
                 Features { packed_kv: Some(1), ..plain },
                 Features { used_q: true, ..plain },
@@ -241,6 +287,8 @@ mod tests {
             prefix: true,
             softcap: Some(30.5),
             sinks: true,
+            alibi: Some(Slopes::PerHead),
+            bias: Some(BiasLayout::packed(Dtype::F16, [1; 4])),
             packed_q: Some(3),
             packed_kv: Some(3),
             used_q: true,
@@ -253,7 +301,7 @@ mod tests {
             (
                 all,
                 "window 127 to all from top-left, chunks of 64, softcap 30.5, 3 sequences of queries, \
-                 3 sequences of keys, prefixes, sinks, used queries, used keys",
+                 3 sequences of keys, prefixes, sinks, ALiBi, bias, used queries, used keys",
             ),
         ] {
             assert_eq!(features.to_string(), expected);

@@ -79,6 +79,7 @@ compile_error!("device addresses are 64 bits wide: flashcore needs a 64-bit host
 
 mod array;
 mod attention;
+mod bias;
 mod check;
 mod choose;
 mod device;
@@ -100,9 +101,10 @@ pub mod tensor_map;
 
 pub use array::{Array, ArrayView};
 pub use attention::{Attention, Sequences};
+pub use bias::{BiasLayout, BiasView};
 pub use device::{Device, Stream};
 pub use error::{Dim, Error, Operand, Result};
-pub use features::{Align, Features, MAX_SOFTCAP};
+pub use features::{Align, Features, MAX_SOFTCAP, Slopes};
 pub use flashcore_kernels::config::Dtype;
 pub use lse::{Lse, LseView};
 pub use merge::{

@@ -3,14 +3,16 @@
 use std::f32::consts::LOG2_E;
 use std::fmt;
 
-use flashcore_kernels::config::{Dtype, Variant};
+use flashcore_kernels::config::{Dtype, Score, Variant};
 use flashcore_kernels::divisor::Divisor;
 use flashcore_kernels::layout::{SLAB_COLUMNS, Swizzle};
 use flashcore_kernels::params::{FwdParams, General, Sequences, Work};
+use flashcore_kernels::score_mod::Biases;
 
 use crate::choose::{choose, eligible, estimate, pack};
 use crate::driver::Properties;
 use crate::error::{Error, Result};
+use crate::features::Slopes;
 use crate::problem::Problem;
 use crate::ragged::Ragged;
 use crate::tensor::TensorLayout;
@@ -75,6 +77,10 @@ pub struct Pointers {
     pub prefix: u64,
     /// Logits of attention sinks.
     pub sinks: u64,
+    /// Slopes of ALiBi.
+    pub slopes: u64,
+    /// What is added to scores.
+    pub bias: u64,
 }
 
 impl Plan {
@@ -182,6 +188,13 @@ impl Plan {
         let ragged = |layout, heads| Ragged { ptr: 0, layout, heads: heads as u32 };
         let steps = |layout, heads, packed: Option<usize>| ragged(layout, heads).steps(packed.is_some());
         let lse_head = q.seqlen as u64;
+        let power = |cap: f32| 2.0 * problem.scale * LOG2_E / cap;
+        let product_scale = features.softcap.map_or(problem.scale, power);
+        let (scale_log2, offset_log2) = match (variant.score, features.softcap) {
+            (Score::Softcap, Some(cap)) => (2.0 * cap * LOG2_E, cap * LOG2_E),
+            (Score::Plain | Score::Softcap, _) => (problem.scale * LOG2_E, 0.0),
+            (Score::Biased | Score::Custom, _) => (LOG2_E, 0.0),
+        };
         let general = General {
             sequences: Sequences {
                 count: sequences as u32,
@@ -198,8 +211,10 @@ impl Plan {
             o: steps(&problem.out, packed_heads, features.packed_q),
             pack,
             packed_heads: packed_heads as u32,
-            softcap_log2: features.softcap.map_or(0.0, |cap| cap * LOG2_E),
-            softcap_power: features.softcap.map_or(0.0, |cap| 2.0 * problem.scale * LOG2_E / cap),
+            offset_log2,
+            product_scale,
+            softcap: features.softcap.unwrap_or(0.0),
+            fraction_scale: 2.0 * features.softcap.unwrap_or(0.0),
             ..General::NONE
         };
         let params = FwdParams {
@@ -214,7 +229,7 @@ impl Plan {
                 section(problem, problem.gqa_ratio() / packed_heads, all_heads),
                 grid,
             ),
-            scale_log2: features.softcap.map_or(problem.scale, |cap| 2.0 * cap) * LOG2_E,
+            scale_log2,
             general,
         };
         Ok(Plan { variant: *variant, grid, work_tiles, params, problem: *problem, sm_count: device.sm_count })
@@ -222,13 +237,21 @@ impl Plan {
 
     /// The parameters of a launch with these pointers.
     pub(crate) fn params_at(&self, pointers: &Pointers) -> FwdParams {
-        let Pointers { lse, starts_q, starts_kv, used_q, used_kv, prefix, sinks, .. } = *pointers;
+        let Pointers { lse, starts_q, starts_kv, used_q, used_kv, prefix, sinks, slopes, bias, .. } =
+            *pointers;
         let mut params = FwdParams { lse, ..self.params };
         let general = &mut params.general;
         general.sequences =
             Sequences { start_q: starts_q, start_kv: starts_kv, used_q, used_kv, ..general.sequences };
         general.band.prefix = prefix;
         general.sinks = sinks;
+        let features = &self.problem.features;
+        if features.score() == Score::Biased {
+            let biases = features.bias.map_or(Biases::NONE, |layout| layout.at(bias));
+            let per_sequence = features.alibi == Some(Slopes::PerSequenceAndHead);
+            let slopes_batch = if per_sequence { self.problem.q.shape.heads as u64 } else { 0 };
+            general.score_args = Biases { slopes, slopes_batch, ..biases }.words();
+        }
         params
     }
 
@@ -366,6 +389,8 @@ mod tests {
         used_kv: 0,
         prefix: 0,
         sinks: 0,
+        slopes: 0,
+        bias: 0,
     };
 
     fn problem(dtype: Dtype, q: Shape, kv: (usize, usize), order: Order, causal: bool) -> Problem {

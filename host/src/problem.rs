@@ -68,6 +68,11 @@ impl Problem {
         let v = check_layout(Operand::V, v.normalized())?;
         let out = check_layout(Operand::Out, out.normalized())?;
         check_distinct_elements(&out)?;
+        let mut features = features;
+        if let Some(bias) = features.bias {
+            let sizes = [q.shape.batch, q.shape.heads, q.shape.seqlen, k.shape.seqlen];
+            features.bias = Some(bias.checked(q.dtype, sizes)?);
+        }
         let scale = scale.unwrap_or(1.0 / (head_dim as f32).sqrt());
         check_scale(scale, features.softcap)?;
         let problem = Problem { q, k, v, out, features, scale };

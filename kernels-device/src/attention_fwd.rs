@@ -35,6 +35,8 @@
 //! loop has none (under a window the first tiles need one again, and have a loop of their own). A consumer skips those
 //! of which its own rows see nothing.
 
+use core::marker::PhantomData;
+
 use crate::band::Lengths;
 use crate::bundle::{Bundle, Place as WorkPlace};
 use crate::config::{Dtype, MAX_SPLITS, MMA_K, Spec, Tile, Variant, WARPGROUP_ROWS, WARPGROUP_THREADS};
@@ -53,6 +55,7 @@ use crate::ptx::wgmma::{self, Acc, InFlight, Products, SmemDesc};
 use crate::ptx::{cluster, matrix, thread};
 use crate::schedule::{KeyBlocks, Turn as WorkTurn, WorkTile};
 use crate::score;
+use crate::score_mod::Query;
 use crate::search;
 use crate::softmax::{Finished, Partial, Softmax};
 
@@ -484,9 +487,10 @@ impl Turn {
 }
 
 /// A consumer warpgroup: the rows `64 * consumer ..` of every work tile.
-struct Consumer<'a> {
+struct Consumer<'a, S: Spec> {
     cta: &'a Cta<'a>,
     v: &'a Variant,
+    spec: PhantomData<S>,
     turn: Turn,
     /// Where it stands in the rings.
     q: Cursor,
@@ -499,6 +503,7 @@ struct Consumer<'a> {
 /// Scores to be computed: of a consumer's 64 rows, under one key tile.
 #[derive(Clone, Copy)]
 struct ScoreTile {
+    tile: WorkTile,
     rows: Rows,
     lengths: Lengths,
     /// Where these rows of Q lie.
@@ -563,7 +568,7 @@ impl<const H: usize> Done<H> {
         if !v.is_general() {
             return Done::divided(v, tile, o, rows.finish());
         }
-        rows.max = rows.max.map(|max| math::add(max, score::offset_log2(v, cta.params)));
+        rows.max = rows.max.map(|max| math::add(max, cta.params.general.offset_log2));
         let weight = rows.join(cta.sinks(v, tile));
         let mut finished = rows.finish();
         let mut row = 0;
@@ -619,7 +624,8 @@ unsafe fn consume<
     // Which of the consumers that share keys this is, and so which key tiles it takes, from the last.
     let (row_group, group) = if v.splits_keys() { (0, consumer) } else { (consumer, 0) };
     let [k, values] = [Cursor::at(group); 2];
-    let mut me = Consumer { cta, v, turn, q: Cursor::START, k, values, o_over_v: false };
+    let mut me =
+        Consumer::<S> { cta, v, spec: PhantomData, turn, q: Cursor::START, k, values, o_over_v: false };
     // SAFETY: the warpgroup goes through all of this together: what it branches on is the same in all its threads.
     // Consumers take one turn for every key tile that is loaded, so the baton comes back to where it started.
     unsafe {
@@ -679,7 +685,8 @@ unsafe fn consume<
                 // The last key tile: scores beside the last product of the work tile before. Where a few of its keys
                 // are all that these rows see, only those.
                 let mut n_block = blocks.end - 1;
-                let tile_at = |n_block: u32, masked: bool| ScoreTile {
+                let tile_at = move |n_block: u32, masked: bool| ScoreTile {
+                    tile,
                     rows,
                     lengths,
                     q,
@@ -763,7 +770,7 @@ unsafe fn consume<
     }
 }
 
-impl Consumer<'_> {
+impl<V: Spec> Consumer<'_, V> {
     /// A work tile of which these rows see no key: lets its `loaded` key tiles pass.
     #[inline(always)]
     unsafe fn no_keys(&mut self, loaded: u32) {
@@ -869,7 +876,8 @@ impl Consumer<'_> {
             self.turn.pass(v);
             let mut s = s.wait::<0>();
             cta.k.release(&mut self.k);
-            score::apply(v, cta.params, &mut s);
+            let at = if v.score.has_places() { Some(tile.place(cta, v)) } else { None };
+            score::apply::<V, S>(cta.params, &mut s, at);
             if tile.masked {
                 tile.hide(v, cta.params, &mut s);
             }
@@ -940,7 +948,8 @@ impl Consumer<'_> {
                 cta.v.release(values);
                 o
             };
-            score::apply(v, cta.params, &mut s);
+            let at = if v.score.has_places() { Some(tile.place(cta, v)) } else { None };
+            score::apply::<V, S>(cta.params, &mut s, at);
             if tile.masked {
                 tile.hide(v, cta.params, &mut s);
             }
@@ -1134,6 +1143,24 @@ impl Rows {
 }
 
 impl ScoreTile {
+    /// Where the scores of this thread are.
+    #[inline(always)]
+    fn place(&self, cta: &Cta, v: &Variant) -> score::At {
+        let Place { warp_row, lane } = Place::here();
+        let row = self.rows.0 + warp_row % WARPGROUP_ROWS + lane / 4;
+        let Lengths { q: queries, kv: keys, .. } = self.lengths;
+        let heads = cta.params.heads_q.value * cta.params.general.packed_heads;
+        let query = |row: u32| {
+            let [head, index] = cta.head_and_query(self.tile, row);
+            let index = index.min(queries - 1);
+            let at = index as i32 + cta.params.general.band.diagonal(self.lengths);
+            let (batch, head) = (self.tile.batch, head.min(heads - 1));
+            Query { batch, head, index, at, queries, keys, dtype: v.dtype }
+        };
+        let first_key = self.n_block * v.tile.block_n + 2 * (lane % 4);
+        score::At { queries: [query(row), query(row + 8)], first_key, masked: self.masked }
+    }
+
     /// Hides the scores of keys that the two rows of this thread do not see.
     #[inline(always)]
     fn hide<const R: usize>(&self, v: &Variant, params: &FwdParams, s: &mut Acc<R>) {

@@ -54,7 +54,7 @@ impl Band {
 
     /// The key that query 0 stands at.
     #[inline(always)]
-    const fn diagonal(&self, lengths: Lengths) -> i32 {
+    pub const fn diagonal(&self, lengths: Lengths) -> i32 {
         if self.top_left != 0 { 0 } else { lengths.kv as i32 - lengths.q as i32 }
     }
 

@@ -1,6 +1,7 @@
 //! What makes one kernel variant different from another, and the budgets that every variant must meet.
 
 use crate::layout::{FwdSmem, SLAB_COLUMNS, Swizzle};
+use crate::score_mod::ScoreMod;
 
 /// Element type of Q, K, V and O. Accumulation is always f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,6 +55,17 @@ pub enum Score {
     Plain,
     /// They are capped as well: `cap * tanh(score / cap)`.
     Softcap,
+    /// What [`crate::score_mod::Biased`] says.
+    Biased,
+    /// A [`crate::score_mod::ScoreMod`] of the user's.
+    Custom,
+}
+
+impl Score {
+    /// Whether what happens to a score depends on its query and key.
+    pub const fn has_places(self) -> bool {
+        matches!(self, Score::Biased | Score::Custom)
+    }
 }
 
 /// Rows that one warpgroup's `wgmma` computes: the M of every `m64nNk16`.
@@ -120,6 +132,8 @@ pub struct Variant {
 pub trait Spec {
     /// The facts of this variant.
     const VARIANT: Variant;
+    /// What becomes of its scores.
+    type Mod: ScoreMod;
 }
 
 impl Variant {
@@ -204,6 +218,16 @@ impl Variant {
             (2, false) => (32, 232),
             (2, true) => (40, 232), // which work is next takes more to say
             _ => (32, 160),
+        }
+    }
+
+    /// Bytes that may be spilled: a few numbers of a work tile, which are read again once a step, where O takes many
+    /// registers and a bias is loaded beside it. What a function of the user's takes is the user's business.
+    pub const fn spill_limit(&self) -> u32 {
+        match self.score {
+            Score::Biased if self.head_dim >= 128 => 128,
+            Score::Custom => 4096,
+            _ => 0,
         }
     }
 

@@ -7,6 +7,7 @@ use core::mem::offset_of;
 use crate::band::Band;
 use crate::config::{Cost, Dtype, MMA_K, Mask, REGISTER_FILE, Score, Spec, Tile, Variant};
 use crate::params::{FwdParams, General, Sequences, TensorMap};
+use crate::score_mod;
 
 /// Where the parameters of a general kernel have the addresses of lengths.
 const LENGTHS: &[u32] = &lengths_at(4 * size_of::<TensorMap>());
@@ -40,6 +41,8 @@ pub struct Entry {
     pub smem_bytes: u32,
     /// Registers of a thread at launch may not exceed this.
     pub max_registers: u32,
+    /// Bytes of stack, spill stores and spill loads that it may have in all.
+    pub spill_limit: u32,
     /// Offsets, among the parameters, of the addresses of what is public: lengths, which decide what a kernel does.
     pub public_pointers: &'static [u32],
     /// Instructions the PTX must have, no more and no fewer; `None` where nothing is promised.
@@ -83,6 +86,7 @@ impl Variant {
             cluster: self.cluster_ctas(),
             smem_bytes: self.smem().bytes,
             max_registers: self.launch_registers(),
+            spill_limit: self.spill_limit(),
             public_pointers: if self.is_general() { LENGTHS } else { &[] },
             opcodes: Some(self.opcodes()),
         }
@@ -145,6 +149,77 @@ impl Variant {
     }
 }
 
+/// The [`Spec`] type of a forward kernel of this name, and its legality check (on the host build too).
+#[doc(hidden)]
+#[macro_export]
+macro_rules! fwd_kernel {
+    ($symbol:ident: $mod:ty, $variant:expr) => {
+        #[doc = concat!("The variant `", stringify!($symbol), "`.")]
+        #[allow(non_camel_case_types)]
+        #[derive(Clone, Copy, Debug)]
+        pub struct $symbol;
+
+        impl $crate::config::Spec for $symbol {
+            const VARIANT: $crate::config::Variant = $crate::config::Variant {
+                symbol: stringify!($symbol),
+                score: <$mod as $crate::score_mod::ScoreMod>::KIND,
+                ..$variant
+            };
+            type Mod = $mod;
+        }
+
+        const _: () = <$symbol as $crate::config::Spec>::VARIANT.assert_legal();
+    };
+}
+
+/// The entry point of the kernel `$symbol`, whose [`Spec`] type is `$spec`.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! fwd_entry_point {
+    ($symbol:ident: $spec:ty) => {
+        #[cfg(target_arch = "nvptx64")]
+        const _: () = {
+            use $crate::config::{Spec, Variant};
+            use $crate::params::{FwdParams, TensorMap};
+
+            const V: Variant = <$spec as Spec>::VARIANT;
+
+            /// Entry point.
+            ///
+            /// # Safety
+            /// The launch must be one that the host's plan for this variant describes: its threads and shared
+            /// memory, tensor maps with this variant's boxes, and parameters that agree with them.
+            #[unsafe(no_mangle)]
+            unsafe extern "ptx-kernel" fn $symbol(
+                _q: TensorMap,
+                _k: TensorMap,
+                _v: TensorMap,
+                _o: TensorMap,
+                params: FwdParams,
+            ) {
+                let maps = $crate::attention_fwd::Maps {
+                    q: $crate::param_address!($symbol, 0),
+                    k: $crate::param_address!($symbol, 1),
+                    v: $crate::param_address!($symbol, 2),
+                    o: $crate::param_address!($symbol, 3),
+                };
+                // SAFETY: passed on to the caller.
+                unsafe {
+                    $crate::attention_fwd::attention_fwd::<
+                        $spec,
+                        { V.tile.block_n as usize / 2 },
+                        { V.tile.block_n as usize / 4 },
+                        { V.head_dim as usize / 2 },
+                        { V.short_n() as usize / 2 },
+                        { V.short_n() as usize / 4 },
+                        { V.head_dim as usize / 4 },
+                    >(maps, &params)
+                }
+            }
+        };
+    };
+}
+
 macro_rules! fwd_variants {
     ($($symbol:ident: $head_dim:literal, $dtype:ident, $mask:ident, $score:ident, [$m:literal, $n:literal, $stages:literal, $cluster:literal, $splits:literal],
         $key_ps:literal, $tile_keys:literal;)*) => {
@@ -152,63 +227,25 @@ macro_rules! fwd_variants {
         pub mod spec {
             use super::*;
             $(
-                #[doc = concat!("The variant `", stringify!($symbol), "`.")]
-                #[allow(non_camel_case_types)]
-                #[derive(Clone, Copy, Debug)]
-                pub struct $symbol;
-                impl Spec for $symbol {
-                    const VARIANT: Variant = Variant {
-                        symbol: stringify!($symbol),
-                        head_dim: $head_dim,
-                        dtype: Dtype::$dtype,
-                        mask: Mask::$mask,
-                        score: Score::$score,
-                        tile: Tile { block_m: $m, block_n: $n, stages: $stages, cluster: $cluster, splits: $splits },
-                        cost: Cost { key_ps: $key_ps, tile_keys: $tile_keys },
-                    };
-                }
-                const _: () = $symbol::VARIANT.assert_legal();
+                $crate::fwd_kernel!($symbol: score_mod::$score, Variant {
+                    symbol: "",
+                    head_dim: $head_dim,
+                    dtype: Dtype::$dtype,
+                    mask: Mask::$mask,
+                    score: Score::$score,
+                    tile: Tile { block_m: $m, block_n: $n, stages: $stages, cluster: $cluster, splits: $splits },
+                    cost: Cost { key_ps: $key_ps, tile_keys: $tile_keys },
+                });
             )*
+        }
+
+        #[cfg(feature = "product")]
+        mod entry_points {
+            $($crate::fwd_entry_point!($symbol: super::spec::$symbol);)*
         }
 
         /// Every forward kernel.
         pub const FWD: &[Variant] = &[$(<spec::$symbol as Spec>::VARIANT),*];
-
-        #[cfg(target_arch = "nvptx64")]
-        mod symbols {
-            use super::*;
-            $(
-                /// Entry point.
-                ///
-                /// # Safety
-                /// The launch must be one that the host's plan for this variant describes: its threads and shared
-                /// memory, tensor maps with this variant's boxes, and parameters that agree with them.
-                #[unsafe(no_mangle)]
-                unsafe extern "ptx-kernel" fn $symbol(
-                    _q: TensorMap, _k: TensorMap, _v: TensorMap, _o: TensorMap, params: FwdParams,
-                ) {
-                    let maps = crate::attention_fwd::Maps {
-                        q: crate::ptx::tma::param_address!($symbol, 0),
-                        k: crate::ptx::tma::param_address!($symbol, 1),
-                        v: crate::ptx::tma::param_address!($symbol, 2),
-                        o: crate::ptx::tma::param_address!($symbol, 3),
-                    };
-                    const V: Variant = <spec::$symbol as Spec>::VARIANT;
-                    // SAFETY: passed on to the caller.
-                    unsafe {
-                        crate::attention_fwd::attention_fwd::<
-                            spec::$symbol,
-                            { V.tile.block_n as usize / 2 },
-                            { V.tile.block_n as usize / 4 },
-                            { V.head_dim as usize / 2 },
-                            { V.short_n() as usize / 2 },
-                            { V.short_n() as usize / 4 },
-                            { V.head_dim as usize / 4 },
-                        >(maps, &params)
-                    }
-                }
-            )*
-        }
     };
 }
 
@@ -287,6 +324,16 @@ fwd_variants! {
     fwd_hd256_m128n64_f16_band_softcap:    256, F16,  Band,   Softcap, [128, 64, 2, 1, 1], 13423, 300;
     fwd_hd256_m128n64_bf16_band:           256, Bf16, Band,   Plain,   [128, 64, 2, 1, 1], 13423, 300;
     fwd_hd256_m128n64_bf16_band_softcap:   256, Bf16, Band,   Softcap, [128, 64, 2, 1, 1], 13423, 300;
+    fwd_hd64_m128n128_f16_band_biased:      64, F16,  Band,   Biased,  [128, 128, 2, 1, 1],  5013, 300;
+    fwd_hd64_m128n128_bf16_band_biased:     64, Bf16, Band,   Biased,  [128, 128, 2, 1, 1],  5013, 300;
+    fwd_hd96_m128n128_f16_band_biased:      96, F16,  Band,   Biased,  [128, 128, 2, 1, 1],  6200, 300;
+    fwd_hd96_m128n128_bf16_band_biased:     96, Bf16, Band,   Biased,  [128, 128, 2, 1, 1],  6200, 300;
+    fwd_hd128_m128n112_f16_band_biased:    128, F16,  Band,   Biased,  [128, 112, 2, 1, 1],  6710, 300;
+    fwd_hd128_m128n112_bf16_band_biased:   128, Bf16, Band,   Biased,  [128, 112, 2, 1, 1],  6710, 300;
+    fwd_hd192_m128n80_f16_band_biased:     192, F16,  Band,   Biased,  [128, 80, 2, 1, 1], 10120, 300;
+    fwd_hd192_m128n80_bf16_band_biased:    192, Bf16, Band,   Biased,  [128, 80, 2, 1, 1], 10120, 300;
+    fwd_hd256_m128n64_f16_band_biased:     256, F16,  Band,   Biased,  [128, 64, 2, 1, 1], 13423, 300;
+    fwd_hd256_m128n64_bf16_band_biased:    256, Bf16, Band,   Biased,  [128, 64, 2, 1, 1], 13423, 300;
 }
 
 /// A kernel that merges attention states. Only the element type changes its code.
@@ -314,6 +361,7 @@ impl MergeVariant {
             cluster: 1,
             smem_bytes: 0,
             max_registers: REGISTER_FILE / (Self::CTAS_PER_SM * Self::THREADS) / 8 * 8,
+            spill_limit: 0,
             public_pointers: &[],
             opcodes: None,
         }
@@ -326,7 +374,7 @@ macro_rules! merge_variants {
         pub const MERGE: &[MergeVariant] =
             &[$(MergeVariant { symbol: stringify!($symbol), dtype: Dtype::$dtype }),*];
 
-        #[cfg(target_arch = "nvptx64")]
+        #[cfg(all(target_arch = "nvptx64", feature = "product"))]
         mod merge_symbols {
             use super::Dtype;
             use crate::params::MergeParams;

@@ -5,12 +5,13 @@
 //! - [`entry`]: the table of variants;
 //! - [`params`], [`layout`], [`schedule`]: what the host passes, where bytes lie, who computes what ([`divisor`]
 //!   helps);
+//! - [`score_mod`], [`float`]: what becomes of scores, as a function of yours;
 //! - [`band`], [`bundle`]: which keys a query sees, and who computes what, where only the launch or the device knows;
 //! - `pipeline`, `softmax`, `score`, `mask`, `search`, `attention_fwd`: the kernel (device build only);
 //! - `merge_states`: the kernel that merges what several calls of it left (device build only);
 //! - `ptx`: the only room with inline assembly (device build only).
 //!
-//! The first three lines are plain Rust, the *pure half*: the host crate depends on it and tests run it.
+//! The first four lines are plain Rust, the *pure half*: the host crate depends on it and tests run it.
 #![no_std]
 #![cfg_attr(target_arch = "nvptx64", feature(abi_ptx, asm_experimental_arch, stdarch_nvptx))]
 #![cfg_attr(target_arch = "nvptx64", feature(link_llvm_intrinsics, abi_unadjusted))]
@@ -29,6 +30,7 @@ pub mod patterns;
 #[cfg(feature = "probes")]
 pub mod probe;
 pub mod schedule;
+pub mod score_mod;
 
 #[cfg(target_arch = "nvptx64")]
 pub mod attention_fwd;

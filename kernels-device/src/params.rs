@@ -2,6 +2,7 @@
 
 use crate::band::Band;
 use crate::divisor::Divisor;
+use crate::score_mod::ARGS_WORDS;
 
 /// The 128-byte descriptor of a tensor for the TMA unit (`CUtensorMap`), opaque to everyone but the driver.
 ///
@@ -29,8 +30,8 @@ pub struct FwdParams {
     pub gqa_ratio: Divisor,
     /// What there is to compute.
     pub work: Work,
-    /// `scale * log2(e)`: exponents are taken with base 2. Where scores are capped, `2 * softcap * log2(e)`: see
-    /// the module `score`.
+    /// What scores are multiplied with before a power of 2 is taken: `scale * log2(e)`. Where they are capped,
+    /// `2 * softcap * log2(e)`, and `log2(e)` where they are changed in other ways: see the module `score`.
     pub scale_log2: f32,
     /// What only general kernels read.
     pub general: General,
@@ -67,13 +68,21 @@ pub struct General {
     pub pack: u32,
     /// Query heads of a K/V head that share tiles: at most `1 << pack`.
     pub packed_heads: u32,
-    /// `softcap * log2(e)`, where scores are capped.
-    pub softcap_log2: f32,
-    /// `2 * scale * log2(e) / softcap`: what products are multiplied with before a power of 2 is taken.
-    pub softcap_power: f32,
+    /// What is missing in scores that the softmax sees, to the base 2: see the module `score`.
+    pub offset_log2: f32,
+    /// What products are multiplied with before anything else is done to them: the scale. Where they are capped, `2 *
+    /// scale * log2(e) / softcap`: a power of 2 is taken.
+    pub product_scale: f32,
+    /// What else a capped score is made of, where more happens to it: the softcap, or 0 if there is none, and twice as
+    /// much.
+    pub softcap: f32,
+    /// See [`Self::softcap`].
+    pub fraction_scale: f32,
+    /// What the function of the scores is told: the arguments of a [`ScoreMod`](crate::score_mod::ScoreMod).
+    pub score_args: [u64; ARGS_WORDS],
 }
 
-const _: () = assert!(size_of::<General>() == 48 + 40 + 3 * 8 + 4 * 12 + 16);
+const _: () = assert!(size_of::<General>() == 48 + 40 + 3 * 8 + 4 * 12 + 24 + 8 * ARGS_WORDS);
 
 impl General {
     /// Says nothing: for kernels that do not ask.
@@ -98,8 +107,11 @@ impl General {
         o: Steps::NONE,
         pack: 0,
         packed_heads: 1,
-        softcap_log2: 0.0,
-        softcap_power: 0.0,
+        offset_log2: 0.0,
+        product_scale: 0.0,
+        softcap: 0.0,
+        fraction_scale: 0.0,
+        score_args: [0; ARGS_WORDS],
     };
 }
 

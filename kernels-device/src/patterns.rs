@@ -19,6 +19,7 @@ const fn pattern(symbol: &'static str, threads: u32) -> Entry {
         cluster: 1,
         smem_bytes: PROBE_SMEM,
         max_registers: 255,
+        spill_limit: 0,
         public_pointers: &[],
         opcodes: None,
     }
@@ -208,7 +209,7 @@ mod kernels {
             /// As the module says; the buffers are large enough.
             #[unsafe(no_mangle)]
             unsafe extern "ptx-kernel" fn $symbol(_map: TensorMap, args: ProbeArgs) {
-                let $map = tma::param_address!($symbol, 0);
+                let $map = crate::param_address!($symbol, 0);
                 let $args = &args;
                 // SAFETY: the caller's.
                 unsafe { $body }

@@ -41,6 +41,7 @@ const fn probe(symbol: &'static str, threads: u32, cluster: u32) -> Entry {
         cluster,
         smem_bytes: PROBE_SMEM,
         max_registers: 255,
+        spill_limit: 0,
         public_pointers: &[],
         opcodes: None,
     }
@@ -218,7 +219,7 @@ mod kernels {
             /// As the module says; the buffers are as large as the arguments say.
             #[unsafe(no_mangle)]
             unsafe extern "ptx-kernel" fn $symbol(_map: TensorMap, args: ProbeArgs) {
-                let $map = tma::param_address!($symbol, 0);
+                let $map = crate::param_address!($symbol, 0);
                 let $args = &args;
                 // SAFETY: the caller's.
                 unsafe { $body }

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
+use flashcore::Slopes;
 use flashcore_tests::cases::Case;
-use flashcore_tests::extras::Extras;
+use flashcore_tests::extras::{Bias, Extras};
 use flashcore_tests::side_inputs;
 use serde::{Deserialize, Serialize};
 
@@ -164,7 +165,10 @@ impl Feature {
             Score::Plain => {}
             Score::Softcap { cap } => extras.softcap = Some(cap as f32),
             Score::Sinks => extras.sinks = true,
-            Score::Alibi | Score::Bias { .. } => return None,
+            Score::Alibi => extras.alibi = Some(Slopes::PerHead),
+            Score::Bias { per_head } => {
+                extras.bias = Some(Bias { batch: per_head, heads: per_head, ..Bias::FULL });
+            }
         }
         let (batch, seqlen_q, seqlen_kv) = match &self.lengths {
             &Lengths::Dense { batch, seqlen_q, seqlen_kv } => (batch, seqlen_q, seqlen_kv),
@@ -305,7 +309,6 @@ mod tests {
         assert_eq!(packed.case(), Some(Case { batch: 2, seqlen_q: 0, seqlen_kv: 0, extras, ..case }));
         let others = [
             Feature { mask: Mask { prefix: 1, ..Mask::CAUSAL }, ..causal.clone() },
-            Feature { score: Score::Alibi, ..causal.clone() },
             Feature { head_dim_v: 128, ..causal },
         ];
         for other in others {

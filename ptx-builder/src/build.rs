@@ -18,6 +18,7 @@ use crate::{DeviceToolchain, Error, Finding, Ptxas, Resources, Result, Verdict, 
 ///
 /// let entries: Vec<_> = flashcore_kernels::entry::entries().collect();
 /// let report = Builder::new("kernels-device", "target/flashcore/kernels")
+///     .features(&["product"])
 ///     .ptxas(Ptxas::find("target".as_ref()))
 ///     .build(&entries)?;
 /// println!("{} kernels in {:.1} s", report.artifacts.len(), report.rustc_seconds + report.ptxas_seconds);
@@ -118,7 +119,7 @@ impl<'a> Builder<'a> {
         self
     }
 
-    /// Cargo features of the device crate.
+    /// Cargo features of the device crate, all of them: it has none by default.
     pub fn features(mut self, features: &[&str]) -> Self {
         self.features = features.iter().map(|&feature| feature.to_owned()).collect();
         self

@@ -91,7 +91,7 @@ impl Compilation<'_> {
             .args(["--config", &format!("profile.release.debug={debug:?}")])
             .arg("--target-dir")
             .arg(self.target_dir)
-            .args(["--features", &self.features.join(",")])
+            .args(["--no-default-features", "--features", &self.features.join(",")])
             .arg("--")
             .arg(format!("--emit=asm={}", assembly.display()));
         command

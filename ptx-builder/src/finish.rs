@@ -209,6 +209,7 @@ mod tests {
             cluster,
             smem_bytes: 0,
             max_registers: 168,
+            spill_limit: 0,
             public_pointers: &[],
             opcodes: None,
         }

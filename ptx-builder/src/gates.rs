@@ -113,7 +113,7 @@ impl Verdict {
     /// Adds the verdict on the machine code, by what `ptxas -v` printed.
     pub fn on_machine_code(&mut self, entry: &Entry, log: &str) {
         let kernel = entry.symbol;
-        let mut findings = lint::ptxas_log(log);
+        let mut findings = lint::ptxas_log(log, entry.spill_limit.into());
         // Some notes come before ptxas names the kernel.
         findings.iter_mut().for_each(|finding| finding.kernel = Some(kernel.to_owned()));
         self.sort(findings);

@@ -30,6 +30,7 @@ const fn entry(symbol: &'static str, bar_sync: u32) -> Entry {
         cluster: 1,
         smem_bytes: 0,
         max_registers: 32,
+        spill_limit: 0,
         public_pointers: &[],
         opcodes: Some(opcodes),
     }

@@ -170,7 +170,7 @@ impl Case {
         let (q, kv) = (self.shape_q(), self.shape_kv());
         let (query, key) = (layout(q, self.layout.query(q)), layout(kv, self.layout.key(kv)));
         let out = layout(q, self.layout.output(q));
-        let features = self.extras.features(self.causal, self.batch);
+        let features = self.extras.features(self.causal, [self.batch, q.heads, q.seqlen, kv.seqlen], dtype);
         Problem::with_features([query, key, key, out], features, self.scale)
     }
 

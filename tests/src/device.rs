@@ -57,7 +57,7 @@ impl OnDevice {
         let tensors = OnDevice {
             causal: case.causal,
             scale: case.scale,
-            extras: ExtrasOnDevice::new(device, case.extras, &inputs.numbers)?,
+            extras: ExtrasOnDevice::new(device, case.extras, &inputs.numbers, inputs.q.dtype)?,
             q: upload(device, &inputs.q)?,
             k: upload(device, &inputs.k)?,
             v: upload(device, &inputs.v)?,

@@ -2,12 +2,17 @@
 
 use std::fmt;
 
-use flashcore::{Align, Array, ArrayView, Attention, Device, Features, Sequences};
+use flashcore::{
+    Align, Array, ArrayView, Attention, BiasLayout, BiasView, Device, Dtype, Features, Sequences, Slopes,
+};
 
 use flashcore_kernels::config::{Score, Variant};
 
-use crate::oracle::{self, Mask, Scoring, Tokens};
-use crate::side_inputs::{Lengths, cu_seqlens, prefixes, seqused, sinks};
+use crate::oracle::{self, Broadcast, Mask, Scoring, Tokens};
+use crate::side_inputs::{
+    Lengths, alibi_slopes, bias, cu_seqlens, hiding_bias, prefixes, random_slopes, seqused, sinks,
+};
+use crate::values::encode;
 
 /// Seed of what makes shapes: they are the same for all inputs of a case.
 const SHAPE_SEED: u64 = 17;
@@ -29,12 +34,29 @@ pub struct Extras {
     pub softcap: Option<f32>,
     /// A logit joins the denominators.
     pub sinks: bool,
+    /// Scores fall with the distance.
+    pub alibi: Option<Slopes>,
+    /// What is added to scores.
+    pub bias: Option<Bias>,
     /// Lengths of sequences that are packed in q.
     pub packed_q: Option<Lengths>,
     /// The same in k and v.
     pub packed_kv: Option<Lengths>,
     /// Only some of the rows of each sequence count.
     pub used: bool,
+}
+
+/// Sizes of a bias: which of those of the problem it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bias {
+    /// One for each sequence.
+    pub batch: bool,
+    /// One for each query head.
+    pub heads: bool,
+    /// One for each query.
+    pub queries: bool,
+    /// A third of it is -inf.
+    pub hides: bool,
 }
 
 /// Numbers of a case, drawn.
@@ -56,13 +78,18 @@ pub struct Numbers {
     pub prefix: Option<Vec<i32>>,
     /// Logits of query heads.
     pub sinks: Option<Vec<f32>>,
+    /// Slopes of query heads, maybe of each sequence.
+    pub slopes: Option<Broadcast<f32>>,
+    /// What is added to scores.
+    pub bias: Option<Broadcast<f32>>,
 }
 
 impl Extras {
     /// What a kernel needs, so that it is among those that can compute a case.
     pub fn of_kernel(variant: &Variant) -> Self {
         let softcap = (variant.score == Score::Softcap).then_some(20.0);
-        Extras { softcap, ..Extras::default() }
+        let alibi = (variant.score == Score::Biased).then_some(Slopes::PerHead);
+        Extras { softcap, alibi, ..Extras::default() }
     }
 
     /// Tokens of all packed sequences.
@@ -98,11 +125,20 @@ impl Extras {
             .prefix
             .then(|| prefixes(&lens(&keys), seed + 2).into_iter().map(|keys| keys as i32).collect());
         let sinks = self.sinks.then(|| sinks(heads_q, seed + 3));
-        Numbers { queries, keys, starts_q, starts_kv, used_q, used_kv, prefix, sinks }
+        let slopes = self.alibi.map(|slopes| match slopes {
+            Slopes::PerHead => Broadcast::per_head(alibi_slopes(heads_q)),
+            Slopes::PerSequenceAndHead => random_slopes(batch, heads_q, seed + 4),
+        });
+        let bias = self.bias.map(|of| {
+            let sizes = of.sizes([batch, heads_q, seqlen_q, seqlen_kv]);
+            if of.hides { hiding_bias(sizes, 0.3, seed + 5) } else { bias(sizes, seed + 5) }
+        });
+        Numbers { queries, keys, starts_q, starts_kv, used_q, used_kv, prefix, sinks, slopes, bias }
     }
 
     /// The same, without numbers, as the host asks for it.
-    pub fn features(&self, causal: bool, batch: usize) -> Features {
+    pub fn features(&self, causal: bool, sizes: [usize; 4], dtype: Dtype) -> Features {
+        let [batch, ..] = sizes;
         Features {
             left: self.left,
             right: if causal { Some(0) } else { self.right },
@@ -111,6 +147,8 @@ impl Extras {
             prefix: self.prefix,
             softcap: self.softcap,
             sinks: self.sinks,
+            alibi: self.alibi,
+            bias: self.bias.map(|bias| BiasLayout::packed(dtype, bias.sizes(sizes))),
             packed_q: self.packed_q.map(|_| batch),
             packed_kv: self.packed_kv.map(|_| batch),
             used_q: self.used,
@@ -135,7 +173,12 @@ impl Extras {
         };
         oracle::Attention {
             mask,
-            scoring: Scoring { softcap: self.softcap.map(f64::from), ..Scoring::default() },
+            scoring: Scoring {
+                softcap: self.softcap.map(f64::from),
+                alibi: numbers.slopes.clone(),
+                bias: numbers.bias.clone(),
+                modify: None,
+            },
             sinks: numbers.sinks.clone(),
             queries: numbers.queries.clone(),
             keys: numbers.keys.clone(),
@@ -154,11 +197,13 @@ pub struct ExtrasOnDevice {
     used_kv: Option<Array<i32>>,
     prefix: Option<Array<i32>>,
     sinks: Option<Array<f32>>,
+    slopes: Option<Array<f32>>,
+    bias: Option<(Array<u16>, BiasLayout)>,
 }
 
 impl ExtrasOnDevice {
     /// Copies them there.
-    pub fn new(device: &Device, extras: Extras, numbers: &Numbers) -> flashcore::Result<Self> {
+    pub fn new(device: &Device, extras: Extras, numbers: &Numbers, dtype: Dtype) -> flashcore::Result<Self> {
         fn upload<T: bytemuck::Pod>(
             device: &Device,
             numbers: &Option<Vec<T>>,
@@ -173,6 +218,8 @@ impl ExtrasOnDevice {
             used_kv: upload(device, &numbers.used_kv)?,
             prefix: upload(device, &numbers.prefix)?,
             sinks: upload(device, &numbers.sinks)?,
+            slopes: upload(device, &numbers.slopes.as_ref().map(|slopes| slopes.data.clone()))?,
+            bias: numbers.bias.as_ref().map(|bias| upload_bias(device, bias, dtype)).transpose()?,
         })
     }
 
@@ -192,6 +239,13 @@ impl ExtrasOnDevice {
         attention = chunk.map_or(attention, |keys| attention.chunk(keys));
         attention = softcap.map_or(attention, |cap| attention.softcap(cap));
         attention = ints(&self.prefix).map_or(attention, |prefix| attention.prefix(prefix));
+        attention = self.slopes.as_ref().map_or(attention, |slopes| attention.alibi(slopes.view()));
+        attention = self.bias.as_ref().map_or(attention, |(numbers, layout)| {
+            let numbers = numbers.view();
+            // SAFETY: they are as long as the layout says, and live as long as this.
+            let view = unsafe { BiasView::from_raw_parts(numbers.ptr(), 2 * numbers.len(), *layout) };
+            attention.bias(view)
+        });
         self.sinks.as_ref().map_or(attention, |sinks| attention.sinks(sinks.view()))
     }
 
@@ -205,9 +259,36 @@ impl ExtrasOnDevice {
             used_kv: ptr(&self.used_kv),
             prefix: ptr(&self.prefix),
             sinks: self.sinks.as_ref().map_or(0, |array| array.view().ptr()),
+            slopes: self.slopes.as_ref().map_or(0, |array| array.view().ptr()),
+            bias: self.bias.as_ref().map_or(0, |(array, _)| array.view().ptr()),
             ..flashcore::Pointers::default()
         }
     }
+}
+
+impl Bias {
+    /// For every score one.
+    pub const FULL: Bias = Bias { batch: true, heads: true, queries: true, hides: false };
+
+    fn sizes(self, [batch, heads, queries, keys]: [usize; 4]) -> [usize; 4] {
+        let size = |own: bool, size: usize| if own { size } else { 1 };
+        [size(self.batch, batch), size(self.heads, heads), size(self.queries, queries), keys]
+    }
+}
+
+/// A copy of a bias on the device, in the order of [`BiasLayout::packed`]; what fills its rows up is NaN.
+fn upload_bias(
+    device: &Device,
+    bias: &Broadcast<f32>,
+    dtype: Dtype,
+) -> flashcore::Result<(Array<u16>, BiasLayout)> {
+    let layout = BiasLayout::packed(dtype, bias.sizes);
+    let (keys, room) = (bias.sizes[3], layout.strides[2]);
+    let rows = bias.data.chunks(keys.max(1));
+    let row =
+        |row: &[f32]| (0..room).map(|key| row.get(key).map_or(u16::MAX, |&x| encode(dtype, x))).collect();
+    let numbers = rows.map(row).collect::<Vec<Vec<u16>>>().concat();
+    Ok((Array::from_slice(device, &numbers)?, layout))
 }
 
 impl fmt::Display for Extras {
@@ -225,6 +306,14 @@ impl fmt::Display for Extras {
             if let Some(lengths) = lengths {
                 write!(f, "_{name}{lengths:?}")?;
             }
+        }
+        if let Some(slopes) = self.alibi {
+            write!(f, "_alibi_{slopes:?}")?;
+        }
+        if let Some(Bias { batch, heads, queries, hides }) = self.bias {
+            write!(f, "_bias")?;
+            let parts = [(batch, "b"), (heads, "h"), (queries, "q"), (hides, "_hides")];
+            parts.into_iter().filter(|(there, _)| *there).try_for_each(|(_, name)| write!(f, "{name}"))?;
         }
         let flags =
             [("topleft", self.top_left), ("prefix", self.prefix), ("sinks", self.sinks), ("used", self.used)];

@@ -1,12 +1,12 @@
 //! What goes beyond plain attention agrees with the oracle: sequences of different lengths, windows, chunks, prefixes,
-//! capped scores, sinks.
+//! capped scores, slopes, biases, sinks.
 
 use std::process::ExitCode;
 
-use flashcore::Dtype;
+use flashcore::{Dtype, Slopes};
 use flashcore_tests::cases::{Case, KERNEL_HEAD_DIMS, Layout};
 use flashcore_tests::device;
-use flashcore_tests::extras::Extras;
+use flashcore_tests::extras::{Bias, Extras};
 use flashcore_tests::side_inputs::Lengths;
 use flashcore_tests::suite::{Resource, Suite, few_sms};
 
@@ -49,6 +49,36 @@ fn cases() -> Vec<Case> {
         add(Case { seqlen_q: 300, seqlen_kv: 100, causal: true, ..base }, Extras { sinks: true, ..none });
         add(Case { seqlen_kv: 0, ..base }, Extras { sinks: true, ..none });
         add(base, Extras { used: true, ..none });
+        let slopes = [Slopes::PerHead, Slopes::PerSequenceAndHead].map(Some);
+        for alibi in slopes {
+            for case in [base, Case { causal: true, ..base }, Case { seqlen_q: 420, seqlen_kv: 130, ..base }]
+            {
+                add(Case { batch: 2, ..case }, Extras { alibi, ..none });
+            }
+            let lengths = Some(Lengths::WithZeros { longest: 200 });
+            let (packed_q, packed_kv) = (lengths, lengths);
+            add(Case { batch: 5, causal: true, ..base }, Extras { alibi, packed_q, packed_kv, ..none });
+        }
+        let biases = [
+            Bias::FULL,
+            Bias { batch: false, ..Bias::FULL },
+            Bias { batch: false, heads: false, ..Bias::FULL },
+            Bias { queries: false, ..Bias::FULL },
+            Bias { hides: true, ..Bias::FULL },
+        ];
+        for (i, bias) in biases.map(Some).into_iter().enumerate() {
+            for causal in [false, true] {
+                // Odd numbers of keys, too.
+                let case = Case { batch: 2, seqlen_kv: 380 + i, causal, ..base };
+                add(case, Extras { bias, ..none });
+                let softcap = Some(20.0);
+                add(case, Extras { bias, softcap, alibi: slopes[i % 2], left: Some(150), ..none });
+            }
+        }
+        let both = Extras { bias: biases.first().copied(), alibi: slopes[0], ..none };
+        add(Case { batch: 3, ..base }, Extras { used: true, ..both });
+        add(Case { seqlen_kv: 0, ..base }, Extras { sinks: true, ..both });
+        add(Case { seqlen_q: 5, heads_q: 6, heads_kv: 2, ..base }, Extras { sinks: true, ..both });
         let packed = |lengths| Extras { packed_q: Some(lengths), packed_kv: Some(lengths), ..none };
         let mixes = [
             Lengths::Equal(128),

@@ -94,7 +94,7 @@ pub(crate) fn examine(
     line_tables: bool,
 ) -> Result<BuildReport> {
     let (entries, features): (Vec<_>, &[&str]) = match kernels {
-        Kernels::Product => (entries().collect(), &[]),
+        Kernels::Product => (entries().collect(), &["product"]),
         Kernels::Probes => (PROBES.to_vec(), &["probes"]),
     };
     let spinner = Spinner::start("compiling the device crate");

@@ -194,11 +194,12 @@ typedef struct {
 // How attention is computed. All zeros but `struct_size` is the default: every query sees every key.
 //
 // Masks compose: where query i stands at key d, it sees the keys j for which all of these hold:
-// `j <= d` if `causal`; `d - window_left <= j`; `j <= d + window_right`; j / chunk = d / chunk, rounded down; or, whatever
-// these say, `j < prefix[b]`.
+// `j <= d` if `causal`; `d - window_left <= j`; `j <= d + window_right`; j / chunk = d / chunk, rounded down; or,
+// whatever these say, `j < prefix[b]`.
 //
-// All arrays are contiguous, in device memory, and may change between launches of a recorded graph. Numbers in them that lead
-// out of a tensor are taken for its last row, so that nothing else is ever touched; sequences of queries must not overlap.
+// All arrays are contiguous, in device memory, and may change between launches of a recorded graph. Numbers in them
+// that lead out of a tensor are taken for its last row, so that nothing else is ever touched; sequences of queries
+// must not overlap.
 typedef struct {
     // `sizeof(fc_attention_options)`, set by the caller. That of an older header will do: it asks for nothing newer.
     size_t struct_size;
@@ -224,11 +225,11 @@ typedef struct {
     float softcap;
     // Ignored.
     uint32_t reserved;
-    // Length of `prefix`, `seqused_q` and `seqused_kv`; `cu_seqlens_q` and `cu_seqlens_kv` have one number more. Ignored if
-    // all of them are null.
+    // Length of `prefix`, `seqused_q` and `seqused_kv`; `cu_seqlens_q` and `cu_seqlens_kv` have one number more.
+    // Ignored if all of them are null.
     size_t num_sequences;
-    // Where sequences begin in q and out, which have batch 1, and at last where the last one ends, in rows. The log-sum-exp
-    // is (1, heads_q, seqlen of q). Null: each sequence of the batch is as long as the tensor.
+    // Where sequences begin in q and out, which have batch 1, and at last where the last one ends, in rows. The
+    // log-sum-exp is (1, heads_q, seqlen of q). Null: each sequence of the batch is as long as the tensor.
     const int32_t *cu_seqlens_q;
     // The same for k and v.
     const int32_t *cu_seqlens_kv;
@@ -236,11 +237,11 @@ typedef struct {
     const int32_t *seqused_q;
     // How many keys of each sequence count: it is as if there were no others. Null: all.
     const int32_t *seqused_kv;
-    // How many keys at the start of each sequence all its queries see. It goes with no window to the left and no chunks.
-    // Null: there are no prefixes.
+    // How many keys at the start of each sequence all its queries see. It goes with no window to the left and no
+    // chunks. Null: there are no prefixes.
     const int32_t *prefix;
-    // For each query head a logit, natural, finite or -infinity: its exponential joins the sum of those of each row's scores,
-    // also in the log-sum-exp. Null: there are no sinks.
+    // For each query head a logit, natural, finite or -infinity: its exponential joins the sum of those of each row's
+    // scores, also in the log-sum-exp. Null: there are no sinks.
     const float *sinks;
     // Length of `sinks`, which must be heads_q. Ignored if that is null.
     size_t num_sinks;
@@ -289,8 +290,8 @@ size_t fc_kernel_count(void);
 // device memory, waits for nothing, and may be recorded in a CUDA graph.
 //
 // q and out are (batch, seqlen_q, heads_q, head_dim), k and v (batch, seqlen_kv, heads_kv, head_dim); heads_q is a
-// multiple of heads_kv, and query head h reads K/V head h / (heads_q / heads_kv). Sums are in f32. A row that sees no key
-// becomes zeros. `options` says which keys a query sees, and where sequences begin and end.
+// multiple of heads_kv, and query head h reads K/V head h / (heads_q / heads_kv). Sums are in f32. A row that sees no
+// key becomes zeros. `options` says which keys a query sees, and where sequences begin and end.
 //
 // `lse`, unless null, gets the natural logarithm of the sum of the exponentials of each row's scaled scores: f32,
 // contiguous (batch, heads_q, seqlen_q), -infinity for a row that sees no key.
@@ -299,9 +300,10 @@ size_t fc_kernel_count(void);
 // anything in the outputs. The structs are read during the call only; `options` may be null.
 //
 // # Safety
-// `stream` must be a live stream (`CUstream` or `cudaStream_t`), or null, the default stream. The structs must be null,
-// which is an error, or readable. Everything that a tensor's shape and strides reach over, the arrays of `options` and
-// the whole of `lse` must stay allocated until the work has completed; until then, nothing else may write inputs, or use outputs.
+// `stream` must be a live stream (`CUstream` or `cudaStream_t`), or null, the default stream. The structs must be
+// null, which is an error, or readable. Everything that a tensor's shape and strides reach over, the arrays of
+// `options` and the whole of `lse` must stay allocated until the work has completed; until then, nothing else may
+// write inputs, or use outputs.
 fc_status fc_attention_forward(const fc_device *device,
                                void *stream,
                                const fc_tensor *q,
@@ -314,8 +316,8 @@ fc_status fc_attention_forward(const fc_device *device,
 // Writes how the device would compute this: kernel, tiles, grid, estimated time. For people; the text changes between
 // versions. Shapes, strides and options are checked as by `fc_attention_forward`, addresses are not looked at.
 //
-// `length` gets the length of the text without its final zero byte. If `buffer` is null that is all; otherwise the text
-// is written to it, and a zero byte, or nothing if `capacity` bytes are not enough.
+// `length` gets the length of the text without its final zero byte. If `buffer` is null that is all; otherwise the
+// text is written to it, and a zero byte, or nothing if `capacity` bytes are not enough.
 //
 // # Safety
 // `buffer` must be null, or point to `capacity` bytes; all else must be null, which is an error but for `options`, or
@@ -350,8 +352,8 @@ fc_status fc_device_open_cuda(uint32_t ordinal,
 // `device` must be null, which is an error, or point to where the handle is to be written.
 fc_status fc_device_open_emulated(fc_device **device);
 
-// Closes a device, when its work is done. Memory that `fc_alloc` gave is freed with it, and kernels are unloaded: graphs
-// that recorded calls must not be launched any more. Calls that other threads are in still come to their end.
+// Closes a device, when its work is done. Memory that `fc_alloc` gave is freed with it, and kernels are unloaded:
+// graphs that recorded calls must not be launched any more. Calls that other threads are in still come to their end.
 fc_status fc_device_close(fc_device *device);
 
 // Tells facts of a device.
@@ -399,25 +401,27 @@ fc_status fc_copy_to_host(const fc_device *device,
                           const void *from,
                           size_t bytes);
 
-// Submits `lse = ln(exp lse1 + exp lse2)`, `out = exp(lse1 - lse) o1 + exp(lse2 - lse) o2` to `stream` and returns, most
-// often before it is computed: the states, output and log-sum-exp, of two calls of `fc_attention_forward` with the same
-// queries and disjoint sets of keys become that of one call over all of these keys. Allocates no device memory, waits for
-// nothing, and may be recorded in a CUDA graph.
+// Submits `lse = ln(exp lse1 + exp lse2)`, `out = exp(lse1 - lse) o1 + exp(lse2 - lse) o2` to `stream` and returns,
+// most often before it is computed: the states, output and log-sum-exp, of two calls of `fc_attention_forward` with
+// the same queries and disjoint sets of keys become that of one call over all of these keys. Allocates no device
+// memory, waits for nothing, and may be recorded in a CUDA graph.
 //
 // o1, o2 and out are (batch, seqlen, heads, head_dim) of one element type, head_dim a multiple of 8 up to 512. The
-// log-sum-exps are f32, contiguous (batch, heads, seqlen); `lse` may be null, if it is not wanted. Sums are in f32. A state
-// whose log-sum-exp is -infinity weighs nothing, whatever its output holds; if both are, the row is zeros. A log-sum-exp of
-// NaN or +infinity makes its row NaN.
+// log-sum-exps are f32, contiguous (batch, heads, seqlen); `lse` may be null, if it is not wanted. Sums are in f32. A
+// state whose log-sum-exp is -infinity weighs nothing, whatever its output holds; if both are, the row is zeros. A
+// log-sum-exp of NaN or +infinity makes its row NaN.
 //
-// It may be done in place: out may be o1 or o2 (the same address, shape and strides), and `lse` may be `lse1` or `lse2`.
+// It may be done in place: out may be o1 or o2 (the same address, shape and strides), and `lse` may be `lse1` or
+// `lse2`.
 //
 // After an error nothing was submitted, with two exceptions: FC_ERROR_HAZARDS and FC_ERROR_EMULATOR_REFUSED may leave
 // anything in the outputs. The structs are read during the call only.
 //
 // # Safety
-// `stream` must be a live stream (`CUstream` or `cudaStream_t`), or null, the default stream. The structs must be null,
-// which is an error, or readable. Everything that a tensor's shape and strides reach over, and the whole of each
-// log-sum-exp, must stay allocated until the work has completed; until then, nothing else may write inputs, or use outputs.
+// `stream` must be a live stream (`CUstream` or `cudaStream_t`), or null, the default stream. The structs must be
+// null, which is an error, or readable. Everything that a tensor's shape and strides reach over, and the whole of each
+// log-sum-exp, must stay allocated until the work has completed; until then, nothing else may write inputs, or use
+// outputs.
 fc_status fc_merge_attention_states(const fc_device *device,
                                     void *stream,
                                     const fc_tensor *o1,

@@ -8,8 +8,9 @@ use crate::report::Level;
 /// and their neighbours do the like.
 const WEAKENING: &str = "(C75";
 
-/// What is wrong by the log of `ptxas -v`: spills, a stack frame, and notes that it weakens the kernel.
-pub fn ptxas_log(text: &str) -> Vec<Finding> {
+/// What is wrong by the log of `ptxas -v`: spills and a stack frame, of which a kernel may have `spill_limit` bytes in
+/// all, and notes that it weakens the kernel.
+pub fn ptxas_log(text: &str, spill_limit: u64) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut kernel = None;
     for line in text.lines().map(str::trim) {
@@ -20,7 +21,7 @@ pub fn ptxas_log(text: &str) -> Vec<Finding> {
         if line.contains(WEAKENING) {
             report(Level::Deny, format!("ptxas weakens the kernel: {line}"));
         } else if let Some(memory) = Memory::parse(line)
-            && memory != Memory::default()
+            && memory.frame + memory.stores + memory.loads > spill_limit
         {
             let Memory { frame, stores, loads } = memory;
             report(
@@ -35,7 +36,7 @@ pub fn ptxas_log(text: &str) -> Vec<Finding> {
 }
 
 /// Bytes of memory that ptxas took for registers.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug)]
 struct Memory {
     frame: u64,
     stores: u64,

@@ -125,8 +125,8 @@ const LOG: &str = "\
 
 #[test]
 fn ptxas_may_not_spill_or_weaken() {
-    assert_eq!(lint::ptxas_log(LOG), []);
-    let messages = |log: &str| lint::ptxas_log(log).iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(lint::ptxas_log(LOG, 0), []);
+    let messages = |log: &str| lint::ptxas_log(log, 0).iter().map(ToString::to_string).collect::<Vec<_>>();
     let spills = LOG
         .replace("0 bytes stack frame, 0 bytes spill stores", "8 bytes stack frame, 16 bytes spill stores");
     assert_eq!(

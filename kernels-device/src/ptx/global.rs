@@ -1,5 +1,5 @@
 //! Global memory that kernels access for themselves: constants, single numbers, and sixteen bytes at a time. None of
-//! these is moved across another, or across a barrier.
+//! these is moved across another, or across a barrier, but those that say so.
 
 use core::arch::asm;
 
@@ -12,6 +12,53 @@ pub unsafe fn load_constant(address: u64) -> u32 {
     let value: u32;
     // SAFETY: the caller's.
     unsafe { asm!("ld.global.nc.b32 {0}, [{1}];", out(reg32) value, in(reg64) address, options(nostack)) };
+    value
+}
+
+/// As [`load_constant`], but nothing waits for it to be in its place: it may be moved, and be done once for several uses.
+///
+/// # Safety
+/// As of [`load_constant`].
+#[inline(always)]
+pub unsafe fn load_public(address: u64) -> u32 {
+    let value: u32;
+    // SAFETY: the caller's; what it reads does not change while the kernel runs.
+    unsafe {
+        asm!("ld.global.nc.b32 {0}, [{1}];", out(reg32) value, in(reg64) address, options(pure, readonly, nostack))
+    };
+    value
+}
+
+/// As [`load_constant`], if `key` is below `end`; else 0, and nothing is read.
+///
+/// # Safety
+/// As of [`load_constant`], then.
+#[inline(always)]
+pub unsafe fn load_below(address: u64, key: u32, end: u32) -> u32 {
+    let value: u32;
+    // SAFETY: the caller's.
+    unsafe {
+        asm!(
+            "{{", ".reg .pred p;", "setp.lt.u32 p, {key}, {end};", "mov.b32 {value}, 0;",
+            "@p ld.global.nc.b32 {value}, [{address}];", "}}",
+            key = in(reg32) key, end = in(reg32) end, address = in(reg64) address, value = out(reg32) value,
+            options(nostack)
+        )
+    };
+    value
+}
+
+/// `ld.global.nc.b16` (ISA 9.7.9.9), otherwise as [`load_public`].
+///
+/// # Safety
+/// The address is one of global memory, 2-byte aligned, and nobody writes there while the kernel runs.
+#[inline(always)]
+pub unsafe fn load_public_half(address: u64) -> u16 {
+    let value: u16;
+    // SAFETY: the caller's; what it reads does not change while the kernel runs.
+    unsafe {
+        asm!("ld.global.nc.b16 {0}, [{1}];", out(reg16) value, in(reg64) address, options(pure, readonly, nostack))
+    };
     value
 }
 

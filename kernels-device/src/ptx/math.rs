@@ -42,6 +42,10 @@ f32_op!(
     fma(a, b, c) = "fma.rn.ftz.f32 {d}, {a}, {b}, {c};"
 );
 f32_op!(
+    /// `abs.ftz.f32` (ISA 9.7.3.9): the magnitude of a number.
+    abs(x) = "abs.ftz.f32 {d}, {x};"
+);
+f32_op!(
     /// `mul.rn.ftz.f32` (ISA 9.7.3.5).
     mul(a, b) = "mul.rn.ftz.f32 {d}, {a}, {b};"
 );

@@ -20,6 +20,8 @@ pub struct TensorMapRef(pub u64);
 /// The address of parameter `$index` of the entry point `$symbol` itself.
 ///
 /// Taking `&parameter` in Rust would copy it to local memory, where the TMA unit must not find it.
+#[doc(hidden)]
+#[macro_export]
 macro_rules! param_address {
     ($symbol:ident, $index:literal) => {{
         let address: u64;
@@ -34,7 +36,6 @@ macro_rules! param_address {
         $crate::ptx::tma::TensorMapRef(address)
     }};
 }
-pub(crate) use param_address;
 
 /// How long L2 should keep what a load brings (`createpolicy` words, as CUTLASS `TMA::CacheHintSm90` has them).
 #[derive(Clone, Copy)]

@@ -12,6 +12,7 @@ const ENTRY: Entry = Entry {
     cluster: 1,
     smem_bytes: 1024,
     max_registers: 168,
+    spill_limit: 0,
     public_pointers: &[],
     opcodes: Some(OPCODES),
 };

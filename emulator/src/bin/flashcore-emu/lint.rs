@@ -38,7 +38,7 @@ impl Lint {
         if let Some(path) = &self.ptxas_log {
             let log =
                 std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-            findings.extend(lint::ptxas_log(&log));
+            findings.extend(lint::ptxas_log(&log, 0));
         }
         let errors = findings.iter().filter(|finding: &&Finding| finding.level == Level::Deny).count();
         if self.json {
