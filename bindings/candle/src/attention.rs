@@ -1,7 +1,5 @@
 //! Calls with everything that flashcore offers.
 
-#[cfg(feature = "cuda")]
-use candle_core::CudaStorage;
 use candle_core::{DeviceLocation, Result, Shape, Storage, Tensor};
 use flashcore::{Align, Operand};
 
