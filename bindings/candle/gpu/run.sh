@@ -28,9 +28,11 @@ step() { # name, pattern of the lines to show, command
     tail -n 15 "$out/$name.log"
   fi
 }
-step tests '^test result|^test .*ignored' "$here/flash_attn"
-# On a GPU node, nothing may be skipped.
-grep -q '\.\.\. ignored$' "$out/tests.log" && failed=1
+for tests in flash_attn features; do
+  step "$tests" '^test result|^test .*ignored' "$here/$tests"
+  # On a GPU node, nothing may be skipped.
+  grep -q '\.\.\. ignored$' "$out/$tests.log" && failed=1
+done
 for dtype in f16 bf16; do
   for tokens in 1024 4096; do
     step "decoder-$dtype-$tokens" . "$here/decoder" --device cuda --dtype "$dtype" --tokens "$tokens"

@@ -1,56 +1,89 @@
 //! CPU tensors: the same kernels, on an emulated device.
 
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, Layout, WithDType};
-use flashcore::{Attention, Device, Dtype, Element, Lse, Order, Shape, Tensor, merge_attention_states_into};
+use candle_core::{CpuStorage, DType, Layout, Storage, WithDType};
+use flashcore::{
+    Array, Attention, Device, Dtype, Element, Lse, Order, Shape, Tensor, merge_attention_states_into,
+};
 use half::{bf16, f16};
 
-use crate::operand::{Input, Inputs, QKV, STATES};
+use crate::numbers::Numbers;
+use crate::operand::{Input, QKV, STATES, Stored};
 
-/// The output, contiguous, and the log-sum-exp if it is wanted.
-pub(crate) fn forward(
-    attention: &Attention,
-    storages: Inputs<'_, CpuStorage, 3>,
-    want_lse: bool,
-) -> candle_core::Result<(CpuStorage, Option<CpuStorage>)> {
-    let inputs = Input::of(QKV, storages)?;
-    let storages = storages.map(|(storage, _)| storage);
-    match inputs[0].dtype() {
-        Dtype::F16 => forward_in::<f16>(attention, storages, inputs, want_lse),
-        Dtype::Bf16 => forward_in::<bf16>(attention, storages, inputs, want_lse),
+/// A tensor's storage and layout, if it is on the CPU.
+fn input<'a>((storage, layout): &'a Stored<'_>) -> candle_core::Result<(&'a CpuStorage, &'a Layout)> {
+    match &**storage {
+        Storage::Cpu(storage) => Ok((storage, layout)),
+        _ => Err(candle_core::Error::msg("a tensor is not on the CPU")),
     }
 }
 
+/// The output, contiguous, and the log-sum-exp if it is wanted.
+pub(crate) fn forward(
+    attention: &Attention<'static>,
+    [q, k, v]: &[Stored<'_>; 3],
+    numbers: &Numbers<Stored<'_>>,
+    want_lse: bool,
+) -> candle_core::Result<(Storage, Option<Storage>)> {
+    let storages = [input(q)?, input(k)?, input(v)?];
+    let inputs = Input::of(QKV, numbers.packed(), storages)?;
+    let numbers = numbers.try_map(|_, stored| bits(input(stored)?))?;
+    let storages = storages.map(|(storage, _)| storage);
+    let (out, lse) = match inputs[0].dtype() {
+        Dtype::F16 => forward_in::<f16>(attention, storages, inputs, &numbers, want_lse)?,
+        Dtype::Bf16 => forward_in::<bf16>(attention, storages, inputs, &numbers, want_lse)?,
+    };
+    Ok((Storage::Cpu(out), lse.map(Storage::Cpu)))
+}
+
+/// The bits of each number.
+fn bits((storage, layout): (&CpuStorage, &Layout)) -> candle_core::Result<Vec<u32>> {
+    let range = layout.start_offset()..layout.start_offset() + layout.shape().elem_count();
+    Ok(match storage.dtype() {
+        DType::F32 => storage.as_slice::<f32>()?[range].iter().map(|x| x.to_bits()).collect(),
+        DType::I32 => storage.as_slice::<i32>()?[range].iter().map(|x| x.cast_unsigned()).collect(),
+        _ => storage.as_slice::<u32>()?[range].to_vec(),
+    })
+}
+
 fn forward_in<T: Element + WithDType>(
-    attention: &Attention,
+    attention: &Attention<'static>,
     storages: [&CpuStorage; 3],
     inputs: [Input; 3],
+    numbers: &Numbers<Vec<u32>>,
     want_lse: bool,
 ) -> candle_core::Result<(CpuStorage, Option<CpuStorage>)> {
     let [q, k, v] = storages;
     let elements = [q.as_slice::<T>()?, k.as_slice::<T>()?, v.as_slice::<T>()?];
-    let (out, lse) = emulate(attention, elements, inputs, want_lse).map_err(crate::Error::from)?;
+    let (out, lse) = emulate(attention, elements, inputs, numbers, want_lse).map_err(crate::Error::from)?;
     Ok((T::to_cpu_storage_owned(out), lse.map(f32::to_cpu_storage_owned)))
 }
 
 /// Runs the call on an emulated device of its own, so that calls of several threads run side by side.
 fn emulate<T: Element>(
-    attention: &Attention,
+    attention: &Attention<'static>,
     elements: [&[T]; 3],
     [q, k, v]: [Input; 3],
+    numbers: &Numbers<Vec<u32>>,
     want_lse: bool,
 ) -> flashcore::Result<(Vec<T>, Option<Vec<f32>>)> {
     let device = Device::emulated();
     let stream = device.stream()?;
     let storages =
         [upload(&device, elements[0])?, upload(&device, elements[1])?, upload(&device, elements[2])?];
+    let arrays = numbers.try_map(|_, bits| Array::from_slice(&device, bits))?;
     let view = |input: Input, storage: &Tensor| {
         // SAFETY: the storages live until the end of this function, and emulated work is done when it is submitted.
         unsafe { input.view(storage.ptr(), storage.bytes()) }
     };
+    // SAFETY: as above, of the arrays.
+    let attention = unsafe { arrays.join(*attention, |array| (array.view().ptr(), array.view().len())) };
     let shape = q.shape();
     let out = Tensor::zeros(&device, T::DTYPE, shape, Order::Bshd)?;
     let lse = want_lse.then(|| Lse::new(&device, shape.batch, shape.heads, shape.seqlen)).transpose()?;
+    if let Some(lse) = lse.as_ref().filter(|_| numbers.skip_rows()) {
+        lse.fill_bytes(0)?;
+    }
     let [q, k, v] = [view(q, &storages[0]), view(k, &storages[1]), view(v, &storages[2])];
     attention.forward_into(&stream, &q, &k, &v, &out, lse.as_ref().map(Lse::view))?;
     Ok((out.to_vec()?, lse.map(|lse| lse.to_vec()).transpose()?))
@@ -62,18 +95,17 @@ fn upload<T: Element>(device: &Device, elements: &[T]) -> flashcore::Result<Tens
 }
 
 /// Two states merged: the output, contiguous, and its log-sum-exp. Those of the states are stacked, and contiguous.
-pub(crate) fn merge(
-    states: Inputs<'_, CpuStorage, 2>,
-    (lses, lses_layout): (&CpuStorage, &Layout),
-) -> candle_core::Result<(CpuStorage, CpuStorage)> {
-    let inputs = Input::of(STATES, states)?;
+pub(crate) fn merge([o1, o2, lses]: &[Stored<'_>; 3]) -> candle_core::Result<(Storage, Storage)> {
+    let (states, (lses, lses_layout)) = ([input(o1)?, input(o2)?], input(lses)?);
+    let inputs = Input::of(STATES, [false; 2], states)?;
     inputs[0].check_lses(lses.dtype(), lses_layout)?;
     let lses = &lses.as_slice::<f32>()?[lses_layout.start_offset()..];
     let storages = states.map(|(storage, _)| storage);
-    match inputs[0].dtype() {
-        Dtype::F16 => merge_in::<f16>(storages, inputs, lses),
-        Dtype::Bf16 => merge_in::<bf16>(storages, inputs, lses),
-    }
+    let (out, lse) = match inputs[0].dtype() {
+        Dtype::F16 => merge_in::<f16>(storages, inputs, lses)?,
+        Dtype::Bf16 => merge_in::<bf16>(storages, inputs, lses)?,
+    };
+    Ok((Storage::Cpu(out), Storage::Cpu(lse)))
 }
 
 fn merge_in<T: Element + WithDType>(

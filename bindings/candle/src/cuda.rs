@@ -4,56 +4,109 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::backend::BackendStorage;
-use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DeviceRepr};
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DeviceRepr, SyncOnDrop, ValidAsZeroBits,
+};
 use candle_core::cuda_backend::{CudaDType, CudaDevice};
-use candle_core::{CudaStorage, Layout};
+use candle_core::{CudaStorage, DType, Layout, Storage};
 use flashcore::merge_attention_states_into;
 use flashcore::{Attention, Device, Dtype, Element, LseView, Order, Shape, Stream, TensorView};
 use half::{bf16, f16};
 
 use crate::Error;
-use crate::operand::{Input, Inputs, QKV, STATES};
+use crate::numbers::Numbers;
+use crate::operand::{Input, QKV, STATES, Stored};
 
-/// The output, contiguous, and the log-sum-exp if it is wanted. Returns before they are computed.
-pub(crate) fn forward(
-    attention: &Attention,
-    storages: Inputs<'_, CudaStorage, 3>,
-    want_lse: bool,
-) -> candle_core::Result<(CudaStorage, Option<CudaStorage>)> {
-    let inputs = Input::of(QKV, storages)?;
-    let storages = storages.map(|(storage, _)| storage);
-    match inputs[0].dtype() {
-        Dtype::F16 => forward_in::<f16>(attention, storages, inputs, want_lse),
-        Dtype::Bf16 => forward_in::<bf16>(attention, storages, inputs, want_lse),
+/// A tensor's storage and layout, if it is on a CUDA device.
+fn input<'a>((storage, layout): &'a Stored<'_>) -> candle_core::Result<(&'a CudaStorage, &'a Layout)> {
+    match &**storage {
+        Storage::Cuda(storage) => Ok((storage, layout)),
+        _ => Err(candle_core::Error::msg("a tensor is not on a CUDA device")),
     }
 }
 
-fn forward_in<T: Element + CudaDType + DeviceRepr>(
-    attention: &Attention,
+/// The output, contiguous, and the log-sum-exp if it is wanted. Returns before they are computed.
+pub(crate) fn forward(
+    attention: &Attention<'static>,
+    [q, k, v]: &[Stored<'_>; 3],
+    numbers: &Numbers<Stored<'_>>,
+    want_lse: bool,
+) -> candle_core::Result<(Storage, Option<Storage>)> {
+    let storages = [input(q)?, input(k)?, input(v)?];
+    let inputs = Input::of(QKV, numbers.packed(), storages)?;
+    let storages = storages.map(|(storage, _)| storage);
+    let stream = storages[0].device().cuda_stream();
+    let places = numbers.try_map(|_, stored| Place::of(input(stored)?, &stream))?;
+    let (out, lse) = match inputs[0].dtype() {
+        Dtype::F16 => forward_in::<f16>(attention, storages, inputs, &places, want_lse)?,
+        Dtype::Bf16 => forward_in::<bf16>(attention, storages, inputs, &places, want_lse)?,
+    };
+    Ok((Storage::Cuda(out), lse.map(Storage::Cuda)))
+}
+
+/// Where numbers are.
+struct Place<'a> {
+    /// Device address of the first one.
+    ptr: u64,
+    len: usize,
+    /// As in [`launch`].
+    _guard: SyncOnDrop<'a>,
+}
+
+impl<'a> Place<'a> {
+    fn of(
+        (storage, layout): (&'a CudaStorage, &Layout),
+        stream: &'a CudaStream,
+    ) -> candle_core::Result<Self> {
+        let (ptr, guard) = match storage.dtype() {
+            DType::F32 => storage.as_cuda_slice::<f32>()?.device_ptr(stream),
+            DType::I32 => storage.as_cuda_slice::<i32>()?.device_ptr(stream),
+            _ => storage.as_cuda_slice::<u32>()?.device_ptr(stream),
+        };
+        let ptr = ptr + (layout.start_offset() * size_of::<u32>()) as u64;
+        Ok(Place { ptr, len: layout.shape().elem_count(), _guard: guard })
+    }
+}
+
+fn forward_in<T: Element + CudaDType + DeviceRepr + ValidAsZeroBits>(
+    attention: &Attention<'static>,
     storages: [&CudaStorage; 3],
     inputs: [Input; 3],
+    numbers: &Numbers<Place<'_>>,
     want_lse: bool,
 ) -> candle_core::Result<(CudaStorage, Option<CudaStorage>)> {
     let [q, k, v] = storages;
     let slices = [q.as_cuda_slice::<T>()?, k.as_cuda_slice::<T>()?, v.as_cuda_slice::<T>()?];
-    let (device, shape) = (q.device(), inputs[0].shape());
-    let mut out = uninit::<T>(device, shape)?;
-    let mut lse = want_lse.then(|| uninit::<f32>(device, Shape { head_dim: 1, ..shape })).transpose()?;
-    launch(attention, &device.cuda_stream(), slices, inputs, &mut out, lse.as_mut()).map_err(Error::from)?;
+    let (device, shape, skip_rows) = (q.device(), inputs[0].shape(), numbers.skip_rows());
+    let mut out = output::<T>(device, shape, skip_rows)?;
+    let mut lse =
+        want_lse.then(|| output::<f32>(device, Shape { head_dim: 1, ..shape }, skip_rows)).transpose()?;
+    // SAFETY: the guards order all later use of the numbers behind the work on candle's stream.
+    let attention = unsafe { numbers.join(*attention, |place| (place.ptr, place.len)) };
+    launch(&attention, &device.cuda_stream(), slices, inputs, &mut out, lse.as_mut()).map_err(Error::from)?;
     let lse = lse.map(|lse| CudaStorage::wrap_cuda_slice(lse, device.clone()));
     Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), lse))
 }
 
-/// Memory of candle's for an output, which the kernel fills.
-fn uninit<T: DeviceRepr>(device: &CudaDevice, shape: Shape) -> candle_core::Result<CudaSlice<T>> {
+/// Memory of candle's for an output, with zeros where the kernel skips rows.
+fn output<T: DeviceRepr + ValidAsZeroBits>(
+    device: &CudaDevice,
+    shape: Shape,
+    skip_rows: bool,
+) -> candle_core::Result<CudaSlice<T>> {
     let elements = shape.elements().ok_or(flashcore::Error::ShapeOverflow { shape }).map_err(Error::from)?;
-    // SAFETY: nobody sees the memory before the kernel has written every element. Drivers refuse to allocate nothing.
-    unsafe { device.alloc(elements.max(1)) }
+    // Drivers refuse to allocate nothing.
+    let elements = elements.max(1);
+    if skip_rows {
+        return device.alloc_zeros(elements);
+    }
+    // SAFETY: nobody sees the memory before the kernel has written every element.
+    unsafe { device.alloc(elements) }
 }
 
 /// Submits the work to `stream`, behind all other work on these slices.
 fn launch<T: Element + DeviceRepr>(
-    attention: &Attention,
+    attention: &Attention<'_>,
     stream: &CudaStream,
     slices: [&CudaSlice<T>; 3],
     [q, k, v]: [Input; 3],
@@ -88,29 +141,28 @@ fn launch<T: Element + DeviceRepr>(
 
 /// Two states merged: the output, contiguous, and its log-sum-exp, in new memory. Those of the states are stacked, and
 /// contiguous. Returns before they are computed.
-pub(crate) fn merge(
-    states: Inputs<'_, CudaStorage, 2>,
-    (lses, lses_layout): (&CudaStorage, &Layout),
-) -> candle_core::Result<(CudaStorage, CudaStorage)> {
-    let inputs = Input::of(STATES, states)?;
+pub(crate) fn merge([o1, o2, lses]: &[Stored<'_>; 3]) -> candle_core::Result<(Storage, Storage)> {
+    let (states, (lses, lses_layout)) = ([input(o1)?, input(o2)?], input(lses)?);
+    let inputs = Input::of(STATES, [false; 2], states)?;
     inputs[0].check_lses(lses.dtype(), lses_layout)?;
     let lses = (lses.as_cuda_slice::<f32>()?, lses_layout.start_offset());
     let storages = states.map(|(storage, _)| storage);
-    match inputs[0].dtype() {
-        Dtype::F16 => merge_in::<f16>(storages, inputs, lses),
-        Dtype::Bf16 => merge_in::<bf16>(storages, inputs, lses),
-    }
+    let (out, lse) = match inputs[0].dtype() {
+        Dtype::F16 => merge_in::<f16>(storages, inputs, lses)?,
+        Dtype::Bf16 => merge_in::<bf16>(storages, inputs, lses)?,
+    };
+    Ok((Storage::Cuda(out), Storage::Cuda(lse)))
 }
 
-fn merge_in<T: Element + CudaDType + DeviceRepr>(
+fn merge_in<T: Element + CudaDType + DeviceRepr + ValidAsZeroBits>(
     [o1, o2]: [&CudaStorage; 2],
     inputs: [Input; 2],
     lses: (&CudaSlice<f32>, usize),
 ) -> candle_core::Result<(CudaStorage, CudaStorage)> {
     let slices = [o1.as_cuda_slice::<T>()?, o2.as_cuda_slice::<T>()?];
     let (device, shape) = (o1.device(), inputs[0].shape());
-    let mut out = uninit::<T>(device, shape)?;
-    let mut lse = uninit::<f32>(device, Shape { head_dim: 1, ..shape })?;
+    let mut out = output::<T>(device, shape, false)?;
+    let mut lse = output::<f32>(device, Shape { head_dim: 1, ..shape }, false)?;
     launch_merge(&device.cuda_stream(), slices, inputs, lses, &mut out, &mut lse).map_err(Error::from)?;
     let lse = CudaStorage::wrap_cuda_slice(lse, device.clone());
     Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), lse))

@@ -1,6 +1,6 @@
 //! Everything that can go wrong, as one type, and the way through candle's error and back.
 
-use candle_core::DType;
+use candle_core::{DType, DeviceLocation};
 use flashcore::Operand;
 
 /// What a call refused, or what the driver refused.
@@ -10,11 +10,13 @@ use flashcore::Operand;
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The tensor does not have the four dimensions of attention.
-    #[error("{operand} has {found} dimensions, but needs 4: (batch, seqlen, heads, head_dim)")]
+    /// The tensor has more or fewer dimensions than it should.
+    #[error("{operand} has {found} dimensions, but needs {expected}: {}", dims(*.expected))]
     Rank {
         /// The tensor.
         operand: Operand,
+        /// Four, three for packed sequences, one for numbers.
+        expected: usize,
         /// Number of its dimensions.
         found: usize,
     },
@@ -26,8 +28,36 @@ pub enum Error {
         /// Given, in elements.
         stride: usize,
     },
+    /// The numbers are not neighbours.
+    #[error("{operand} has stride {stride} (elements), but needs 1: call contiguous() on it")]
+    NumbersStride {
+        /// The tensor.
+        operand: Operand,
+        /// Given, in elements.
+        stride: usize,
+    },
+    /// The tensor is not where the first one of the call is.
+    #[error("{operand} is on {found:?}, but {expected:?} is needed to agree with the other tensors")]
+    Device {
+        /// The tensor.
+        operand: Operand,
+        /// Where the first one is.
+        expected: DeviceLocation,
+        /// Where it is.
+        found: DeviceLocation,
+    },
+    /// There are no kernels for such a device, or not without the feature `cuda`.
+    #[error(
+        "{operand} is on {found:?}, but there are kernels only for CUDA devices (feature `cuda`) and the CPU"
+    )]
+    NoKernels {
+        /// The tensor.
+        operand: Operand,
+        /// Where it is.
+        found: DeviceLocation,
+    },
     /// There are no kernels for this element type.
-    #[error("{operand} has element type {}, but f16 or bf16 is needed", .found.as_str())]
+    #[error("{operand} has element type {}, but {} is needed", .found.as_str(), names(dtypes(*.operand)))]
     Dtype {
         /// The tensor.
         operand: Operand,
@@ -56,6 +86,30 @@ pub enum Error {
 /// [`std::result::Result`] with this crate's [`enum@Error`].
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
+/// The element types that a tensor may have.
+pub(crate) fn dtypes(operand: Operand) -> &'static [DType] {
+    match operand {
+        Operand::StartsQ | Operand::StartsKv | Operand::UsedQ | Operand::UsedKv | Operand::Prefix => {
+            &[DType::I32, DType::U32]
+        }
+        Operand::Sinks => &[DType::F32],
+        _ => &[DType::F16, DType::BF16],
+    }
+}
+
+fn names(dtypes: &[DType]) -> String {
+    dtypes.iter().map(DType::as_str).collect::<Vec<_>>().join(" or ")
+}
+
+/// The dimensions of a tensor that has so many.
+fn dims(rank: usize) -> &'static str {
+    match rank {
+        1 => "the numbers",
+        3 => "(rows of all sequences, heads, head_dim)",
+        _ => "(batch, seqlen, heads, head_dim)",
+    }
+}
+
 impl Error {
     /// The error of this crate inside an error of candle's, if one is there.
     pub fn of(error: &candle_core::Error) -> Option<&Error> {
@@ -82,7 +136,7 @@ mod tests {
 
     #[test]
     fn errors_are_found_behind_what_candle_adds() {
-        let error = Error::Rank { operand: Operand::K, found: 3 };
+        let error = Error::Rank { operand: Operand::K, expected: 4, found: 3 };
         let of_candle = || candle_core::Error::from(error.clone());
         assert_eq!(Error::of(&of_candle()), Some(&error));
         assert_eq!(Error::of(&of_candle().context("layer 3").with_path("model")), Some(&error));

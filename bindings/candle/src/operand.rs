@@ -1,12 +1,15 @@
 //! candle's layouts as flashcore's.
 
 use candle_core::backend::BackendStorage;
-use candle_core::{DType, Layout};
+use candle_core::{DType, DeviceLocation, Layout, StorageRef, Tensor};
 use flashcore::{Dtype, Operand, Shape, Strides, TensorLayout, TensorView};
 
 use crate::error::{Error, Result};
 
-/// Tensors as candle passes them to an operation: storage and layout.
+/// A tensor's storage, which nobody writes meanwhile, and its layout.
+pub(crate) type Stored<'a> = (StorageRef<'a>, &'a Layout);
+
+/// Tensors as a backend has them: storage and layout.
 pub(crate) type Inputs<'a, S, const N: usize> = [(&'a S, &'a Layout); N];
 
 /// Those of attention.
@@ -23,14 +26,15 @@ pub(crate) struct Input {
 }
 
 impl Input {
-    /// Tensors of one element type, four dimensions, and heads without gaps.
+    /// Tensors of one element type, four dimensions (three, if `packed`), and heads without gaps.
     pub(crate) fn of<S: BackendStorage, const N: usize>(
         operands: [Operand; N],
+        packed: [bool; N],
         inputs: Inputs<'_, S, N>,
     ) -> Result<[Input; N]> {
         let input = |i: usize| {
             let (storage, layout) = inputs[i];
-            Input::new(operands[i], storage.dtype(), layout)
+            Input::new(operands[i], packed[i], storage.dtype(), layout)
         };
         let mut found = [input(0)?; N];
         for (i, &operand) in operands.iter().enumerate().skip(1) {
@@ -43,20 +47,31 @@ impl Input {
         Ok(found)
     }
 
-    fn new(operand: Operand, dtype: DType, layout: &Layout) -> Result<Self> {
+    fn new(operand: Operand, packed: bool, dtype: DType, layout: &Layout) -> Result<Self> {
         let dtype = match dtype {
             DType::F16 => Dtype::F16,
             DType::BF16 => Dtype::Bf16,
             found => return Err(Error::Dtype { operand, found }),
         };
-        let rank = Error::Rank { operand, found: layout.dims().len() };
-        let &[batch, seqlen, heads, head_dim] = layout.dims() else { return Err(rank) };
-        let &[of_batch, of_seqlen, of_heads, stride] = layout.stride() else { return Err(rank) };
+        let (shape, strides, stride) = match (packed, layout.dims(), layout.stride()) {
+            (false, &[batch, seqlen, heads, head_dim], &[of_batch, of_seqlen, of_heads, stride]) => (
+                Shape { batch, seqlen, heads, head_dim },
+                Strides { batch: of_batch, seqlen: of_seqlen, heads: of_heads },
+                stride,
+            ),
+            (true, &[seqlen, heads, head_dim], &[of_seqlen, of_heads, stride]) => (
+                Shape { batch: 1, seqlen, heads, head_dim },
+                Strides { batch: 0, seqlen: of_seqlen, heads: of_heads },
+                stride,
+            ),
+            (_, dims, _) => {
+                let expected = if packed { 3 } else { 4 };
+                return Err(Error::Rank { operand, expected, found: dims.len() });
+            }
+        };
         if stride != 1 {
             return Err(Error::HeadDimStride { operand, stride });
         }
-        let shape = Shape { batch, seqlen, heads, head_dim };
-        let strides = Strides { batch: of_batch, seqlen: of_seqlen, heads: of_heads };
         Ok(Input { offset: layout.start_offset(), layout: TensorLayout { dtype, shape, strides } })
     }
 
@@ -91,4 +106,10 @@ impl Input {
         // SAFETY: the caller vouches for the memory; what is left of it is part of it.
         unsafe { TensorView::from_raw_parts(ptr, left, dtype, shape, strides) }
     }
+}
+
+/// Checks that a tensor is where the first one of the call is.
+pub(crate) fn check_location(operand: Operand, tensor: &Tensor, expected: DeviceLocation) -> Result<()> {
+    let found = tensor.device().location();
+    if found == expected { Ok(()) } else { Err(Error::Device { operand, expected, found }) }
 }

@@ -1,20 +1,22 @@
 //! Attention of candle's tensors, on the CPU (emulated) and on a GPU where there is one, against the oracle's f64.
 
+mod common;
+
 use std::process::ExitCode;
 
-use candle_core::{D, DType, Device, Result, Shape as Dims, Tensor, Var};
+use candle_core::{D, DType, Device, Result, Tensor, Var};
 use flashcore::{Dim, Dtype, Operand, Shape};
 use flashcore_candle::{Error, flash_attn, flash_attn_with_lse, merge_attention_states};
 use flashcore_tests::compare::compare;
 use flashcore_tests::inputs::Fill;
 use flashcore_tests::oracle::{Attention, Mask};
-use flashcore_tests::suite::{Resource, Suite};
+use flashcore_tests::suite::Suite;
 use flashcore_tests::values::Values;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, TestRunner};
 
-type Failure = Box<dyn std::error::Error>;
+use crate::common::{Failure, Test, candle_dtype, normal};
 
 /// How a tensor lies in its storage.
 #[derive(Clone, Copy, Debug)]
@@ -92,13 +94,6 @@ fn problem(longest: usize) -> impl Strategy<Value = Problem> {
     })
 }
 
-fn candle_dtype(dtype: Dtype) -> DType {
-    match dtype {
-        Dtype::F16 => DType::F16,
-        Dtype::Bf16 => DType::BF16,
-    }
-}
-
 fn check(problem: &Problem, device: &Device) -> std::result::Result<(), Failure> {
     let &Problem { q, kv, lies, dtype, scale, causal, seed } = problem;
     let inputs = Fill::Normal.values(q, kv, seed);
@@ -127,10 +122,6 @@ fn random_problems(device: &Device) -> std::result::Result<(), Failure> {
         check(&problem, device).map_err(|failure| TestCaseError::fail(format!("{problem:?}: {failure}")))
     })?;
     Ok(())
-}
-
-fn normal(dims: impl Into<Dims>, device: &Device) -> Result<Tensor> {
-    Tensor::randn(0f32, 1.0, dims, &Device::Cpu)?.to_dtype(DType::F16)?.to_device(device)
 }
 
 /// Slices of one (batch, seqlen, 3 * heads * head_dim) tensor, as a fused projection leaves them.
@@ -247,7 +238,7 @@ fn mistakes_are_refused(device: &Device) -> std::result::Result<(), Failure> {
 
     assert_eq!(
         refuse(&good.narrow(0, 0, 1)?.squeeze(0)?, &good, &good),
-        Error::Rank { operand: q, found: 3 }
+        Error::Rank { operand: q, expected: 4, found: 3 }
     );
     let f32 = good.to_dtype(DType::F32)?;
     assert_eq!(refuse(&good, &f32, &good), Error::Dtype { operand: k, found: DType::F32 });
@@ -292,8 +283,8 @@ fn mistakes_are_refused(device: &Device) -> std::result::Result<(), Failure> {
 
 /// There is no backward pass, and nobody gets a gradient that lacks a part.
 fn gradients_are_refused(device: &Device) -> std::result::Result<(), Failure> {
-    let q = Var::from_tensor(&normal((1, 20, 1, 64), device)?)?;
-    let (out, lse) = flash_attn_with_lse(&q, &q, &q, 0.125, false)?;
+    let (q, kv) = (Var::from_tensor(&normal((1, 20, 1, 64), device)?)?, normal((1, 20, 1, 64), device)?);
+    let (out, lse) = flash_attn_with_lse(&q, &kv, &kv, 0.125, false)?;
     // States that depend on nothing but by one log-sum-exp.
     let (o, sum) = (out.detach(), Var::from_tensor(&lse.detach())?);
     let (merged, merged_lse) = merge_attention_states(&o, &sum, &o, &lse.detach())?;
@@ -309,21 +300,8 @@ fn gradients_are_refused(device: &Device) -> std::result::Result<(), Failure> {
     Ok(())
 }
 
-/// The first GPU, with candle's default stream or one of its own.
-fn cuda(name: &str, open: fn(usize) -> Result<Device>) -> Resource<Device> {
-    // Only the first line: candle adds a backtrace if it is asked for one.
-    let reason =
-        |text: String| format!("skipped: no CUDA device ({})", text.lines().next().unwrap_or_default());
-    Resource::new(name, open(0).map_err(|error| reason(error.to_string())))
-}
-
 fn main() -> ExitCode {
-    let mut suite = Suite::on(vec![
-        Resource::new("cpu", Ok(Device::Cpu)),
-        cuda("cuda", Device::new_cuda),
-        cuda("cuda_stream", Device::new_cuda_with_stream),
-    ]);
-    type Test = fn(&Device) -> std::result::Result<(), Failure>;
+    let mut suite = Suite::on(common::devices());
     let tests: [(&str, Test); 8] = [
         ("merged_states", merged_states),
         ("wrong_states_are_refused", wrong_states_are_refused),

@@ -1,0 +1,588 @@
+//! Masks, scores and packed sequences on candle's tensors, on the CPU (emulated) and on a GPU where there is one,
+//! against candle's own operations in f32.
+
+mod common;
+
+use std::process::ExitCode;
+
+use candle_core::{D, DType, Device, Result, Tensor, Var};
+use flashcore::{Dim, Dtype, Operand, Shape};
+use flashcore_candle::{
+    Align, Attention, Error, flash_attn_varlen, flash_attn_varlen_windowed, flash_attn_windowed,
+};
+use flashcore_tests::inputs::Fill;
+use flashcore_tests::suite::Suite;
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::test_runner::{Config, TestRunner};
+
+use crate::common::{Failure, Test, candle_dtype, devices, gpus, normal};
+
+/// What a call asks for.
+#[derive(Clone, Debug)]
+struct Features {
+    causal: bool,
+    left: Option<usize>,
+    right: Option<usize>,
+    align: Align,
+    chunk: Option<usize>,
+    /// A length for each sequence.
+    prefix: Option<Vec<usize>>,
+    softcap: Option<f32>,
+    /// A logit for each query head.
+    sinks: Option<Vec<f32>>,
+}
+
+const NONE: Features = Features {
+    causal: false,
+    left: None,
+    right: None,
+    align: Align::BottomRight,
+    chunk: None,
+    prefix: None,
+    softcap: None,
+    sinks: None,
+};
+
+impl Features {
+    /// Whether query i of sequence b sees key j, by the definition.
+    fn sees(&self, b: usize, (i, queries): (usize, usize), (j, keys): (usize, usize)) -> bool {
+        let [i, j, queries, keys] = [i, j, queries, keys].map(|n| n as i64);
+        let d = if self.align == Align::TopLeft { i } else { i + keys - queries };
+        let right = if self.causal { Some(0) } else { self.right };
+        let in_band = self.left.is_none_or(|left| d - left as i64 <= j)
+            && right.is_none_or(|right| j <= d + right as i64)
+            && self.chunk.is_none_or(|n| j.div_euclid(n as i64) == d.div_euclid(n as i64));
+        in_band || self.prefix.as_ref().is_some_and(|lengths| j < lengths[b] as i64)
+    }
+}
+
+/// Queries, or keys: the room that each sequence has, and how much of it counts.
+#[derive(Clone, Debug)]
+struct Rows {
+    /// One behind the other, in a tensor with [`MARGIN`] rows before and behind; otherwise all have the same room.
+    packed: bool,
+    room: Vec<usize>,
+    used: Option<Vec<usize>>,
+}
+
+/// Rows of no sequence, before the first one and behind the last.
+const MARGIN: usize = 3;
+
+impl Rows {
+    fn batched(sequences: usize, room: usize) -> Self {
+        Rows { packed: false, room: vec![room; sequences], used: None }
+    }
+
+    fn packed(room: &[usize]) -> Self {
+        Rows { packed: true, room: room.to_vec(), used: None }
+    }
+
+    fn used(self, used: &[usize]) -> Self {
+        Rows { used: Some(used.to_vec()), ..self }
+    }
+
+    /// Those that count of sequence b.
+    fn count(&self, b: usize) -> usize {
+        self.used.as_ref().unwrap_or(&self.room)[b]
+    }
+
+    /// Where sequences begin, among the rows of all, and where the last one ends.
+    fn starts(&self) -> Vec<usize> {
+        let ends = self.room.iter().scan(0, |end, room| {
+            *end += room;
+            Some(*end)
+        });
+        let margin = if self.packed { MARGIN } else { 0 };
+        [0].into_iter().chain(ends).map(|start| margin + start).collect()
+    }
+
+    /// Dimensions of a tensor of these rows.
+    fn dims(&self, heads: usize, head_dim: usize) -> Vec<usize> {
+        match self.packed {
+            true => vec![2 * MARGIN + self.room.iter().sum::<usize>(), heads, head_dim],
+            false => vec![self.room.len(), self.room[0], heads, head_dim],
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Case {
+    dtype: Dtype,
+    /// Of lengths and starts.
+    integers: DType,
+    heads_q: usize,
+    heads_kv: usize,
+    head_dim: usize,
+    queries: Rows,
+    keys: Rows,
+    features: Features,
+    seed: u64,
+}
+
+/// Numbers in the middle of a larger tensor, so that they do not begin where their storage does.
+fn numbers(numbers: &Tensor, device: &Device) -> Result<Tensor> {
+    let margin = numbers.ones_like()?.narrow(0, 0, 1)?;
+    Tensor::cat(&[&margin, numbers, &margin], 0)?.to_device(device)?.narrow(0, 1, numbers.elem_count())
+}
+
+impl Case {
+    fn integers(&self, values: &[usize], device: &Device) -> Result<Tensor> {
+        let values: Vec<u32> = values.iter().map(|&value| value as u32).collect();
+        numbers(&Tensor::new(values, &Device::Cpu)?.to_dtype(self.integers)?, device)
+    }
+
+    fn attention(&self, scale: f32, device: &Device) -> Result<Attention> {
+        let Features { causal, left, right, align, chunk, prefix, softcap, sinks } = &self.features;
+        let mut attention = Attention::new().scale(scale).causal(*causal).window(*left, *right).align(*align);
+        if let Some(keys) = chunk {
+            attention = attention.chunk(*keys);
+        }
+        if let Some(lengths) = prefix {
+            attention = attention.prefix(&self.integers(lengths, device)?);
+        }
+        if let Some(cap) = softcap {
+            attention = attention.softcap(*cap);
+        }
+        if let Some(logits) = sinks {
+            attention = attention.sinks(&numbers(&Tensor::new(&logits[..], &Device::Cpu)?, device)?);
+        }
+        if self.queries.packed {
+            attention = attention.starts_q(&self.integers(&self.queries.starts(), device)?);
+        }
+        if self.keys.packed {
+            attention = attention.starts_kv(&self.integers(&self.keys.starts(), device)?);
+        }
+        if let Some(used) = &self.queries.used {
+            attention = attention.used_q(&self.integers(used, device)?);
+        }
+        if let Some(used) = &self.keys.used {
+            attention = attention.used_kv(&self.integers(used, device)?);
+        }
+        Ok(attention)
+    }
+
+    /// q, k and v as (rows of all, heads, head_dim), of values that the element type has. Rows that do not count are
+    /// NaN.
+    fn inputs(&self) -> Result<[Tensor; 3]> {
+        let shape = |rows: &Rows, heads| {
+            let seqlen = rows.dims(heads, self.head_dim).iter().product::<usize>() / (heads * self.head_dim);
+            Shape::new(1, seqlen, heads, self.head_dim)
+        };
+        let (q, kv) = (shape(&self.queries, self.heads_q), shape(&self.keys, self.heads_kv));
+        let values = Fill::Normal.values(q, kv, self.seed);
+        let tensor = |i: usize, rows: &Rows| {
+            let Shape { seqlen, heads, head_dim, .. } = values[i].shape;
+            let mut data = vec![f32::NAN; values[i].data.len()];
+            for (b, &start) in rows.starts()[..rows.room.len()].iter().enumerate() {
+                let counted = start * heads * head_dim..(start + rows.count(b)) * heads * head_dim;
+                data[counted.clone()].copy_from_slice(&values[i].data[counted]);
+            }
+            let tensor = Tensor::from_vec(data, (seqlen, heads, head_dim), &Device::Cpu)?;
+            tensor.to_dtype(candle_dtype(self.dtype))?.to_dtype(DType::F32)
+        };
+        Ok([tensor(0, &self.queries)?, tensor(1, &self.keys)?, tensor(2, &self.keys)?])
+    }
+
+    /// The attention of sequence b by candle's operations.
+    fn reference(&self, b: usize, scale: f32, [q, k, v]: &[Tensor; 3]) -> Result<Reference> {
+        let (queries, keys) = (self.queries.count(b), self.keys.count(b));
+        let rows = |x: &Tensor, rows: &Rows, count| x.narrow(0, rows.starts()[b], count)?.transpose(0, 1);
+        let q = rows(q, &self.queries, queries)?.contiguous()?;
+        // A key of zeros behind the others, which nobody sees: no row is without keys then.
+        let kv = |x: &Tensor| {
+            let x = rows(x, &self.keys, keys)?.pad_with_zeros(1, 0, 1)?;
+            let (heads, keys, head_dim) = x.dims3()?;
+            let shared = (heads, self.heads_q / self.heads_kv, keys, head_dim);
+            x.unsqueeze(1)?.broadcast_as(shared)?.reshape((self.heads_q, keys, head_dim))
+        };
+        let (k, v) = (kv(k)?, kv(v)?);
+        let mut scores = (q.matmul(&k.transpose(1, 2)?.contiguous()?)? * f64::from(scale))?;
+        if let Some(cap) = self.features.softcap.map(f64::from) {
+            scores = ((scores / cap)?.tanh()? * cap)?;
+        }
+        let sees = |i, j| j < keys && self.features.sees(b, (i, queries), (j, keys));
+        let mask = (0..queries).flat_map(|i| (0..=keys).map(move |j| (i, j)));
+        let mask: Vec<f32> = mask.map(|(i, j)| if sees(i, j) { 0.0 } else { f32::NEG_INFINITY }).collect();
+        let scores = scores.broadcast_add(&Tensor::from_vec(mask, (queries, keys + 1), &Device::Cpu)?)?;
+        let logits = self.features.sinks.clone().unwrap_or(vec![f32::NEG_INFINITY; self.heads_q]);
+        let logits = Tensor::from_vec(logits, (self.heads_q, 1, 1), &Device::Cpu)?;
+        // Finite, so that differences are no NaN.
+        let max = scores.max_keepdim(D::Minus1)?.broadcast_maximum(&logits)?.maximum(-1e30)?;
+        let weights = scores.broadcast_sub(&max)?.exp()?;
+        let sum = (weights.sum_keepdim(D::Minus1)? + logits.broadcast_sub(&max)?.exp()?)?;
+        let average = |v: &Tensor| weights.matmul(v)?.broadcast_div(&sum.maximum(f32::MIN_POSITIVE)?);
+        let lse = (sum.log()? + max)?.squeeze(D::Minus1)?;
+        Ok(Reference { out: average(&v)?, size: average(&v.abs()?)?, lse })
+    }
+}
+
+/// Right answers, (heads, queries, head_dim).
+struct Reference {
+    out: Tensor,
+    /// What errors are in proportion to: sums of weights times magnitudes.
+    size: Tensor,
+    /// (heads, queries).
+    lse: Tensor,
+}
+
+fn flat(tensor: &Tensor) -> Result<Vec<f32>> {
+    tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
+}
+
+/// Weights and results are rounded to the element type, by half a unit in the last place each.
+fn compare_out(dtype: Dtype, got: &Tensor, want: &Reference) -> std::result::Result<(), Failure> {
+    let half_unit = match dtype {
+        Dtype::F16 => 2f32.powi(-11),
+        Dtype::Bf16 => 2f32.powi(-8),
+    };
+    let (got, right, sizes) = (flat(got)?, flat(&want.out)?, flat(&want.size)?);
+    assert_eq!(got.len(), right.len());
+    for (i, ((got, right), size)) in got.into_iter().zip(right).zip(sizes).enumerate() {
+        let allowed = half_unit * (size + right.abs()) + 1e-5;
+        let error = (got - right).abs();
+        if error.is_nan() || error > allowed {
+            return Err(format!(
+                "element {i} is {got}, should be {right}: error {error:e}, allowed {allowed:e}"
+            )
+            .into());
+        }
+    }
+    Ok(())
+}
+
+fn compare_lse(got: &Tensor, want: &Tensor) -> std::result::Result<(), Failure> {
+    for (i, (got, right)) in flat(got)?.into_iter().zip(flat(want)?).enumerate() {
+        if !(got == right || (got - right).abs() <= 2e-5 * right.abs().max(1.0)) {
+            return Err(format!("log-sum-exp {i} is {got}, should be {right}").into());
+        }
+    }
+    Ok(())
+}
+
+fn check(case: &Case, device: &Device) -> std::result::Result<(), Failure> {
+    let &Case { dtype, heads_q, heads_kv, head_dim, ref queries, ref keys, .. } = case;
+    let scale = 1.5 / (head_dim as f32).sqrt();
+    let inputs = case.inputs()?;
+    let on_device = |x: &Tensor, rows: &Rows, heads| {
+        x.reshape(rows.dims(heads, head_dim))?.to_dtype(candle_dtype(dtype))?.to_device(device)
+    };
+    let (q, k, v) = (
+        on_device(&inputs[0], queries, heads_q)?,
+        on_device(&inputs[1], keys, heads_kv)?,
+        on_device(&inputs[2], keys, heads_kv)?,
+    );
+    let attention = case.attention(scale, device)?;
+    let (out, lse) = attention.forward_with_lse(&q, &k, &v)?;
+    assert_eq!((out.dims(), out.dtype(), out.is_contiguous()), (q.dims(), q.dtype(), true));
+    assert_eq!(lse.dtype(), DType::F32);
+    if case.seed.is_multiple_of(2) {
+        // Without a log-sum-exp to store.
+        assert_eq!(flat(&attention.forward(&q, &k, &v)?)?, flat(&out)?);
+    }
+
+    // (rows of all, heads, head_dim), and (rows of all, heads).
+    let out = out.to_device(&Device::Cpu)?.reshape(inputs[0].dims())?;
+    let lse = if queries.packed {
+        assert_eq!(lse.dims(), [heads_q, q.dims()[0]]);
+        lse.t()?
+    } else {
+        assert_eq!(lse.dims(), [queries.room.len(), heads_q, queries.room[0]]);
+        lse.transpose(1, 2)?.reshape((inputs[0].dims()[0], heads_q))?
+    };
+    let lse = lse.to_device(&Device::Cpu)?;
+    let mut no_query = vec![true; inputs[0].dims()[0]];
+    for (b, &start) in queries.starts()[..queries.room.len()].iter().enumerate() {
+        let count = queries.count(b);
+        no_query[start..start + count].fill(false);
+        if count > 0 {
+            let want = case.reference(b, scale, &inputs)?;
+            compare_out(dtype, &out.narrow(0, start, count)?.transpose(0, 1)?, &want)?;
+            compare_lse(&lse.narrow(0, start, count)?.t()?, &want.lse)?;
+        }
+    }
+    for row in (0..no_query.len()).filter(|&row| no_query[row]) {
+        assert!(flat(&out.get(row)?)?.iter().chain(&flat(&lse.get(row)?)?).all(|&x| x == 0.0), "row {row}");
+    }
+    Ok(())
+}
+
+/// Each feature by itself and some together, for both element types and both types of integers.
+fn each_feature(device: &Device) -> std::result::Result<(), Failure> {
+    let batched = (Rows::batched(2, 40), Rows::batched(2, 70));
+    let packed = (Rows::packed(&[30, 0, 1, 45]), Rows::packed(&[50, 20, 33, 0]));
+    let sinks = Some(vec![0.5, -1.0, 2.0, f32::NEG_INFINITY]);
+    let features = [
+        ("window", Features { left: Some(9), right: Some(4), ..NONE }),
+        ("left alone", Features { left: Some(9), ..NONE }),
+        ("right alone", Features { right: Some(3), ..NONE }),
+        ("causal window", Features { causal: true, left: Some(9), ..NONE }),
+        ("top-left", Features { causal: true, align: Align::TopLeft, ..NONE }),
+        ("chunk", Features { causal: true, chunk: Some(16), ..NONE }),
+        ("softcap", Features { softcap: Some(1.5), ..NONE }),
+        ("sinks", Features { sinks: sinks.clone(), ..NONE }),
+        (
+            "all but prefix",
+            Features {
+                left: Some(20),
+                right: Some(5),
+                align: Align::TopLeft,
+                chunk: Some(24),
+                softcap: Some(2.0),
+                sinks: sinks.clone(),
+                ..NONE
+            },
+        ),
+    ];
+    let prefix = |lengths: &[usize]| Features {
+        causal: true,
+        prefix: Some(lengths.to_vec()),
+        softcap: Some(3.0),
+        sinks: sinks.clone(),
+        ..NONE
+    };
+    let mut cases = Vec::new();
+    for (name, features) in features {
+        cases.push((name, batched.clone(), features.clone()));
+        cases.push((name, packed.clone(), features));
+    }
+    let (q, kv) = packed.clone();
+    cases.extend([
+        ("prefix", batched.clone(), prefix(&[35, 0])),
+        ("packed prefix", packed, prefix(&[10, 20, 100, 1])),
+        ("packed queries", (q.clone(), Rows::batched(4, 35)), Features { causal: true, ..NONE }),
+        ("packed keys", (Rows::batched(4, 25), kv.clone()), Features { causal: true, ..NONE }),
+        ("used", (batched.0.used(&[40, 7]), batched.1.used(&[0, 33])), Features { causal: true, ..NONE }),
+        (
+            "used of packed",
+            (q.used(&[3, 0, 1, 20]), kv.used(&[50, 1, 0, 0])),
+            Features { left: Some(5), sinks, ..NONE },
+        ),
+    ]);
+    for (i, (name, (queries, keys), features)) in cases.into_iter().enumerate() {
+        for dtype in [Dtype::F16, Dtype::Bf16] {
+            let case = Case {
+                dtype,
+                integers: if i % 2 == 0 { DType::U32 } else { DType::I32 },
+                heads_q: 4,
+                heads_kv: 2,
+                head_dim: 64,
+                queries: queries.clone(),
+                keys: keys.clone(),
+                features: features.clone(),
+                seed: i as u64,
+            };
+            check(&case, device).map_err(|failure| format!("{name}, {dtype:?}: {failure}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Rows of `sequences` sequences, of up to `longest` each.
+fn rows(sequences: usize, longest: usize) -> impl Strategy<Value = Rows> {
+    let room = proptest::collection::vec(0..longest, sequences);
+    (any::<bool>(), room, proptest::option::of(proptest::collection::vec(0.0..1.0, sequences))).prop_map(
+        |(packed, mut room, used)| {
+            if !packed {
+                let longest = room.iter().copied().max().unwrap_or(0).max(1);
+                room.fill(longest);
+            }
+            let used: Option<Vec<f64>> = used;
+            let part = |(share, &room): (f64, &usize)| (share * (room + 1) as f64) as usize;
+            let used = used.map(|shares| shares.into_iter().zip(&room).map(part).collect());
+            Rows { packed, room, used }
+        },
+    )
+}
+
+fn features(sequences: usize, longest: usize) -> impl Strategy<Value = Features> {
+    let keys = move || proptest::option::of(1..longest);
+    let prefix = proptest::option::of(proptest::collection::vec(0..longest, sequences));
+    let masks = (any::<bool>(), keys(), keys(), any::<bool>(), keys(), prefix);
+    // As many logits as there may be heads.
+    let scores =
+        (proptest::option::of(0.5f32..20.0), proptest::option::of(proptest::collection::vec(-2f32..4.0, 9)));
+    (masks, scores).prop_map(|((causal, left, right, top_left, chunk, prefix), (softcap, sinks))| {
+        let align = if top_left { Align::TopLeft } else { Align::BottomRight };
+        let (left, chunk) = if prefix.is_some() { (None, None) } else { (left, chunk) };
+        Features { causal, left, right, align, chunk, prefix, softcap, sinks }
+    })
+}
+
+fn case(longest: usize) -> impl Strategy<Value = Case> {
+    let sizes = (1..4usize, 1..4usize, 1..4usize, 1..=32usize);
+    let rest = (select(vec![Dtype::F16, Dtype::Bf16]), select(vec![DType::U32, DType::I32]), any::<u64>());
+    (sizes, rest).prop_flat_map(move |((sequences, heads_kv, ratio, eighths), (dtype, integers, seed))| {
+        let parts = (rows(sequences, longest), rows(sequences, longest), features(sequences, longest));
+        parts.prop_map(move |(queries, keys, mut features)| {
+            let heads_q = heads_kv * ratio;
+            if let Some(logits) = &mut features.sinks {
+                logits.truncate(heads_q);
+            }
+            let head_dim = 8 * eighths;
+            Case { dtype, integers, heads_q, heads_kv, head_dim, queries, keys, features, seed }
+        })
+    })
+}
+
+fn random_cases(device: &Device) -> std::result::Result<(), Failure> {
+    let (longest, cases) = if device.is_cpu() { (60, 40) } else { (500, 300) };
+    let config = Config { cases, failure_persistence: None, ..Config::default() };
+    TestRunner::new(config).run(&case(longest), |case| {
+        check(&case, device).map_err(|failure| TestCaseError::fail(format!("{case:?}: {failure}")))
+    })?;
+    Ok(())
+}
+
+/// The functions of candle-flash-attn-v3 are the calls that they say.
+fn named_functions(device: &Device) -> std::result::Result<(), Failure> {
+    let equal = |named: Tensor, built: Tensor| -> std::result::Result<(), Failure> {
+        assert_eq!(flat(&named)?, flat(&built)?);
+        Ok(())
+    };
+    let scaled = Attention::new().scale(0.2);
+    let (q, kv) = (normal((2, 30, 4, 64), device)?, normal((2, 40, 2, 64), device)?);
+    let windowed = flash_attn_windowed(&q, &kv, &kv, 0.2, Some(7), Some(2), false)?;
+    equal(windowed, scaled.clone().window(Some(7), Some(2)).forward(&q, &kv, &kv)?)?;
+
+    let (q, kv) = (normal((30, 4, 64), device)?, normal((40, 2, 64), device)?);
+    let (in_q, in_kv) = (Tensor::new(&[0u32, 11, 30], device)?, Tensor::new(&[0u32, 25, 40], device)?);
+    let packed = scaled.starts_q(&in_q).starts_kv(&in_kv);
+    for causal in [false, true] {
+        let named = flash_attn_varlen(&q, &kv, &kv, &in_q, &in_kv, 19, 25, 0.2, causal, false)?;
+        equal(named, packed.clone().causal(causal).forward(&q, &kv, &kv)?)?;
+    }
+    let (left, right) = (Some(7), Some(2));
+    let named = flash_attn_varlen_windowed(&q, &kv, &kv, &in_q, &in_kv, 19, 25, 0.2, left, right, false)?;
+    equal(named, packed.window(left, right).forward(&q, &kv, &kv)?)
+}
+
+/// Numbers that candle computes just before the call, and frees just after it.
+fn numbers_are_ordered_with_candle_s_work(device: &Device) -> std::result::Result<(), Failure> {
+    let (length, rounds) = if device.is_cpu() { (20, 2) } else { (2000, 50) };
+    let first = normal((1, length, 4, 64), device)?;
+    let step = |x: &Tensor| {
+        let sinks = x.to_dtype(DType::F32)?.mean((0, 1, 3))?.affine(20.0, 1.0)?;
+        let used = Tensor::full(length as u32, 1, device)?.sub(&Tensor::ones(1, DType::U32, device)?)?;
+        Attention::new().causal(true).sinks(&sinks).used_kv(&used).forward(x, x, x)?.affine(1.5, 0.1)
+    };
+    let all = |wait: bool| {
+        (0..rounds).try_fold(first.clone(), |x, _| {
+            let x = step(&x)?;
+            if wait {
+                device.synchronize()?;
+            }
+            Ok::<_, candle_core::Error>(x)
+        })
+    };
+    assert_eq!(flat(&all(false)?)?, flat(&all(true)?)?);
+    Ok(())
+}
+
+/// What the call refuses, as the type that it is.
+fn refused(attention: &Attention, [q, k, v]: [&Tensor; 3]) -> Error {
+    let error = attention.forward(q, k, v).expect_err("it must be refused");
+    let inner = Error::of(&error).unwrap_or_else(|| panic!("no error of ours: {error}")).clone();
+    assert!(error.to_string().starts_with(&inner.to_string()), "{error}");
+    inner
+}
+
+fn mistakes_are_refused(device: &Device) -> std::result::Result<(), Failure> {
+    let batched = normal((2, 20, 4, 64), device)?;
+    let packed = normal((40, 4, 64), device)?;
+    let refuse = |attention: Attention| refused(&attention, [&batched; 3]);
+    let new = Attention::new;
+    let starts = Tensor::new(&[0u32, 15, 40], device)?;
+    let two = Tensor::new(&[20u32, 20], device)?;
+
+    // Dimensions.
+    let error = refuse(new().starts_q(&starts).starts_kv(&starts));
+    assert_eq!(error, Error::Rank { operand: Operand::Q, expected: 3, found: 4 });
+    let error = refused(&new().starts_q(&starts), [&packed; 3]);
+    assert_eq!(error, Error::Rank { operand: Operand::K, expected: 4, found: 3 });
+    let error = refused(&new(), [&packed; 3]);
+    assert_eq!(error, Error::Rank { operand: Operand::Q, expected: 4, found: 3 });
+    let error = refuse(new().used_q(&two.reshape((2, 1))?));
+    assert_eq!(error, Error::Rank { operand: Operand::UsedQ, expected: 1, found: 2 });
+
+    // Element types and gaps.
+    for found in [DType::I64, DType::F32, DType::U8] {
+        let error = refuse(new().prefix(&two.to_dtype(found)?));
+        assert_eq!(error, Error::Dtype { operand: Operand::Prefix, found });
+    }
+    for found in [DType::F16, DType::F64, DType::U32] {
+        let error = refuse(new().sinks(&Tensor::ones(4, found, device)?));
+        assert_eq!(error, Error::Dtype { operand: Operand::Sinks, found });
+    }
+    let column = Tensor::ones((4, 3), DType::F32, device)?.narrow(1, 0, 1)?.squeeze(1)?;
+    assert_eq!(refuse(new().sinks(&column)), Error::NumbersStride { operand: Operand::Sinks, stride: 3 });
+    let same = Tensor::new(&[20u32], device)?.broadcast_as(2)?;
+    let stride = Error::NumbersStride { operand: Operand::UsedKv, stride: 0 };
+    assert_eq!(refuse(new().used_kv(&same)), stride);
+
+    // How many, and what goes together.
+    let length = |operand, expected, found| {
+        Error::Flashcore(flashcore::Error::ArrayLength { operand, expected, found })
+    };
+    assert_eq!(refuse(new().used_kv(&starts)), length(Operand::UsedKv, 2, 3));
+    let logits = Tensor::ones(2, DType::F32, device)?;
+    assert_eq!(refuse(new().sinks(&logits)), length(Operand::Sinks, 4, 2));
+    let error = refused(&new().starts_q(&starts).starts_kv(&two), [&packed; 3]);
+    assert_eq!(error, length(Operand::StartsKv, 3, 2));
+    let none = starts.narrow(0, 0, 0)?;
+    let error = refused(&new().starts_q(&none).starts_kv(&starts), [&packed; 3]);
+    assert_eq!(error, Error::Flashcore(flashcore::Error::NoStarts { operand: Operand::StartsQ }));
+    let error = refused(&new().starts_q(&starts), [&packed, &batched.narrow(0, 0, 1)?, &batched]);
+    let mismatch =
+        flashcore::Error::ShapeMismatch { operand: Operand::K, dim: Dim::Batch, expected: 2, found: 1 };
+    assert_eq!(error, Error::Flashcore(mismatch));
+    assert_eq!(refuse(new().chunk(0)), Error::Flashcore(flashcore::Error::EmptyChunk));
+    let error = refuse(new().prefix(&two).window(Some(1), None));
+    assert_eq!(error, Error::Flashcore(flashcore::Error::PrefixUnderWindow));
+    let error = refuse(new().softcap(-1.0));
+    assert_eq!(error, Error::Flashcore(flashcore::Error::Softcap { softcap: -1.0 }));
+    Ok(())
+}
+
+/// Numbers, k and v on the CPU do not go with a q that is not.
+fn other_devices_are_refused(device: &Device) -> std::result::Result<(), Failure> {
+    let q = normal((2, 20, 4, 64), device)?;
+    let on_cpu = q.to_device(&Device::Cpu)?;
+    let device_error =
+        |operand| Error::Device { operand, expected: device.location(), found: Device::Cpu.location() };
+    let sinks = Attention::new().sinks(&Tensor::ones(4, DType::F32, &Device::Cpu)?);
+    assert_eq!(refused(&sinks, [&q; 3]), device_error(Operand::Sinks));
+    assert_eq!(refused(&Attention::new(), [&q, &on_cpu, &q]), device_error(Operand::K));
+    assert_eq!(refused(&Attention::new(), [&q, &q, &on_cpu]), device_error(Operand::V));
+    Ok(())
+}
+
+/// Nobody gets no gradient of sinks where one is wanted.
+fn gradients_of_sinks_are_refused(device: &Device) -> std::result::Result<(), Failure> {
+    let q = normal((1, 20, 2, 64), device)?;
+    let sinks = Var::from_tensor(&Tensor::zeros(2, DType::F32, device)?)?;
+    let (out, lse) = Attention::new().sinks(&sinks).forward_with_lse(&q, &q, &q)?;
+    for (result, name) in [(out.to_dtype(DType::F32)?, "flash-attn"), (lse, "flash-attn-lse")] {
+        let error = result.sum_all()?.backward().expect_err("there is no backward pass");
+        assert!(error.to_string().contains(&format!("backward is not supported for {name}")), "{error}");
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let mut suite = Suite::on(devices());
+    let tests: [(&str, Test); 6] = [
+        ("each_feature", each_feature),
+        ("random_cases", random_cases),
+        ("named_functions", named_functions),
+        ("numbers_are_ordered_with_candle_s_work", numbers_are_ordered_with_candle_s_work),
+        ("mistakes_are_refused", mistakes_are_refused),
+        ("gradients_of_sinks_are_refused", gradients_of_sinks_are_refused),
+    ];
+    for (name, test) in tests {
+        suite.test(name, test);
+    }
+    let mut on_gpus = Suite::on(gpus().into());
+    on_gpus.test("other_devices_are_refused", other_devices_are_refused);
+    suite.and(on_gpus).run()
+}
