@@ -8,7 +8,6 @@ use flashcore_kernels::params::Work;
 
 use crate::cases::Case;
 use crate::device::OnDevice;
-use crate::extras::Extras;
 
 /// Cases, each with the number of clusters that share its tiles.
 pub fn cases(variant: &Variant) -> Vec<(Case, u32)> {
@@ -34,18 +33,7 @@ pub fn cases(variant: &Variant) -> Vec<(Case, u32)> {
         ]
     };
     let case = |(seqlen_q, seqlen_kv, clusters)| {
-        let case = Case {
-            batch: 1,
-            seqlen_q,
-            seqlen_kv,
-            heads_q: 3,
-            heads_kv: 1,
-            head_dim: variant.head_dim as usize,
-            causal: variant.is_causal(),
-            extras: Extras::of_kernel(variant),
-            ..Case::default()
-        };
-        (case, clusters)
+        (Case { seqlen_q, seqlen_kv, heads_q: 3, ..Case::of_kernel(variant) }, clusters)
     };
     lengths.into_iter().map(case).collect()
 }
@@ -58,9 +46,7 @@ pub fn cases(variant: &Variant) -> Vec<(Case, u32)> {
 /// # Panics
 /// If the case is another variant's.
 pub fn plan(variant: &Variant, tensors: &OnDevice) -> Result<Plan> {
-    let plans = tensors.plans()?;
-    let mut plan =
-        plans.into_iter().find(|plan| plan.variant == *variant).expect("the case is the variant's");
+    let mut plan = tensors.plan_of(variant)?;
     let Work { heads, head_units, .. } = plan.params.work;
     plan.params.work = Work::new(heads, head_units.value, 1, plan.grid / variant.cluster_ctas());
     Ok(plan)
