@@ -8,6 +8,7 @@ use flashcore_kernels::params::Work;
 
 use crate::cases::Case;
 use crate::device::OnDevice;
+use crate::extras::Extras;
 
 /// Cases, each with the number of clusters that share its tiles.
 pub fn cases(variant: &Variant) -> Vec<(Case, u32)> {
@@ -35,7 +36,29 @@ pub fn cases(variant: &Variant) -> Vec<(Case, u32)> {
     let case = |(seqlen_q, seqlen_kv, clusters)| {
         (Case { seqlen_q, seqlen_kv, heads_q: 3, ..Case::of_kernel(variant) }, clusters)
     };
-    lengths.into_iter().map(case).collect()
+    let mut cases: Vec<_> = lengths.into_iter().map(case).collect();
+    if variant.is_general() {
+        cases.extend(bands(variant).map(|case| (case, 1)));
+    }
+    cases
+}
+
+/// Masks under which the two consumers of a CTA part: each lets key tiles pass that only the other one's rows see.
+fn bands(variant: &Variant) -> [Case; 4] {
+    let block_n = variant.tile.block_n as usize;
+    let base = Case { seqlen_q: 200, heads_q: 2, heads_kv: 2, ..Case::of_kernel(variant) };
+    // Row 64, the second consumer's first, stands at the first key of a chunk, behind so many others.
+    let chunks = |keys: usize, others: usize| {
+        let extras = Extras { chunk: Some(keys), ..base.extras };
+        Case { seqlen_kv: base.seqlen_q - 64 + others * keys, extras, ..base }
+    };
+    let window = Extras { left: Some(block_n + 30), right: Some(20), ..base.extras };
+    [
+        chunks(block_n, 1),     // they end the work tile before beside this one
+        chunks(3 * block_n, 1), // they end it on its own, before so many keys pass
+        chunks(3 * block_n, 0), // the first one sees none
+        Case { seqlen_kv: 3 * block_n + 136, extras: window, ..base }, // masks at both ends, and tiles without one
+    ]
 }
 
 /// The plan by which `variant` runs its case, with a section for each head.

@@ -18,7 +18,7 @@ use crate::{cargo, setup};
     after_help = "Examples:\n  cargo xtask mutate --every 40\n  cargo xtask mutate --kernel hd128_m128n128_f16"
 )]
 pub(crate) struct Mutate {
-    /// Only kernels whose name contains this
+    /// Only kernels whose name contains this, or the one that has just this name
     #[arg(long, default_value = "", hide_default_value = true)]
     kernel: String,
     /// Only mutants whose name contains this, such as `wgmma.fence 2`
