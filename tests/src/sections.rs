@@ -44,19 +44,22 @@ pub fn cases(variant: &Variant) -> Vec<(Case, u32)> {
 }
 
 /// Masks under which the two consumers of a CTA part: each lets key tiles pass that only the other one's rows see.
-fn bands(variant: &Variant) -> [Case; 4] {
+fn bands(variant: &Variant) -> [Case; 6] {
     let block_n = variant.tile.block_n as usize;
     let base = Case { seqlen_q: 200, heads_q: 2, heads_kv: 2, ..Case::of_kernel(variant) };
-    // Row 64, the second consumer's first, stands at the first key of a chunk, behind so many others.
-    let chunks = |keys: usize, others: usize| {
-        let extras = Extras { chunk: Some(keys), ..base.extras };
-        Case { seqlen_kv: base.seqlen_q - 64 + others * keys, extras, ..base }
+    // The row, most often a second consumer's first, stands at the first key of a chunk, behind so many others.
+    let chunks = |case: Case, row: usize, keys: usize, others: usize| {
+        let extras = Extras { chunk: Some(keys), ..case.extras };
+        Case { seqlen_kv: case.seqlen_q - row + others * keys, extras, ..case }
     };
+    let rows_part = Case { seqlen_q: 96 + 3 * block_n, heads_q: 1, heads_kv: 1, ..base };
     let window = Extras { left: Some(block_n + 30), right: Some(20), ..base.extras };
     [
-        chunks(block_n, 1),     // they end the work tile before beside this one
-        chunks(3 * block_n, 1), // they end it on its own, before so many keys pass
-        chunks(3 * block_n, 0), // the first one sees none
+        chunks(base, 64, block_n, 1),      // they end the work tile before beside this one
+        chunks(base, 64, 3 * block_n, 1),  // they end it on its own, before so many keys pass
+        chunks(base, 64, 3 * block_n, 0),  // the first one sees none
+        chunks(base, 192, 3 * block_n, 1), // keys pass after the last work tile
+        chunks(rows_part, 96, 3 * block_n, 1), // rows of one consumer: it masks several tiles
         Case { seqlen_kv: 3 * block_n + 136, extras: window, ..base }, // masks at both ends, and tiles without one
     ]
 }
