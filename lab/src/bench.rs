@@ -18,7 +18,7 @@ use crate::feature::Feature;
 use crate::metrics::{Cell, Check, FLASHCORE, Machine, Metrics};
 use crate::peers::{MATMUL, Peers};
 use crate::sensors::Sensors;
-use crate::shape::{Dtypes, Masks, Shapes};
+use crate::shape::{Dtypes, Shapes};
 use crate::timing::{Protocol, Recorded};
 use crate::turns::take_turns;
 use crate::{output, report};
@@ -35,8 +35,6 @@ pub(crate) struct Options {
     #[arg(long, value_enum, default_value_t)]
     dtype: Dtypes,
     #[command(flatten)]
-    masks: Masks,
-    #[command(flatten)]
     peers: PeerOptions,
     /// Times that flashcore and its peers take turns
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
@@ -52,11 +50,7 @@ pub(crate) struct Options {
 impl Options {
     /// The shapes that were given, or else `grid`, each in every element type.
     fn cells(&self, grid: impl Fn(bool, &[bool]) -> Vec<Case>) -> Vec<(Case, Dtype)> {
-        let masks = self.masks.list();
-        let mut cases = self.shapes.cases(masks);
-        if cases.is_empty() {
-            cases = grid(self.quick, masks);
-        }
+        let cases = self.shapes.cases_or(|masks| grid(self.quick, masks));
         self.dtype.list().iter().flat_map(|&dtype| cases.iter().map(move |&case| (case, dtype))).collect()
     }
 }

@@ -11,7 +11,7 @@ use flashcore_tests::device::{self, Failure};
 use flashcore_tests::{cases, merge};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::shape::{Dtypes, Masks, Shapes};
+use crate::shape::{Dtypes, Shapes};
 
 /// Options of `check`.
 #[derive(Args)]
@@ -24,8 +24,6 @@ pub(crate) struct Options {
     /// Element type
     #[arg(long, value_enum, default_value_t = Dtypes::Both)]
     dtype: Dtypes,
-    #[command(flatten)]
-    masks: Masks,
 }
 
 /// What the cases of one kernel came to.
@@ -61,12 +59,11 @@ impl Tally {
 /// Runs the cases; false if one failed.
 pub(crate) fn run(device: flashcore::Result<Device>, options: &Options) -> Result<bool> {
     let device = device?;
-    let masks = options.masks.list();
-    let mut cases = options.shapes.cases(masks);
+    let mut cases = options.shapes.cases();
     let mut merges = Vec::new();
     if cases.is_empty() {
         cases = if options.small { cases::small() } else { cases::forward() };
-        cases.retain(|case| masks.contains(&case.causal));
+        cases.retain(|case| options.shapes.masks().contains(&case.causal));
         merges = if options.small { merge::small() } else { merge::cases() };
         merges.retain(|merge| options.dtype.list().contains(&merge.dtype));
     }

@@ -6,7 +6,7 @@ use flashcore::Device;
 use flashcore_tests::cases::{Case, KERNEL_HEAD_DIMS};
 use flashcore_tests::device::{self, OnDevice};
 
-use crate::shape::{Dtypes, Masks, Shapes};
+use crate::shape::{Dtypes, Shapes};
 
 /// Options of `determinism`.
 #[derive(Args)]
@@ -16,8 +16,6 @@ pub(crate) struct Options {
     /// Element type
     #[arg(long, value_enum, default_value_t = Dtypes::Both)]
     dtype: Dtypes,
-    #[command(flatten)]
-    masks: Masks,
     /// Runs of each shape
     #[arg(long, default_value_t = 1000, value_name = "N")]
     repeat: usize,
@@ -26,13 +24,11 @@ pub(crate) struct Options {
 /// Runs each shape `repeat` times; false if a bit ever differs.
 pub(crate) fn run(device: flashcore::Result<Device>, options: &Options) -> Result<bool> {
     let device = device?;
-    let masks = options.masks.list();
-    let mut cases = options.shapes.cases(masks);
-    if cases.is_empty() {
+    let cases = options.shapes.cases_or(|masks| {
         let case = Case { seqlen_q: 900, seqlen_kv: 1100, heads_q: 24, heads_kv: 8, ..Case::default() };
         let with_mask = |&causal: &bool| KERNEL_HEAD_DIMS.map(|head_dim| Case { head_dim, causal, ..case });
-        cases = masks.iter().flat_map(with_mask).collect();
-    }
+        masks.iter().flat_map(with_mask).collect()
+    });
     let mut same = true;
     for case in &cases {
         for &dtype in options.dtype.list() {

@@ -17,7 +17,7 @@ const GOAL: f64 = 0.98;
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Only kernels whose name contains this
+    /// Only kernels whose name contains this, or the one that has just this name
     #[arg(long, default_value = "")]
     kernel: String,
     /// Only mutants whose name contains this
@@ -40,8 +40,9 @@ impl Options {
 
 /// Makes the mutants and runs them; false if one survives that nobody has explained, or too many of all do.
 pub(crate) fn run(options: &Options) -> Result<bool> {
-    let variants: Vec<&Variant> =
-        FWD.iter().filter(|variant| variant.symbol.contains(&options.kernel)).collect();
+    let named: Vec<&Variant> = FWD.iter().filter(|variant| variant.symbol == options.kernel).collect();
+    let alike = || FWD.iter().filter(|variant| variant.symbol.contains(&options.kernel)).collect();
+    let variants = if named.is_empty() { alike() } else { named };
     let subjects = variants.par_iter().map(|variant| Subject::new(variant)).collect::<Result<Vec<_>, _>>()?;
     let jobs: Vec<_> = subjects
         .iter()

@@ -20,7 +20,7 @@ use serde::Serialize;
 
 use crate::metrics::{Machine, median};
 use crate::output::{self, Origin};
-use crate::shape::{Dtypes, Masks, Shapes};
+use crate::shape::{Dtypes, Shapes};
 
 /// Calls between two waits for the GPU: few enough that the driver's queue, of about a thousand, is never full.
 const CALLS: usize = 200;
@@ -43,8 +43,6 @@ pub(crate) struct Options {
     /// Element type
     #[arg(long, value_enum, default_value_t)]
     dtype: Dtypes,
-    #[command(flatten)]
-    masks: Masks,
     /// Times that 200 calls are made, one after the other
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
@@ -77,10 +75,8 @@ struct Overhead {
 pub(crate) fn run(device: flashcore::Result<Device>, options: &Options) -> Result<bool> {
     let device = device?;
     device.preload()?;
-    let mut cases = options.shapes.cases(options.masks.list());
-    if cases.is_empty() {
-        cases = options.masks.list().iter().map(|&causal| grid::cell(1, 8, 512, 64, causal)).collect();
-    }
+    let usual = |&causal: &bool| grid::cell(1, 8, 512, 64, causal);
+    let cases = options.shapes.cases_or(|masks| masks.iter().map(usual).collect());
     let mut measured = Vec::new();
     for case in &cases {
         for &dtype in options.dtype.list() {

@@ -21,7 +21,7 @@ use crate::metrics::{FLASHCORE, Machine, pj_per_flop};
 use crate::output::{self, Origin};
 use crate::peers::Peers;
 use crate::sensors::{COUNTER_SECONDS, Readings, Sensors};
-use crate::shape::{Bhsd, Dtypes, Masks, Shapes, mask};
+use crate::shape::{Bhsd, Dtypes, Shapes, mask};
 use crate::timing::{Protocol, Recorded, Timing, guess_ms};
 
 /// A graph takes about this long at least, so that the GPU hardly ever waits for the next.
@@ -38,8 +38,6 @@ pub(crate) struct Options {
     /// Element type
     #[arg(long, value_enum, default_value_t)]
     dtype: Dtypes,
-    #[command(flatten)]
-    masks: Masks,
     #[command(flatten)]
     peers: PeerOptions,
     /// GPU time of each measurement, in seconds; the energy counter needs one at least
@@ -103,10 +101,8 @@ pub(crate) fn run(device: flashcore::Result<Device>, options: &Options) -> Resul
     let device = device?;
     device.preload()?;
     let sensors = Sensors::new(device.properties().ordinal).context("the sensors (NVML) cannot be read")?;
-    let mut cases = options.shapes.cases(options.masks.list());
-    if cases.is_empty() {
-        cases = options.masks.list().iter().map(|&causal| grid::cell(2, 16, 8192, 128, causal)).collect();
-    }
+    let usual = |&causal: &bool| grid::cell(2, 16, 8192, 128, causal);
+    let cases = options.shapes.cases_or(|masks| masks.iter().map(usual).collect());
     let mut peers = match options.peers.no_peers {
         true => None,
         false => Peers::for_dense(&options.peers)

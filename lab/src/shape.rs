@@ -90,7 +90,7 @@ impl Dtypes {
 
 /// Which mask, if not both.
 #[derive(Args, Clone, Copy, Debug)]
-pub(crate) struct Masks {
+struct Masks {
     /// Causal masks only
     #[arg(long, conflicts_with = "full")]
     causal: bool,
@@ -100,7 +100,7 @@ pub(crate) struct Masks {
 }
 
 impl Masks {
-    pub(crate) fn list(self) -> &'static [bool] {
+    fn list(self) -> &'static [bool] {
         match (self.full, self.causal) {
             (true, _) => &[false],
             (_, true) => &[true],
@@ -109,19 +109,32 @@ impl Masks {
     }
 }
 
-/// Shapes given one by one.
+/// Shapes given one by one, and the masks for these or others.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Shapes {
     /// A shape B,H,S,D (sequences, heads, length, head_dim); H/Hkv if query heads share keys, S/Skv if there are not as
     /// many keys as queries; may be repeated
     #[arg(long = "shape", value_name = "B,H,S,D")]
     shapes: Vec<Bhsd>,
+    #[command(flatten)]
+    masks: Masks,
 }
 
 impl Shapes {
-    /// The shapes under each of `masks`; none if none was given.
-    pub(crate) fn cases(&self, masks: &[bool]) -> Vec<Case> {
-        masks.iter().flat_map(|&causal| self.shapes.iter().map(move |shape| shape.case(causal))).collect()
+    /// Whether masks are causal: those that were asked for.
+    pub(crate) fn masks(&self) -> &'static [bool] {
+        self.masks.list()
+    }
+
+    /// The shapes under each of the masks; none if none was given.
+    pub(crate) fn cases(&self) -> Vec<Case> {
+        let under = |&causal: &bool| self.shapes.iter().map(move |shape| shape.case(causal));
+        self.masks().iter().flat_map(under).collect()
+    }
+
+    /// The same, but what `others` makes of the masks if no shape was given.
+    pub(crate) fn cases_or(&self, others: impl FnOnce(&[bool]) -> Vec<Case>) -> Vec<Case> {
+        if self.shapes.is_empty() { others(self.masks()) } else { self.cases() }
     }
 }
 

@@ -12,7 +12,7 @@ use flashcore_tests::device::OnDevice;
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::median;
-use crate::shape::{Dtypes, Masks, Shapes};
+use crate::shape::{Dtypes, Shapes};
 
 /// How long to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -136,8 +136,6 @@ pub(crate) struct OneOptions {
     /// Element type
     #[arg(long, value_enum, default_value_t)]
     dtype: Dtypes,
-    #[command(flatten)]
-    masks: Masks,
     /// Launches of each shape
     #[arg(long, default_value_t = 1, value_name = "N")]
     repeat: usize,
@@ -146,10 +144,9 @@ pub(crate) struct OneOptions {
 /// Launches each shape `repeat` times, and no other kernel.
 pub(crate) fn one(device: flashcore::Result<Device>, options: &OneOptions) -> Result<bool> {
     let device = device?;
-    let cases = options.shapes.cases(options.masks.list());
+    let cases = options.shapes.cases();
     anyhow::ensure!(!cases.is_empty(), "give a shape, such as --shape 4,16,4096,128");
     for case in cases {
-        let case: Case = case;
         for &dtype in options.dtype.list() {
             let tensors = OnDevice::new(&device, &case, &case.inputs(dtype, 0))?;
             let stream = device.stream()?;

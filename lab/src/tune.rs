@@ -17,7 +17,7 @@ use serde::Serialize;
 use crate::metrics::{Check, Machine, median};
 use crate::output::{self, Origin};
 use crate::sensors::Sensors;
-use crate::shape::{Bhsd, Dtypes, Masks, Shapes};
+use crate::shape::{Bhsd, Dtypes, Shapes};
 use crate::timing::{Protocol, Recorded, guess_ms};
 use regret::{Candidate, Summary, Tuned};
 
@@ -50,8 +50,6 @@ pub(crate) struct Options {
     /// Element type [default: f16; either for random shapes]
     #[arg(long, value_enum)]
     dtype: Option<Dtypes>,
-    #[command(flatten)]
-    masks: Masks,
     /// Times that the kernels take turns
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
@@ -69,8 +67,8 @@ pub(crate) struct Options {
 impl Options {
     /// Everything that was asked for.
     fn cases(&self) -> Vec<(Case, Dtype)> {
-        let masks = self.masks.list();
-        let mut named = self.shapes.cases(masks);
+        let masks = self.shapes.masks();
+        let mut named = self.shapes.cases();
         if self.grid {
             named.extend(grid::full(masks));
         }

@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 use crate::bytes::Bytes;
 use crate::cases::Case;
 use crate::device::{OnDevice, Outputs};
-use crate::extras::Extras;
 
 // Written by the build script: `GOLDENS`, names and texts.
 include!(concat!(env!("OUT_DIR"), "/outputs.rs"));
@@ -56,17 +55,7 @@ impl Recorded {
 
 /// Few rows, so that files are small, and three key tiles.
 pub fn recorded_case(variant: &Variant) -> Case {
-    Case {
-        batch: 1,
-        seqlen_q: 24,
-        seqlen_kv: 2 * variant.tile.block_n as usize + 24,
-        heads_q: 1,
-        heads_kv: 1,
-        head_dim: variant.head_dim as usize,
-        causal: variant.is_causal(),
-        extras: Extras::of_kernel(variant),
-        ..Case::default()
-    }
+    Case { seqlen_q: 24, seqlen_kv: 2 * variant.tile.block_n as usize + 24, ..Case::of_kernel(variant) }
 }
 
 /// Several work tiles, and more key tiles than stages.
@@ -82,9 +71,7 @@ pub fn larger_case(variant: &Variant) -> Case {
 /// What the library refuses, or what is wrong with the kernel.
 pub fn run(device: &Device, variant: &Variant, case: &Case) -> flashcore::Result<Outputs> {
     let tensors = OnDevice::new(device, case, &case.inputs(variant.dtype, 11))?;
-    let plans = tensors.plans()?;
-    let plan = plans.iter().find(|plan| plan.variant == *variant).expect("the case is the variant's");
-    tensors.run_plan(plan, &device.stream()?)?;
+    tensors.run_plan(&tensors.plan_of(variant)?, &device.stream()?)?;
     tensors.outputs()
 }
 

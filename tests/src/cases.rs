@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use flashcore::kernels::Variant;
 use flashcore::{Dtype, Problem, Shape, Strides, TensorLayout};
 
 use crate::extras::{Extras, Numbers};
@@ -132,6 +133,19 @@ pub struct Inputs {
 }
 
 impl Case {
+    /// What `variant` is there for, with one sequence and one head.
+    pub fn of_kernel(variant: &Variant) -> Self {
+        Case {
+            batch: 1,
+            heads_q: 1,
+            heads_kv: 1,
+            head_dim: variant.head_dim as usize,
+            causal: variant.is_causal(),
+            extras: Extras::of_kernel(variant),
+            ..Case::default()
+        }
+    }
+
     /// Shape of Q and of O.
     pub fn shape_q(&self) -> Shape {
         let (batch, seqlen) = self.rows(self.extras.packed_q, self.seqlen_q);

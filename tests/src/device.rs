@@ -2,7 +2,7 @@
 
 use bytemuck::cast_slice;
 use flashcore::driver::Properties;
-use flashcore::kernels::Tile;
+use flashcore::kernels::{Tile, Variant};
 use flashcore::{Attention, Device, Dtype, Lse, Plan, Pointers, Stream, Tensor};
 use flashcore_kernels::schedule::KeyBlocks;
 use half::{bf16, f16};
@@ -97,6 +97,15 @@ impl OnDevice {
         let [q, k, v, out] = &views;
         let problem = self.attention().problem(q, k, v, out, Some(&self.lse.view()))?;
         Plan::all(&problem, self.q.device().properties())
+    }
+
+    /// The plan by which `variant` does it.
+    ///
+    /// # Panics
+    /// If it cannot.
+    pub fn plan_of(&self, variant: &Variant) -> flashcore::Result<Plan> {
+        let mut plans = self.plans()?.into_iter();
+        Ok(plans.find(|plan| plan.variant == *variant).expect("the case is the variant's"))
     }
 
     /// Submits the computation by the kernel of `plan`, which must be one of [`Self::plans`].

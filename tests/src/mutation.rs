@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::cases::Case;
 use crate::device::{OnDevice, Outputs};
-use crate::extras::Extras;
 use crate::sections;
 
 /// Schedules that a mutant runs under until it is noticed: seed and completion.
@@ -195,15 +194,10 @@ fn cases(variant: &Variant) -> Vec<(Case, u32)> {
     // Where CTAs have one work tile, its keys go twice through all slots.
     let key_tiles = if variant.splits_keys() { (2 * stages + 1) * variant.split_ctas() } else { 3 };
     let usual = Case {
-        batch: 1,
         seqlen_q: (2 * cluster * block_m - 8) as usize,
         seqlen_kv: (key_tiles * block_n + 24) as usize,
         heads_q: 2,
-        heads_kv: 1,
-        head_dim: variant.head_dim as usize,
-        causal: variant.is_causal(),
-        extras: Extras::of_kernel(variant),
-        ..Case::default()
+        ..Case::of_kernel(variant)
     };
     let mut cases = sections::cases(variant);
     cases.push((usual, 1));

@@ -34,20 +34,34 @@ pub fn cases(variant: &Variant) -> Vec<(Case, u32)> {
         ]
     };
     let case = |(seqlen_q, seqlen_kv, clusters)| {
-        let case = Case {
-            batch: 1,
-            seqlen_q,
-            seqlen_kv,
-            heads_q: 3,
-            heads_kv: 1,
-            head_dim: variant.head_dim as usize,
-            causal: variant.is_causal(),
-            extras: Extras::of_kernel(variant),
-            ..Case::default()
-        };
-        (case, clusters)
+        (Case { seqlen_q, seqlen_kv, heads_q: 3, ..Case::of_kernel(variant) }, clusters)
     };
-    lengths.into_iter().map(case).collect()
+    let mut cases: Vec<_> = lengths.into_iter().map(case).collect();
+    if variant.is_general() {
+        cases.extend(bands(variant).map(|case| (case, 1)));
+    }
+    cases
+}
+
+/// Masks under which the two consumers of a CTA part: each lets key tiles pass that only the other one's rows see.
+fn bands(variant: &Variant) -> [Case; 6] {
+    let block_n = variant.tile.block_n as usize;
+    let base = Case { seqlen_q: 200, heads_q: 2, heads_kv: 2, ..Case::of_kernel(variant) };
+    // The row, most often a second consumer's first, stands at the first key of a chunk, behind so many others.
+    let chunks = |case: Case, row: usize, keys: usize, others: usize| {
+        let extras = Extras { chunk: Some(keys), ..case.extras };
+        Case { seqlen_kv: case.seqlen_q - row + others * keys, extras, ..case }
+    };
+    let rows_part = Case { seqlen_q: 96 + 3 * block_n, heads_q: 1, heads_kv: 1, ..base };
+    let window = Extras { left: Some(block_n + 30), right: Some(20), ..base.extras };
+    [
+        chunks(base, 64, block_n, 1),      // they end the work tile before beside this one
+        chunks(base, 64, 3 * block_n, 1),  // they end it on its own, before so many keys pass
+        chunks(base, 64, 3 * block_n, 0),  // the first one sees none
+        chunks(base, 192, 3 * block_n, 1), // keys pass after the last work tile
+        chunks(rows_part, 96, 3 * block_n, 1), // rows of one consumer: it masks several tiles
+        Case { seqlen_kv: 3 * block_n + 136, extras: window, ..base }, // masks at both ends, and tiles without one
+    ]
 }
 
 /// The plan by which `variant` runs its case, with a section for each head.
@@ -58,9 +72,7 @@ pub fn cases(variant: &Variant) -> Vec<(Case, u32)> {
 /// # Panics
 /// If the case is another variant's.
 pub fn plan(variant: &Variant, tensors: &OnDevice) -> Result<Plan> {
-    let plans = tensors.plans()?;
-    let mut plan =
-        plans.into_iter().find(|plan| plan.variant == *variant).expect("the case is the variant's");
+    let mut plan = tensors.plan_of(variant)?;
     let Work { heads, head_units, .. } = plan.params.work;
     plan.params.work = Work::new(heads, head_units.value, 1, plan.grid / variant.cluster_ctas());
     Ok(plan)

@@ -8,7 +8,6 @@ use flashcore::kernels::{FWD, Tile, Variant};
 use flashcore::{Device, Dtype, Plan};
 use flashcore_tests::cases::Case;
 use flashcore_tests::device::{Failure, OnDevice, Outputs};
-use flashcore_tests::extras::Extras;
 use flashcore_tests::suite::{Resource, Suite};
 
 /// Orders in which warps take turns. Kernels of bf16 are those of f16 but for the type of their products.
@@ -27,16 +26,11 @@ fn case(variant: &Variant) -> Case {
     let Tile { block_m, block_n, stages, cluster, .. } = variant.tile;
     let key_tiles = if variant.splits_keys() { (stages + 1) * variant.split_ctas() } else { 1 };
     Case {
-        batch: 1,
         // The tiles of a cluster are neighbours of one head, so that a second tile is that of a second head.
         seqlen_q: if cluster == 1 { block_m as usize + 8 } else { (cluster * block_m) as usize - 8 },
         seqlen_kv: (key_tiles * block_n) as usize + 24,
         heads_q: cluster as usize,
-        heads_kv: 1,
-        head_dim: variant.head_dim as usize,
-        causal: variant.is_causal(),
-        extras: Extras::of_kernel(variant),
-        ..Case::default()
+        ..Case::of_kernel(variant)
     }
 }
 
@@ -44,8 +38,7 @@ fn case(variant: &Variant) -> Case {
 fn run(variant: &Variant, options: &EmulatorOptions) -> Result<(Plan, Outputs), Failure> {
     let (gpu, case) = (Device::emulated_with(options), case(variant));
     let tensors = OnDevice::new(&gpu, &case, &case.inputs(variant.dtype, 1))?;
-    let plans = tensors.plans()?;
-    let plan = plans.into_iter().find(|plan| plan.variant == *variant).expect("the case is the variant's");
+    let plan = tensors.plan_of(variant)?;
     tensors.run_plan(&plan, &gpu.stream()?)?;
     for kernel in gpu.emulator().expect("it is emulated").take_reports() {
         assert!(kernel.report.findings.is_empty(), "{options:?}: {}", kernel.report);

@@ -27,23 +27,12 @@ fn report(variant: &'static Variant, first: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether the kernel is another one than that whose surviving mutants were explained: general ones are new, and these
-/// have their instructions in another order.
-fn is_unexplained(variant: &Variant) -> bool {
-    let reordered = matches!((variant.head_dim, variant.is_causal()), (64, true) | (96 | 128, _));
-    variant.is_general() || reordered && !variant.splits_keys() && variant.tile.block_n == 128
-}
-
 fn main() -> ExitCode {
     let mut suite = Suite::on(vec![Resource::new("emulated", Ok(()))]);
-    let reason =
-        "skipped: its surviving mutants are to be explained anew, by `cargo xtask mutate`".to_owned();
-    let mut unexplained = Suite::on(vec![Resource::new("emulated", Err(reason))]);
     for (index, variant) in FWD.iter().enumerate() {
         // Kernels of one shape have the same mutants in the same order: each of them is asked for others.
         let first = index * EVERY / FWD.len();
-        let suite = if is_unexplained(variant) { &mut unexplained } else { &mut suite };
         suite.test(variant.symbol, move |()| report(variant, first));
     }
-    suite.and(unexplained).run()
+    suite.run()
 }

@@ -7,7 +7,6 @@ use flashcore::driver::{Code, EmulatorOptions};
 use flashcore::kernels::{self, FWD, Tile, Variant};
 use flashcore::{Device, Error, Pointers, Tensor};
 use flashcore_emulator::ir::Module;
-use flashcore_kernels::config::Score;
 use flashcore_tests::cases::Case;
 use flashcore_tests::device::OnDevice;
 use flashcore_tests::extras::Extras;
@@ -20,33 +19,23 @@ const WAIT: &str = "griddepcontrol.wait;";
 fn twice(gpu: &Device, variant: &Variant) -> flashcore::Result<()> {
     let Tile { block_m, cluster, .. } = variant.tile;
     let case = Case {
-        batch: 1,
         // The last rows of the last tile lie beyond the sequence.
         seqlen_q: (cluster * block_m) as usize - 56,
         seqlen_kv: 40,
-        heads_q: 1,
-        heads_kv: 1,
-        head_dim: variant.head_dim as usize,
-        causal: variant.is_causal(),
-        extras: Extras {
-            prefix: variant.is_general(),
-            softcap: (variant.score == Score::Softcap).then_some(10.0),
-            ..Extras::default()
-        },
-        ..Case::default()
+        extras: Extras { prefix: variant.is_general(), ..Extras::of_kernel(variant) },
+        ..Case::of_kernel(variant)
     };
     let inputs = case.inputs(variant.dtype, 1);
     let [first, second] = [OnDevice::new(gpu, &case, &inputs)?, OnDevice::new(gpu, &case, &inputs)?];
-    let plans = first.plans()?;
-    let plan = plans.iter().find(|plan| plan.variant == *variant).expect("the case is the variant's");
+    let plan = first.plan_of(variant)?;
     let stream = gpu.stream()?;
-    first.run_plan(plan, &stream)?;
+    first.run_plan(&plan, &stream)?;
     let [q, k, v, out] = [&first.out, &first.k, &first.v, &second.out].map(Tensor::ptr);
     let [of_first, of_second] = [&first.lse, &second.lse].map(|lse| lse.view().ptr());
     let (lse, prefix) = if variant.is_general() { (of_second, of_first) } else { (of_first, 0) };
     let pointers = Pointers { q, k, v, out, lse, prefix, ..Pointers::default() };
     // SAFETY: both outputs and Q have one layout, and all tensors live on after the work: freeing them waits for it.
-    unsafe { stream.launch_plan(plan, &pointers) }
+    unsafe { stream.launch_plan(&plan, &pointers) }
 }
 
 fn check(variant: &Variant) -> Result<(), String> {

@@ -62,7 +62,8 @@ impl Build {
         let ptxas = setup::ensure(workspace)?.ptxas.filter(|_| self.emit != Emit::Ptx);
         let kernels = if self.probes { Kernels::Probes } else { Kernels::Product };
         let out_dir = self.out.unwrap_or_else(|| kernels.folder(workspace));
-        let report = build(workspace, kernels, &out_dir, ptxas, self.line_tables)?;
+        let report = examine(workspace, kernels, &out_dir, ptxas, self.line_tables)?;
+        report.pass(&out_dir)?;
         println!("{}", table(&report)?);
         println!("{}\n{}", summary(&report), out_dir.display());
         if self.emit == Emit::SassStats {
@@ -72,20 +73,8 @@ impl Build {
     }
 }
 
-/// Builds all of `kernels` into `out_dir`; fails if one breaks a rule.
-pub(crate) fn build(
-    workspace: &Workspace,
-    kernels: Kernels,
-    out_dir: &Path,
-    ptxas: Option<Ptxas>,
-    line_tables: bool,
-) -> Result<BuildReport> {
-    let report = examine(workspace, kernels, out_dir, ptxas, line_tables)?;
-    report.pass(out_dir)?;
-    Ok(report)
-}
-
-/// Builds and checks all of `kernels`, with a progress bar, whatever the verdicts are. Warnings are shown.
+/// Builds all of `kernels` into `out_dir` and checks them, with a progress bar, whatever the verdicts are. Warnings are
+/// shown.
 pub(crate) fn examine(
     workspace: &Workspace,
     kernels: Kernels,

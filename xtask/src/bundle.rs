@@ -59,7 +59,9 @@ impl Bundle {
         }
 
         let kernels = Kernels::Product;
-        let report = build::build(workspace, kernels, &kernels.folder(workspace), ptxas, self.line_tables)?;
+        let built = kernels.folder(workspace);
+        let report = build::examine(workspace, kernels, &built, ptxas, self.line_tables)?;
+        report.pass(&built)?;
         shell.create_dir(out.join("kernels"))?;
         for artifact in &report.artifacts {
             for file in std::iter::once(&artifact.ptx).chain(&artifact.cubin) {

@@ -12,13 +12,13 @@ use crate::{cargo, setup};
 /// Make one mistake of synchronisation at a time in every kernel, and see whether the emulator notices
 ///
 /// Needs no GPU. Fails if a mutant survives that tests/survivors.json does not explain, or if of all mutants fewer than
-/// 98 of 100 are reported. All of them take a quarter of an hour on two cores; --every takes a sample.
+/// 98 of 100 are reported. All of them take more than an hour on two cores; --every takes a sample.
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask mutate --every 40\n  cargo xtask mutate --kernel hd128_m128n128_f16"
 )]
 pub(crate) struct Mutate {
-    /// Only kernels whose name contains this
+    /// Only kernels whose name contains this, or the one that has just this name
     #[arg(long, default_value = "", hide_default_value = true)]
     kernel: String,
     /// Only mutants whose name contains this, such as `wgmma.fence 2`

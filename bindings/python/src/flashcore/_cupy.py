@@ -4,8 +4,8 @@ from typing import Any
 
 import cupy
 
-from ._framework import Framework, Operand, unknown_dtype, wrong_number_dtype
-from ._numpy import DTYPES, empty_in_order, strides_in_elements
+from ._framework import Framework, Operand, lse_shape
+from ._numpy import empty_in_order, strides_in_elements
 
 
 class CuPy(Framework):
@@ -15,17 +15,8 @@ class CuPy(Framework):
         return isinstance(tensor, cupy.ndarray)
 
     def locate(self, name: str, tensor: Any, stream: int | None) -> Operand:
-        dtype = DTYPES.get(tensor.dtype.name)
-        if dtype is None:
-            raise unknown_dtype(name, tensor.dtype)
         strides = strides_in_elements(name, tensor)
-        return Operand(tensor.data.ptr, tensor.shape, strides, dtype, tensor.device.id)
-
-    def locate_numbers(self, name: str, numbers: Any, dtype: str, stream: int | None) -> Operand:
-        if numbers.dtype.name != dtype:
-            raise wrong_number_dtype(name, numbers.dtype, dtype)
-        strides = strides_in_elements(name, numbers)
-        return Operand(numbers.data.ptr, numbers.shape, strides, 0, numbers.device.id)
+        return Operand(tensor.data.ptr, tensor.shape, strides, tensor.dtype.name, tensor.device.id)
 
     def check_writable(self, name: str, out: Any) -> None:
         pass
@@ -35,9 +26,8 @@ class CuPy(Framework):
             return empty_in_order(cupy, q)
 
     def empty_lse(self, q: Any) -> Any:
-        *batch, seqlen, heads, _ = q.shape
         with q.device:
-            return cupy.empty((*batch, heads, seqlen), cupy.float32)
+            return cupy.empty(lse_shape(q.shape), cupy.float32)
 
     def stream(self, q: Any) -> int | None:
         if not self.owns(q):

@@ -4,13 +4,8 @@ import ctypes
 from ctypes import POINTER, c_char_p, c_int32, c_int64, c_uint8, c_uint16, c_uint64, c_void_p, py_object
 from typing import Any, NamedTuple
 
-#: ``DLDeviceType``.
+#: Of ``DLDeviceType``.
 CPU = 1
-CUDA = 2
-#: ``DLDataTypeCode``.
-INT = 0
-FLOAT = 2
-BFLOAT = 4
 
 
 class _Tensor(ctypes.Structure):
@@ -37,8 +32,6 @@ class Described(NamedTuple):
     shape: tuple[int, ...]
     #: In elements.
     strides: tuple[int, ...]
-    #: ``DLDataTypeCode`` and bits of an element.
-    dtype: tuple[int, int]
     device_type: int
     device_id: int
 
@@ -53,8 +46,7 @@ def describe(capsule: Any) -> Described:
     shape = tuple(tensor.shape[: tensor.ndim])
     strides = tuple(tensor.strides[: tensor.ndim]) if tensor.strides else _contiguous(shape)
     address = (tensor.data or 0) + tensor.byte_offset
-    dtype = (tensor.code, tensor.bits)
-    return Described(address, shape, strides, dtype, tensor.device_type, tensor.device_id)
+    return Described(address, shape, strides, tensor.device_type, tensor.device_id)
 
 
 def _contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -65,17 +65,10 @@ def no_tensor(tensor: object, name: str = "q") -> ArgumentTypeError:
     return ArgumentTypeError(f"{name} is a {type_name(tensor)}, which is no tensor of PyTorch, JAX, CuPy or NumPy")
 
 
-def other_framework(name: str, tensor: object, first: object, first_name: str = "q") -> ArgumentTypeError:
-    """Tensors of two frameworks, or something that is no tensor."""
-    if name == first_name:
-        return no_tensor(first, first_name)
-    return ArgumentTypeError(f"{name} is a {type_name(tensor)}, but {first_name} is a {type_name(first)}")
-
-
-def wrong_number_dtype(name: str, dtype: object, needed: str) -> ArgumentTypeError:
-    """A log-sum-exp or an array of another type than ``needed``, "float32" or "int32"."""
-    short = {"float32": "f32", "int32": "i32"}[needed]
-    return ArgumentTypeError(f"{name} has element type {dtype}; {short} is needed", Status.UNKNOWN_DTYPE)
+def lse_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """Shape of the log-sum-exp of q: (batch, heads, seqlen), or of packed sequences (heads, total)."""
+    *batch, seqlen, heads, _ = shape
+    return (*batch, heads, seqlen)
 
 
 def check_array(name: str, array: "Operand") -> None:
@@ -88,8 +81,7 @@ def check_array(name: str, array: "Operand") -> None:
 
 def check_lse(name: str, lse: "Operand", o1: "Operand") -> None:
     """Refuses a log-sum-exp that is not contiguous (batch, heads, seqlen) of the rows of o1."""
-    batch, seqlen, heads, _ = o1.shape
-    expected = (batch, heads, seqlen)
+    expected = lse_shape(o1.shape)
     if tuple(lse.shape) != expected:
         raise ArgumentError(
             f"{name} has shape {tuple(lse.shape)}, but {expected} is needed: (batch, heads, seqlen)",
@@ -117,8 +109,8 @@ class Operand:
     shape: Sequence[int]
     #: Of the same, in elements.
     strides: Sequence[int]
-    #: ``fc_dtype``.
-    dtype: int
+    #: Name of the element type, as NumPy has it.
+    dtype: str
     #: Number of the CUDA device; None for CPU memory.
     ordinal: int | None
 
@@ -126,7 +118,7 @@ class Operand:
         """``fc_tensor``, with this address."""
         # A stride that nobody steps by may be negative, which the library cannot take.
         strides = [max(stride, 0) for stride in self.strides[:3]]
-        return _library.pack_tensor(address, *self.shape, *strides, self.dtype)
+        return _library.pack_tensor(address, *self.shape, *strides, _library.DTYPES[self.dtype])
 
     def packed(self) -> bytes:
         """``fc_tensor``."""
@@ -149,13 +141,8 @@ class Framework(ABC):
 
     @abstractmethod
     def locate(self, name: str, tensor: Any, stream: int | None) -> Operand:
-        """Where a tensor of this framework lies. On a CUDA device, ``stream`` has to wait for what is still to write
-        it."""
-
-    @abstractmethod
-    def locate_numbers(self, name: str, numbers: Any, dtype: str, stream: int | None) -> Operand:
-        """Where a log-sum-exp or an array of this framework lies, which must be of ``dtype``, "float32" or "int32".
-        ``dtype`` of the result means nothing. As ``locate``."""
+        """Where a tensor of this framework lies, whatever its elements are. On a CUDA device, ``stream`` has to wait
+        for what is still to write it."""
 
     @abstractmethod
     def check_writable(self, name: str, out: Any) -> None:
@@ -167,7 +154,7 @@ class Framework(ABC):
 
     @abstractmethod
     def empty_lse(self, q: Any) -> Any:
-        """Memory for the log-sum-exp: f32, contiguous (batch, heads, seqlen), or (heads, total) if q is packed."""
+        """Memory for the log-sum-exp: f32, contiguous, of the shape that :func:`lse_shape` tells."""
 
     @abstractmethod
     def stream(self, q: Any) -> int | None:
@@ -176,17 +163,38 @@ class Framework(ABC):
     def submitted(self, device: _library.Device, stream: int) -> None:  # noqa: B027 (most have nothing to do)
         """Called when the work has been submitted."""
 
+    def check_owned(self, name: str, tensor: Any, first: Any, first_name: str = "q") -> None:
+        """Refuses what is no tensor of this framework, ``first``'s."""
+        if self.owns(tensor):
+            return
+        if name == first_name:
+            raise no_tensor(first, first_name)
+        raise ArgumentTypeError(f"{name} is a {type_name(tensor)}, but {first_name} is a {type_name(first)}")
+
     def operand(
         self, name: str, tensor: Any, first: Any, stream: int | None, first_name: str = "q", packed: bool = False
     ) -> Operand:
         """Where a tensor lies, if it is one that can be computed with; what else is wrong, the library says."""
-        if not self.owns(tensor):
-            raise other_framework(name, tensor, first, first_name)
+        self.check_owned(name, tensor, first, first_name)
         check_rank(name, tensor.shape, packed)
         operand = self.locate(name, tensor, stream)
+        if operand.dtype not in _library.DTYPES:
+            raise unknown_dtype(name, tensor.dtype)
         if packed:
             operand = replace(operand, shape=(1, *operand.shape), strides=(0, *operand.strides))
         check_strides(name, operand.shape, operand.strides)
+        return operand
+
+    def numbers(
+        self, name: str, numbers: Any, dtype: str, first: Any, stream: int | None, first_name: str = "q"
+    ) -> Operand:
+        """Where a log-sum-exp or an array lies, which must be of ``dtype``, "float32" or "int32"."""
+        self.check_owned(name, numbers, first, first_name)
+        operand = self.locate(name, numbers, stream)
+        if operand.dtype != dtype:
+            short = {"float32": "f32", "int32": "i32"}[dtype]
+            message = f"{name} has element type {numbers.dtype}; {short} is needed"
+            raise ArgumentTypeError(message, Status.UNKNOWN_DTYPE)
         return operand
 
     def inputs(
@@ -207,9 +215,7 @@ class Framework(ABC):
         """Where the arrays that go along lie."""
         arrays = {}
         for name, array in features.arrays().items():
-            if not self.owns(array):
-                raise other_framework(name, array, q)
-            arrays[name] = self.locate_numbers(name, array, ARRAYS[name], stream)
+            arrays[name] = self.numbers(name, array, ARRAYS[name], q, stream)
             check_array(name, arrays[name])
         return arrays
 
@@ -235,7 +241,7 @@ class Framework(ABC):
         operands["out"] = self.operand("out", out, q, stream, packed=packing(features)[0])
         check_place("out", operands["out"], operands["q"])
         lse = self.empty_lse(q) if return_lse else None
-        lse_address = 0 if lse is None else self.locate_numbers("lse", lse, "float32", stream).address
+        lse_address = 0 if lse is None else self.locate("lse", lse, stream).address
         if stream is None:
             _warn_emulated()
 
@@ -262,9 +268,7 @@ class Framework(ABC):
         operands["out"] = self.operand("out", out, o1, stream, "o1")
         lses = {}
         for name, tensor in (("lse1", lse1), ("lse2", lse2), ("lse", lse)):
-            if not self.owns(tensor):
-                raise other_framework(name, tensor, o1, "o1")
-            lses[name] = self.locate_numbers(name, tensor, "float32", stream)
+            lses[name] = self.numbers(name, tensor, "float32", o1, stream, "o1")
             check_lse(name, lses[name], operands["o1"])
         for name, operand in (operands | lses).items():
             check_place(name, operand, operands["o1"], "o1")

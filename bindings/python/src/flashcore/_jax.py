@@ -13,10 +13,8 @@ import jax.numpy
 
 from . import _dlpack, _library
 from ._errors import ArgumentError, UnsupportedError
-from ._framework import Framework, Operand, unknown_dtype, wrong_number_dtype
+from ._framework import Framework, Operand, lse_shape
 
-_DTYPES = {(_dlpack.FLOAT, 16): _library.F16, (_dlpack.BFLOAT, 16): _library.BF16}
-_NUMBERS = {"float32": (_dlpack.FLOAT, 32), "int32": (_dlpack.INT, 32)}
 #: CUDA's default stream, as the driver numbers it and as DLPack does.
 _DEFAULT_STREAM = 0
 _DLPACK_DEFAULT_STREAM = 1
@@ -30,18 +28,8 @@ class Jax(Framework):
 
     def locate(self, name: str, tensor: Any, stream: int | None) -> Operand:
         found = _describe(name, tensor, stream)
-        dtype = _DTYPES.get(found.dtype)
-        if dtype is None:
-            raise unknown_dtype(name, tensor.dtype)
         ordinal = None if found.device_type == _dlpack.CPU else found.device_id
-        return Operand(found.address, found.shape, found.strides, dtype, ordinal)
-
-    def locate_numbers(self, name: str, numbers: Any, dtype: str, stream: int | None) -> Operand:
-        found = _describe(name, numbers, stream)
-        if found.dtype != _NUMBERS[dtype]:
-            raise wrong_number_dtype(name, numbers.dtype, dtype)
-        ordinal = None if found.device_type == _dlpack.CPU else found.device_id
-        return Operand(found.address, found.shape, found.strides, 0, ordinal)
+        return Operand(found.address, found.shape, found.strides, tensor.dtype.name, ordinal)
 
     def check_writable(self, name: str, out: Any) -> None:
         raise ArgumentError(f"{name} cannot be given: JAX's arrays are immutable")
@@ -50,8 +38,7 @@ class Jax(Framework):
         return jax.numpy.empty(q.shape, q.dtype, device=q.sharding)
 
     def empty_lse(self, q: Any) -> Any:
-        *batch, seqlen, heads, _ = q.shape
-        return jax.numpy.empty((*batch, heads, seqlen), jax.numpy.float32, device=q.sharding)
+        return jax.numpy.empty(lse_shape(q.shape), jax.numpy.float32, device=q.sharding)
 
     def stream(self, q: Any) -> int | None:
         if self.owns(q):

@@ -16,6 +16,8 @@ NAME_BYTES = 256
 
 F16 = 1
 BF16 = 2
+#: ``fc_dtype`` of an element type, by its name in NumPy.
+DTYPES = {"float16": F16, "bfloat16": BF16}
 
 #: ``fc_tensor``: address; batch, seqlen, heads, head_dim; strides of the first three, in elements; ``fc_dtype``.
 pack_tensor = struct.Struct("@8Qi4x").pack

@@ -4,11 +4,8 @@ from typing import Any
 
 import numpy
 
-from . import _library
 from ._errors import ArgumentError
-from ._framework import Framework, Operand, unknown_dtype, wrong_number_dtype
-
-DTYPES = {"float16": _library.F16, "bfloat16": _library.BF16}
+from ._framework import Framework, Operand, lse_shape
 
 
 def strides_in_elements(name: str, tensor: Any) -> list[int]:
@@ -37,15 +34,9 @@ class NumPy(Framework):
         return isinstance(tensor, numpy.ndarray)
 
     def locate(self, name: str, tensor: Any, stream: int | None) -> Operand:
-        dtype = DTYPES.get(tensor.dtype.name)
-        if dtype is None or not tensor.dtype.isnative:
-            raise unknown_dtype(name, tensor.dtype)
-        return Operand(_address(tensor), tensor.shape, strides_in_elements(name, tensor), dtype, None)
-
-    def locate_numbers(self, name: str, numbers: Any, dtype: str, stream: int | None) -> Operand:
-        if numbers.dtype.name != dtype or not numbers.dtype.isnative:
-            raise wrong_number_dtype(name, numbers.dtype, dtype)
-        return Operand(_address(numbers), numbers.shape, strides_in_elements(name, numbers), 0, None)
+        dtype = tensor.dtype.name if tensor.dtype.isnative else str(tensor.dtype)
+        address = int(tensor.__array_interface__["data"][0])
+        return Operand(address, tensor.shape, strides_in_elements(name, tensor), dtype, None)
 
     def check_writable(self, name: str, out: Any) -> None:
         if self.owns(out) and not out.flags.writeable:
@@ -55,12 +46,7 @@ class NumPy(Framework):
         return empty_in_order(numpy, q)
 
     def empty_lse(self, q: Any) -> Any:
-        *batch, seqlen, heads, _ = q.shape
-        return numpy.empty((*batch, heads, seqlen), numpy.float32)
+        return numpy.empty(lse_shape(q.shape), numpy.float32)
 
     def stream(self, q: Any) -> int | None:
         return None
-
-
-def _address(array: Any) -> int:
-    return int(array.__array_interface__["data"][0])

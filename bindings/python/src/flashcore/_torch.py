@@ -14,15 +14,14 @@ from ._framework import (
     Operand,
     check_rank,
     check_strides,
-    other_framework,
+    lse_shape,
     packing,
     placed,
     unknown_dtype,
-    wrong_number_dtype,
 )
 
 _DTYPES = {torch.float16: _library.F16, torch.bfloat16: _library.BF16}
-_NUMBERS = {"float32": torch.float32, "int32": torch.int32}
+_NAMES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32", torch.int32: "int32"}
 #: Types whose memory may be read as it is. Others, such as those of tracers, go through the dispatcher.
 _PLAIN = frozenset([torch.Tensor, torch.nn.Parameter])
 
@@ -51,19 +50,10 @@ class Torch(Framework):
         return isinstance(tensor, torch.Tensor)
 
     def locate(self, name: str, tensor: Any, stream: int | None) -> Operand:
-        dtype = _DTYPES.get(tensor.dtype)
-        if dtype is None:
-            raise unknown_dtype(name, tensor.dtype)
         if not (tensor.is_cpu or tensor.is_cuda):
             raise ArgumentError(f"{name} is on device {tensor.device}; cuda and cpu are supported")
         ordinal = tensor.get_device() if tensor.is_cuda else None
-        return Operand(tensor.data_ptr(), tensor.shape, tensor.stride(), dtype, ordinal)
-
-    def locate_numbers(self, name: str, numbers: Any, dtype: str, stream: int | None) -> Operand:
-        if numbers.dtype != _NUMBERS[dtype]:
-            raise wrong_number_dtype(name, numbers.dtype, dtype)
-        ordinal = numbers.get_device() if numbers.is_cuda else None
-        return Operand(numbers.data_ptr(), numbers.shape, numbers.stride(), 0, ordinal)
+        return Operand(tensor.data_ptr(), tensor.shape, tensor.stride(), _NAMES.get(tensor.dtype, ""), ordinal)
 
     def check_writable(self, name: str, out: Any) -> None:
         pass
@@ -72,8 +62,7 @@ class Torch(Framework):
         return torch.empty_like(q)
 
     def empty_lse(self, q: Any) -> Any:
-        *batch, seqlen, heads, _ = q.shape
-        return q.new_empty((*batch, heads, seqlen), dtype=torch.float32)
+        return q.new_empty(lse_shape(q.shape), dtype=torch.float32)
 
     def stream(self, q: Any) -> int | None:
         return _current_stream(q.get_device()) if self.owns(q) and q.is_cuda else None
@@ -115,8 +104,8 @@ class Torch(Framework):
             return super().attention(q, k, v, causal, scale, features, return_lse, out)
         if out is None:
             out = _empty_like(q)
-        elif not self.owns(out):
-            raise other_framework("out", out, q)
+        else:
+            self.check_owned("out", out, q)
         if features is None:
             tensors = _pack("q", q), _pack("k", k), _pack("v", v), _pack("out", out)
             options = _pack_options(causal, scale)
@@ -151,8 +140,7 @@ class Torch(Framework):
 
         tensors = {"q": q, "k": k, "v": v} | ({} if features is None else features.arrays())
         for name, tensor in tensors.items():
-            if not self.owns(tensor):
-                raise other_framework(name, tensor, q)
+            self.check_owned(name, tensor, q)
         others = () if features is None else features
         if out is None:
             operator = operators.attention_with_lse if return_lse else operators.attention
@@ -179,8 +167,7 @@ class Torch(Framework):
         from . import torch as operators
 
         for name, tensor in (("o1", o1), ("lse1", lse1), ("o2", o2), ("lse2", lse2)):
-            if not self.owns(tensor):
-                raise other_framework(name, tensor, o1, "o1")
+            self.check_owned(name, tensor, o1, "o1")
         if out is None and lse is None:
             return operators.merge_attention_states(o1, lse1, o2, lse2)
         if recorded:
