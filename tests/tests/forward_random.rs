@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use flashcore::Dtype;
+use flashcore::{Dtype, Slopes};
 use flashcore_tests::cases::{Case, Layout};
 use flashcore_tests::device;
-use flashcore_tests::extras::Extras;
+use flashcore_tests::extras::{Bias, Extras};
 use flashcore_tests::inputs::Fill;
 use flashcore_tests::side_inputs::Lengths;
 use flashcore_tests::suite::{Suite, backends};
@@ -43,12 +43,35 @@ fn extras(longest: usize) -> impl Strategy<Value = Extras> {
     let mask = (keys(), keys(), any::<bool>(), keys(), prop::bool::weighted(0.3));
     let softcap = prop_oneof![2 => Just(None), 1 => (1.0..60.0f32).prop_map(Some)];
     let rest = (softcap, prop::bool::weighted(0.3), packed(), packed(), prop::bool::weighted(0.3));
-    let some = (mask, rest).prop_map(|((left, right, top_left, chunk, prefix), rest)| {
-        let (softcap, sinks, packed_q, packed_kv, used) = rest;
-        let chunk = chunk.map(|keys| keys + 1);
-        let prefix = prefix && left.is_none() && chunk.is_none();
-        Extras { left, right, top_left, chunk, prefix, softcap, sinks, packed_q, packed_kv, used }
-    });
+    let slopes = [Slopes::PerHead, Slopes::PerSequenceAndHead].map(Some);
+    let bias =
+        any::<[bool; 4]>().prop_map(|[batch, heads, queries, hides]| Bias { batch, heads, queries, hides });
+    let added = (
+        select(vec![None, None, slopes[0], slopes[1]]),
+        prop_oneof![3 => Just(None), 1 => bias.prop_map(Some)],
+    );
+    let some =
+        (mask, rest, added).prop_map(|((left, right, top_left, chunk, prefix), rest, (alibi, bias))| {
+            let (softcap, sinks, packed_q, packed_kv, used) = rest;
+            let chunk = chunk.map(|keys| keys + 1);
+            let prefix = prefix && left.is_none() && chunk.is_none();
+            // Packed sequences have no bias.
+            let bias = bias.filter(|_| packed_q.is_none() && packed_kv.is_none());
+            Extras {
+                left,
+                right,
+                top_left,
+                chunk,
+                prefix,
+                softcap,
+                sinks,
+                alibi,
+                bias,
+                packed_q,
+                packed_kv,
+                used,
+            }
+        });
     prop_oneof![Just(Extras::default()), some]
 }
 
