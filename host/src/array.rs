@@ -2,6 +2,8 @@
 
 use std::marker::PhantomData;
 
+use flashcore_kernels::score_mod::{Number, Numbers};
+
 use crate::Device;
 use crate::error::Result;
 use crate::memory::Memory;
@@ -22,6 +24,14 @@ impl<T> ArrayView<'_, T> {
     /// nothing else may write them while that work runs.
     pub const unsafe fn from_raw_parts(ptr: u64, len: usize) -> Self {
         ArrayView { ptr, len, memory: PhantomData }
+    }
+
+    /// The same for a function of scores: see [`crate::Attention::score_mod`].
+    pub const fn numbers(&self) -> Numbers<T>
+    where
+        T: Number,
+    {
+        Numbers::at(self.ptr)
     }
 
     /// Device address of the first number.

@@ -1,5 +1,7 @@
 //! The public call: checks, plans, launches.
 
+use flashcore_kernels::score_mod::{ARGS_WORDS, Kernels};
+
 use crate::Stream;
 use crate::array::ArrayView;
 use crate::bias::BiasView;
@@ -9,6 +11,7 @@ use crate::features::{Align, Features, Slopes};
 use crate::lse::{Lse, LseView};
 use crate::plan::{Plan, Pointers};
 use crate::problem::Problem;
+use crate::score_mod::{self, Function, ScoreKernels};
 use crate::tensor::{AsTensorView, Tensor, TensorLayout, TensorView};
 
 /// Scaled dot-product attention: `out = softmax(scale * q kᵀ) v`.
@@ -57,6 +60,7 @@ pub struct Attention<'a> {
     sinks: Option<ArrayView<'a, f32>>,
     slopes: Option<ArrayView<'a, f32>>,
     bias: Option<BiasView<'a>>,
+    function: Option<(Function, [u64; ARGS_WORDS])>,
 }
 
 /// Where sequences begin and end, if they are not all as long as their tensors: numbers on the device, which may change
@@ -117,6 +121,7 @@ impl<'a> Attention<'a> {
             sinks: None,
             slopes: None,
             bias: None,
+            function: None,
         }
     }
 
@@ -182,6 +187,17 @@ impl<'a> Attention<'a> {
         Attention { bias: Some(bias), ..self }
     }
 
+    /// Scores become what a function written in Rust makes of them: see [`flashcore_kernels::score_mod`], and
+    /// docs/score_mod.md. It goes with everything that says which keys a query sees, and with [`Self::sinks`].
+    ///
+    /// # Safety
+    /// The function reads what `args` say, and nobody checks that: addresses in them must be of memory of the stream's
+    /// device, large enough for what the function reads, allocated until the work has completed, and not written while
+    /// it runs.
+    pub unsafe fn score_mod<M: Kernels>(self, kernels: &ScoreKernels<M>, args: M::Args) -> Self {
+        Attention { function: Some((kernels.function(), score_mod::words::<M>(args))), ..self }
+    }
+
     /// Where sequences begin and end.
     pub const fn sequences(self, sequences: Sequences<'a>) -> Self {
         Attention { sequences, ..self }
@@ -206,6 +222,7 @@ impl<'a> Attention<'a> {
                 false => Slopes::PerSequenceAndHead,
             }),
             bias: self.bias.map(|bias| *bias.layout()),
+            function: self.function.map(|(function, _)| function),
             packed_q: count(Operand::StartsQ, starts_q)?,
             packed_kv: count(Operand::StartsKv, starts_kv)?,
             used_q: used_q.is_some(),
@@ -312,6 +329,7 @@ impl<'a> Attention<'a> {
             sinks,
             slopes,
             bias: self.bias.map_or(0, |bias| bias.ptr()),
+            score_args: self.function.map_or([0; ARGS_WORDS], |(_, args)| args),
         };
         // SAFETY: the problem was checked against the views, whose makers vouch for the memory.
         unsafe { stream.launch_plan(&plan, &pointers) }

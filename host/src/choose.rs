@@ -10,10 +10,11 @@ use crate::problem::{MAX_GENERAL_DIM, Problem};
 pub(crate) fn eligible(problem: &Problem) -> impl Iterator<Item = &'static Variant> {
     let (dtype, mask, head_dim) = (problem.dtype(), problem.mask(), problem.q_shape().head_dim);
     let (score, reachable) = (problem.features.score(), problem.fits_general_kernels());
+    let kernels = problem.features.function.map_or(FWD, |function| function.variants());
     let wide_enough = move || {
         let fits =
             move |v: &&Variant| v.dtype == dtype && v.score == score && v.head_dim as usize >= head_dim;
-        FWD.iter().filter(fits).filter(move |v| v.mask == mask || reachable && v.is_general())
+        kernels.iter().filter(fits).filter(move |v| v.mask == mask || reachable && v.is_general())
     };
     let narrowest = wide_enough().map(|variant| variant.head_dim).min();
     wide_enough().filter(move |variant| Some(variant.head_dim) == narrowest)

@@ -338,6 +338,21 @@ pub enum Error {
         /// What says so.
         operand: Operand,
     },
+    /// A function of scores was compiled into no kernel that computes such heads.
+    #[error("the function of scores has kernels for {} of head_dim up to {limit}, but {head_dim} is needed", .dtype.name())]
+    NoScoreKernel {
+        /// That of the problem.
+        head_dim: usize,
+        /// Element type of the problem.
+        dtype: Dtype,
+        /// The widest kernel's; 0 if there is none of this type.
+        limit: usize,
+    },
+    /// A function of scores does all that happens to them.
+    #[error(
+        "a function of scores goes with no softcap, ALiBi or bias of the library: let the function do it"
+    )]
+    ScoreModAlone,
     /// Chunks without keys.
     #[error("a chunk must have at least one key, but 0 was given")]
     EmptyChunk,

@@ -8,6 +8,7 @@ use flashcore_kernels::divisor::Divisor;
 
 use crate::bias::BiasLayout;
 use crate::error::{Error, Operand, Result};
+use crate::score_mod::Function;
 
 /// Largest bound of scores. Capped scores are off by about 2⁻²² of it, which up to here they do not show.
 pub const MAX_SOFTCAP: f32 = 1e4;
@@ -52,6 +53,8 @@ pub struct Features {
     pub alibi: Option<Slopes>,
     /// What is added to scores.
     pub bias: Option<BiasLayout>,
+    /// The function that changes scores, if there is one.
+    pub function: Option<Function>,
     /// Sequences packed one behind the other in q and out, if they are.
     pub packed_q: Option<usize>,
     /// The same in k and v.
@@ -74,6 +77,7 @@ impl Features {
         sinks: false,
         alibi: None,
         bias: None,
+        function: None,
         packed_q: None,
         packed_kv: None,
         used_q: false,
@@ -89,6 +93,9 @@ impl Features {
     pub(crate) fn check(&self) -> Result<()> {
         if self.chunk == Some(0) {
             return Err(Error::EmptyChunk);
+        }
+        if self.function.is_some() && (self.adds_to_scores() || self.softcap.is_some()) {
+            return Err(Error::ScoreModAlone);
         }
         if self.bias.is_some() {
             for (operand, packed) in [(Operand::StartsQ, self.packed_q), (Operand::StartsKv, self.packed_kv)]
@@ -123,11 +130,16 @@ impl Features {
 
     /// What kernels do to scores.
     pub(crate) fn score(&self) -> Score {
-        match (self.alibi.is_some() || self.bias.is_some(), self.softcap) {
-            (true, _) => Score::Biased,
-            (false, Some(_)) => Score::Softcap,
-            (false, None) => Score::Plain,
+        match (self.function, self.adds_to_scores(), self.softcap) {
+            (Some(_), ..) => Score::Custom,
+            (None, true, _) => Score::Biased,
+            (None, false, Some(_)) => Score::Softcap,
+            (None, false, None) => Score::Plain,
         }
+    }
+
+    fn adds_to_scores(&self) -> bool {
+        self.alibi.is_some() || self.bias.is_some()
     }
 
     /// Whether only the device knows how long sequences are.
@@ -184,6 +196,7 @@ impl fmt::Display for Features {
             (self.sinks, "sinks"),
             (self.alibi.is_some(), "ALiBi"),
             (self.bias.is_some(), "bias"),
+            (self.function.is_some(), "a function of scores"),
             (self.used_q, "used queries"),
             (self.used_kv, "used keys"),
         ];
@@ -289,6 +302,7 @@ mod tests {
             sinks: true,
             alibi: Some(Slopes::PerHead),
             bias: Some(BiasLayout::packed(Dtype::F16, [1; 4])),
+            function: None,
             packed_q: Some(3),
             packed_kv: Some(3),
             used_q: true,

@@ -47,7 +47,11 @@ impl Stream {
         if plan.grid == 0 {
             return Ok(());
         }
-        let kernel = kernels::image(plan.variant.symbol)?;
+        let symbol = plan.variant.symbol;
+        let kernel = match plan.problem.features.function {
+            Some(function) => function.image(symbol)?,
+            None => kernels::image(symbol)?,
+        };
         let [q, k, v, out] = plan.tensor_maps(pointers)?;
         let encode = |desc| self.device().encode_tensor_map(desc);
         let maps = [encode(&q)?, encode(&k)?, encode(&v)?, encode(&out)?];

@@ -96,6 +96,7 @@ mod mock;
 mod plan;
 mod problem;
 mod ragged;
+mod score_mod;
 mod tensor;
 pub mod tensor_map;
 
@@ -112,4 +113,5 @@ pub use merge::{
 };
 pub use plan::{Plan, Pointers};
 pub use problem::{HEAD_DIM_STEP, MAX_DIM, MAX_GENERAL_DIM, MAX_HEAD_DIM, MAX_STRIDE, Problem};
+pub use score_mod::{Function, ScoreKernels};
 pub use tensor::{AsTensorView, Element, Order, Shape, Strides, Tensor, TensorLayout, TensorView};

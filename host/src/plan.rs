@@ -7,7 +7,7 @@ use flashcore_kernels::config::{Dtype, Score, Variant};
 use flashcore_kernels::divisor::Divisor;
 use flashcore_kernels::layout::{SLAB_COLUMNS, Swizzle};
 use flashcore_kernels::params::{FwdParams, General, Sequences, Work};
-use flashcore_kernels::score_mod::Biases;
+use flashcore_kernels::score_mod::{ARGS_WORDS, Biases};
 
 use crate::choose::{choose, eligible, estimate, pack};
 use crate::driver::Properties;
@@ -81,6 +81,8 @@ pub struct Pointers {
     pub slopes: u64,
     /// What is added to scores.
     pub bias: u64,
+    /// Arguments of a function of scores.
+    pub score_args: [u64; ARGS_WORDS],
 }
 
 impl Plan {
@@ -237,8 +239,19 @@ impl Plan {
 
     /// The parameters of a launch with these pointers.
     pub(crate) fn params_at(&self, pointers: &Pointers) -> FwdParams {
-        let Pointers { lse, starts_q, starts_kv, used_q, used_kv, prefix, sinks, slopes, bias, .. } =
-            *pointers;
+        let Pointers {
+            lse,
+            starts_q,
+            starts_kv,
+            used_q,
+            used_kv,
+            prefix,
+            sinks,
+            slopes,
+            bias,
+            score_args,
+            ..
+        } = *pointers;
         let mut params = FwdParams { lse, ..self.params };
         let general = &mut params.general;
         general.sequences =
@@ -246,6 +259,7 @@ impl Plan {
         general.band.prefix = prefix;
         general.sinks = sinks;
         let features = &self.problem.features;
+        general.score_args = score_args;
         if features.score() == Score::Biased {
             let biases = features.bias.map_or(Biases::NONE, |layout| layout.at(bias));
             let per_sequence = features.alibi == Some(Slopes::PerSequenceAndHead);
@@ -391,6 +405,7 @@ mod tests {
         sinks: 0,
         slopes: 0,
         bias: 0,
+        score_args: [0; ARGS_WORDS],
     };
 
     fn problem(dtype: Dtype, q: Shape, kv: (usize, usize), order: Order, causal: bool) -> Problem {

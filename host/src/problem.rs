@@ -68,6 +68,9 @@ impl Problem {
         let v = check_layout(Operand::V, v.normalized())?;
         let out = check_layout(Operand::Out, out.normalized())?;
         check_distinct_elements(&out)?;
+        if let Some(function) = features.function {
+            function.check(head_dim, q.dtype)?;
+        }
         let mut features = features;
         if let Some(bias) = features.bias {
             let sizes = [q.shape.batch, q.shape.heads, q.shape.seqlen, k.shape.seqlen];

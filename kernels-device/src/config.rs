@@ -137,6 +137,30 @@ pub trait Spec {
 }
 
 impl Variant {
+    /// A general kernel as this library has them, for heads of up to `head_dim` columns.
+    ///
+    /// # Panics
+    /// If `head_dim` is not 64, 96, 128, 192 or 256.
+    pub const fn general(head_dim: u32, dtype: Dtype) -> Self {
+        let (block_n, key_ps) = match head_dim {
+            64 => (128, 5013),
+            96 => (128, 6200),
+            128 => (112, 6710),
+            192 => (80, 10_120),
+            256 => (64, 13_423),
+            _ => panic!("general kernels have a head_dim of 64, 96, 128, 192 or 256"),
+        };
+        Variant {
+            symbol: "",
+            head_dim,
+            dtype,
+            mask: Mask::Band,
+            score: Score::Plain,
+            tile: Tile { block_m: 128, block_n, stages: 2, cluster: 1, splits: 1 },
+            cost: Cost { key_ps, tile_keys: 300 },
+        }
+    }
+
     /// Whether later rows see more keys, by a mask that is known when the kernel is compiled.
     pub const fn is_causal(&self) -> bool {
         matches!(self.mask, Mask::Causal)

@@ -7,7 +7,7 @@ use core::mem::offset_of;
 use crate::band::Band;
 use crate::config::{Cost, Dtype, MMA_K, Mask, REGISTER_FILE, Score, Spec, Tile, Variant};
 use crate::params::{FwdParams, General, Sequences, TensorMap};
-use crate::score_mod;
+use crate::score_mod::{self, ARGS_WORDS};
 
 /// Where the parameters of a general kernel have the addresses of lengths.
 const LENGTHS: &[u32] = &lengths_at(4 * size_of::<TensorMap>());
@@ -24,6 +24,22 @@ pub(crate) const fn lengths_at(offset: usize) -> [u32; 5] {
         (general + offset_of!(General, band) + offset_of!(Band, prefix)) as u32,
     ]
 }
+
+/// The same, and the arguments of a function of scores: what decides who sees whom is public.
+const LENGTHS_AND_ARGS: &[u32] = &{
+    let mut offsets = [0; LENGTHS.len() + ARGS_WORDS];
+    let mut i = 0;
+    while i < offsets.len() {
+        offsets[i] = if i < LENGTHS.len() {
+            LENGTHS[i]
+        } else {
+            let args = offset_of!(FwdParams, general) + offset_of!(General, score_args);
+            (4 * size_of::<TensorMap>() + args + 8 * (i - LENGTHS.len())) as u32
+        };
+        i += 1;
+    }
+    offsets
+};
 
 /// Columns of O that a warp stores at once: four matrices of 8x8 for its 16 rows.
 const STMATRIX_COLUMNS: u32 = 16;
@@ -87,7 +103,11 @@ impl Variant {
             smem_bytes: self.smem().bytes,
             max_registers: self.launch_registers(),
             spill_limit: self.spill_limit(),
-            public_pointers: if self.is_general() { LENGTHS } else { &[] },
+            public_pointers: match self.score {
+                Score::Custom => LENGTHS_AND_ARGS,
+                _ if self.is_general() => LENGTHS,
+                _ => &[],
+            },
             opcodes: Some(self.opcodes()),
         }
     }
@@ -217,6 +237,37 @@ macro_rules! fwd_entry_point {
                 }
             }
         };
+    };
+}
+
+/// Compiles attention kernels in which a [`ScoreMod`](crate::score_mod::ScoreMod) changes the scores:
+///
+/// ```ignore
+/// attention_kernels! {
+///     Alibi: alibi_hd64_f16 = (64, F16), alibi_hd128_f16 = (128, F16), alibi_hd128_bf16 = (128, Bf16),
+/// }
+/// ```
+///
+/// One kernel computes head dims up to its own, of one element type. Names must be unique among the kernels of a crate.
+/// The crate builds for the host too, where it tells what the kernels are: it is `no_std`, and wants the features
+/// `abi_ptx` and `asm_experimental_arch` where `target_arch` is `nvptx64`.
+#[macro_export]
+macro_rules! attention_kernels {
+    ($mod:ty: $($symbol:ident = ($head_dim:literal, $dtype:ident)),+ $(,)?) => {
+        const _: () = $crate::score_mod::assert_args::<$mod>();
+
+        $(
+            $crate::fwd_kernel!(
+                $symbol: $mod,
+                $crate::config::Variant::general($head_dim, $crate::config::Dtype::$dtype)
+            );
+            $crate::fwd_entry_point!($symbol: $symbol);
+        )+
+
+        impl $crate::score_mod::Kernels for $mod {
+            const KERNELS: &'static [$crate::config::Variant] =
+                &[$(<$symbol as $crate::config::Spec>::VARIANT),+];
+        }
     };
 }
 

@@ -75,6 +75,13 @@ pub trait ScoreMod {
     }
 }
 
+/// Fails the build if a launch cannot pass the arguments.
+#[doc(hidden)]
+pub const fn assert_args<M: ScoreMod>() {
+    assert!(size_of::<M::Args>() <= 8 * ARGS_WORDS, "arguments are at most 8 words of 8 bytes");
+    assert!(align_of::<M::Args>() <= 8, "arguments are aligned to 8 bytes at most");
+}
+
 /// The kernels that were compiled for a [`ScoreMod`]: [`attention_kernels!`](crate::attention_kernels) says which.
 pub trait Kernels: ScoreMod {
     /// What they are.
@@ -144,6 +151,12 @@ impl<T: Number> Numbers<T> {
     /// Where they are.
     pub const fn address(self) -> u64 {
         self.address
+    }
+
+    /// Those from number `count` on.
+    #[inline(always)]
+    pub const fn skip(self, count: u32) -> Self {
+        Numbers::at(self.address + count as u64 * size_of::<T>() as u64)
     }
 
     /// Number `index`.

@@ -11,13 +11,40 @@ const LINE_TABLES_VARIABLE: &str = "FLASHCORE_LINE_TABLES";
 /// Names the folder in which device code is compiled, for build scripts to share.
 const TARGET_DIR_VARIABLE: &str = "FLASHCORE_DEVICE_TARGET_DIR";
 
-/// Compiles `entries` of the device crate, with its cargo `features`, from the build script of a crate whose folder is
-/// a member of the workspace, and writes `images.rs` to its `OUT_DIR`: `IMAGES`, a table of values of a type
-/// `KernelImage` that must be in scope, and `PTXAS_VERSION`.
+/// Compiles `entries` of this repository's device crate, with its cargo `features`, from the build script of a crate
+/// whose folder is a member of the workspace, and writes `images.rs` to its `OUT_DIR`: `IMAGES`, a table of values of a
+/// type `KernelImage` that must be in scope, and `PTXAS_VERSION`.
 ///
 /// What goes wrong is reported to cargo, and ends the build script.
 pub fn embed(features: &[&str], entries: &[Entry]) {
-    if let Err(error) = try_embed(features, entries) {
+    report(try_embed_own(features, entries));
+}
+
+/// As [`embed`], of the crate in `folder`, by its path from the crate that is built: for kernels with
+/// [functions of scores](flashcore_kernels::score_mod).
+///
+/// ```no_run
+/// // build.rs
+/// use flashcore_kernels::score_mod::Kernels;
+/// # struct Alibi;
+/// # impl flashcore_kernels::score_mod::ScoreMod for Alibi {
+/// #     type Args = ();
+/// #     type Row = ();
+/// #     fn row(_: &(), _: &flashcore_kernels::score_mod::Query) {}
+/// # }
+/// # impl Kernels for Alibi {
+/// #     const KERNELS: &'static [flashcore_kernels::config::Variant] = &[];
+/// # }
+///
+/// let entries = Alibi::KERNELS.iter().map(|kernel| kernel.entry()).collect::<Vec<_>>();
+/// flashcore_ptx_builder::embed_crate("kernels", &entries);
+/// ```
+pub fn embed_crate(folder: &str, entries: &[Entry]) {
+    report(try_embed_crate(folder, entries));
+}
+
+fn report(result: Result<(), Box<dyn std::error::Error>>) {
+    if let Err(error) = result {
         for line in error.to_string().lines() {
             println!("cargo::error={line}");
         }
@@ -25,9 +52,28 @@ pub fn embed(features: &[&str], entries: &[Entry]) {
     }
 }
 
-fn try_embed(features: &[&str], entries: &[Entry]) -> Result<(), Box<dyn std::error::Error>> {
+fn try_embed_own(features: &[&str], entries: &[Entry]) -> Result<(), Box<dyn std::error::Error>> {
     let workspace = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("..");
-    let kernels_dir = workspace.join("kernels-device");
+    let target_dir = env::var_os(TARGET_DIR_VARIABLE).map(PathBuf::from);
+    try_embed(&workspace.join("kernels-device"), &workspace.join("target"), target_dir, features, entries)
+}
+
+fn try_embed_crate(folder: &str, entries: &[Entry]) -> Result<(), Box<dyn std::error::Error>> {
+    let kernels_dir = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join(folder);
+    // target/<profile>/build/<package>/out
+    let out_dir = PathBuf::from(env::var("OUT_DIR")?);
+    let target = out_dir.ancestors().nth(4).unwrap_or(&out_dir);
+    try_embed(&kernels_dir, target, None, &[], entries)
+}
+
+/// Compiles the crate in `kernels_dir` in `target_dir`, with the assembler that lies under `target`.
+fn try_embed(
+    kernels_dir: &Path,
+    target: &Path,
+    target_dir: Option<PathBuf>,
+    features: &[&str],
+    entries: &[Entry],
+) -> Result<(), Box<dyn std::error::Error>> {
     let out_dir = PathBuf::from(env::var("OUT_DIR")?);
     for input in ["src", "Cargo.toml"] {
         println!("cargo::rerun-if-changed={}", kernels_dir.join(input).display());
@@ -36,10 +82,10 @@ fn try_embed(features: &[&str], entries: &[Entry]) -> Result<(), Box<dyn std::er
         println!("cargo::rerun-if-env-changed={variable}");
     }
 
-    let assembler = find_assembler(&workspace.join("target"));
+    let assembler = find_assembler(target);
     let version = assembler.as_ref().map(|ptxas| ptxas.version().to_owned());
     let report = Builder::new(kernels_dir, out_dir.join("kernels"))
-        .target_dir(env::var_os(TARGET_DIR_VARIABLE).map(PathBuf::from))
+        .target_dir(target_dir)
         .features(features)
         .line_tables(env::var(LINE_TABLES_VARIABLE).is_ok_and(|value| value == "1"))
         .ptxas(assembler)

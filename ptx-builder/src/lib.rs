@@ -18,7 +18,7 @@ mod rules;
 pub mod toolchain;
 
 pub use build::{Artifact, BuildReport, Builder, Step};
-pub use embed::embed;
+pub use embed::{embed, embed_crate};
 pub use error::Error;
 pub use flashcore_emulator::lint::Finding;
 pub use flashcore_kernels::entry::{Entry, Opcodes, entries};

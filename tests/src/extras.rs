@@ -149,6 +149,7 @@ impl Extras {
             sinks: self.sinks,
             alibi: self.alibi,
             bias: self.bias.map(|bias| BiasLayout::packed(dtype, bias.sizes(sizes))),
+            function: None,
             packed_q: self.packed_q.map(|_| batch),
             packed_kv: self.packed_kv.map(|_| batch),
             used_q: self.used,
