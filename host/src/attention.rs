@@ -12,12 +12,13 @@ use crate::lse::{Lse, LseView};
 use crate::plan::{Plan, Pointers};
 use crate::problem::Problem;
 use crate::score_mod::{self, Function, ScoreKernels};
-use crate::tensor::{AsTensorView, Tensor, TensorLayout, TensorView};
+use crate::tensor::{AsTensorView, Shape, Tensor, TensorLayout, TensorView};
 
 /// Scaled dot-product attention: `out = softmax(scale * q kᵀ) v`.
 ///
 /// q and out are (batch, seqlen_q, heads_q, head_dim), k and v (batch, seqlen_kv, heads_kv, head_dim); heads_q is a
-/// multiple of heads_kv, and query head h reads K/V head `h / (heads_q / heads_kv)`. head_dim is a multiple of 8 up to
+/// multiple of heads_kv, and query head h reads K/V head `h / (heads_q / heads_kv)`. v and out may have another head_dim
+/// than q and k; kernels then compute as many columns of both as the wider has. head_dim is a multiple of 8 up to
 /// 256. Everything is f16 or everything is bf16; sums are f32. A row that sees no key gives zeros and a log-sum-exp
 /// of -inf.
 ///
@@ -267,7 +268,7 @@ impl<'a> Attention<'a> {
         k: &impl AsTensorView,
         v: &impl AsTensorView,
     ) -> Result<Tensor> {
-        let out = new_output(stream, &q.as_view())?;
+        let out = new_output(stream, &q.as_view(), &v.as_view())?;
         self.forward_into(stream, q, k, v, &out, None)?;
         Ok(out)
     }
@@ -283,7 +284,7 @@ impl<'a> Attention<'a> {
         k: &impl AsTensorView,
         v: &impl AsTensorView,
     ) -> Result<(Tensor, Lse)> {
-        let out = new_output(stream, &q.as_view())?;
+        let out = new_output(stream, &q.as_view(), &v.as_view())?;
         let shape = out.shape();
         let lse = Lse::new(stream.device(), shape.batch, shape.heads, shape.seqlen)?;
         self.forward_into(stream, q, k, v, &out, Some(lse.view()))?;
@@ -361,8 +362,9 @@ impl<'a> Attention<'a> {
     }
 }
 
-fn new_output(stream: &Stream, q: &TensorView<'_>) -> Result<Tensor> {
-    Tensor::uninit(stream.device(), q.dtype(), q.shape(), q.layout().order())
+fn new_output(stream: &Stream, q: &TensorView<'_>, v: &TensorView<'_>) -> Result<Tensor> {
+    let shape = Shape { head_dim: v.shape().head_dim, ..q.shape() };
+    Tensor::uninit(stream.device(), q.dtype(), shape, q.layout().order())
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::problem::{MAX_GENERAL_DIM, Problem};
 /// The kernels that can compute a problem: those of its dtype, mask and scores, and of the narrowest head_dim that is
 /// wide enough. General kernels can compute every problem of tensors that they can reach.
 pub(crate) fn eligible(problem: &Problem) -> impl Iterator<Item = &'static Variant> {
-    let (dtype, mask, head_dim) = (problem.dtype(), problem.mask(), problem.q_shape().head_dim);
+    let (dtype, mask, head_dim) = (problem.dtype(), problem.mask(), problem.widest_head_dim());
     let (score, reachable) = (problem.features.score(), problem.fits_general_kernels());
     let kernels = problem.features.function.map_or(FWD, |function| function.variants());
     let wide_enough = move || {

@@ -337,13 +337,17 @@ impl fmt::Display for Plan {
         writeln!(f, "kernel   {}", variant.symbol)?;
         writeln!(
             f,
-            "problem  batch {}, seqlen {} x {}, heads {} x {}, head_dim {}, {}, {mask}, scale {}",
+            "problem  batch {}, seqlen {} x {}, heads {} x {}, head_dim {}{}, {}, {mask}, scale {}",
             q.batch,
             q.seqlen,
             kv.seqlen,
             q.heads,
             kv.heads,
             q.head_dim,
+            match problem.v.shape.head_dim {
+                head_dim if head_dim == q.head_dim => String::new(),
+                head_dim => format!(" x {head_dim}"),
+            },
             problem.dtype().name(),
             problem.scale
         )?;

@@ -57,9 +57,11 @@ impl Problem {
         features: Features,
         scale: Option<f32>,
     ) -> Result<Self> {
-        let head_dim = q.shape.head_dim;
-        if !(HEAD_DIM_STEP..=MAX_HEAD_DIM).contains(&head_dim) || !head_dim.is_multiple_of(HEAD_DIM_STEP) {
-            return Err(Error::HeadDim { head_dim, limit: MAX_HEAD_DIM });
+        for head_dim in [q.shape.head_dim, v.shape.head_dim] {
+            if !(HEAD_DIM_STEP..=MAX_HEAD_DIM).contains(&head_dim) || !head_dim.is_multiple_of(HEAD_DIM_STEP)
+            {
+                return Err(Error::HeadDim { head_dim, limit: MAX_HEAD_DIM });
+            }
         }
         check_agreement(&q, &k, &v, &out, &features)?;
         features.check()?;
@@ -69,14 +71,14 @@ impl Problem {
         let out = check_layout(Operand::Out, out.normalized())?;
         check_distinct_elements(&out)?;
         if let Some(function) = features.function {
-            function.check(head_dim, q.dtype)?;
+            function.check(q.shape.head_dim.max(v.shape.head_dim), q.dtype)?;
         }
         let mut features = features;
         if let Some(bias) = features.bias {
             let sizes = [q.shape.batch, q.shape.heads, q.shape.seqlen, k.shape.seqlen];
             features.bias = Some(bias.checked(q.dtype, sizes)?);
         }
-        let scale = scale.unwrap_or(1.0 / (head_dim as f32).sqrt());
+        let scale = scale.unwrap_or(1.0 / (q.shape.head_dim as f32).sqrt());
         check_scale(scale, features.softcap)?;
         let problem = Problem { q, k, v, out, features, scale };
         if problem.mask() == Mask::Band {
@@ -90,12 +92,17 @@ impl Problem {
         self.q.dtype
     }
 
-    /// Shape of q and out.
+    /// Columns that a kernel must compute: those of q and k, or of v and out.
+    pub(crate) fn widest_head_dim(&self) -> usize {
+        self.q.shape.head_dim.max(self.v.shape.head_dim)
+    }
+
+    /// Shape of q, and of out but for its head_dim.
     pub fn q_shape(&self) -> Shape {
         self.q.shape
     }
 
-    /// Shape of k and v.
+    /// Shape of k, and of v but for its head_dim.
     pub fn kv_shape(&self) -> Shape {
         self.k.shape
     }
@@ -179,8 +186,8 @@ fn check_agreement(
     for (operand, found, expected) in [
         (Operand::Q, q.shape, q_should_be),
         (Operand::K, k.shape, k_should_be),
-        (Operand::V, v.shape, k_should_be),
-        (Operand::Out, out.shape, q.shape),
+        (Operand::V, v.shape, Shape { head_dim: v.shape.head_dim, ..k_should_be }),
+        (Operand::Out, out.shape, Shape { head_dim: v.shape.head_dim, ..q.shape }),
     ] {
         for (dim, found, expected) in [
             (Dim::Batch, found.batch, expected.batch),
@@ -313,6 +320,21 @@ mod tests {
             let expected = Error::HeadDim { head_dim, limit: 256 };
             assert_eq!(error(|l| l[0].shape.head_dim = head_dim), expected);
         }
+    }
+
+    #[test]
+    fn values_have_a_head_dim_of_their_own() {
+        let narrow = |l: &mut TensorLayout| {
+            let shape = Shape { head_dim: 64, ..l.shape };
+            *l = TensorLayout::packed(l.dtype, shape, Order::Bshd);
+        };
+        let problem = check(|l| l[2..].iter_mut().for_each(narrow)).unwrap();
+        assert_eq!((problem.widest_head_dim(), problem.scale()), (128, 1.0 / 128f32.sqrt()));
+        let (operand, dim, expected, found) = (Operand::Out, Dim::HeadDim, 64, 128);
+        let error = Error::ShapeMismatch { operand, dim, expected, found };
+        assert_eq!(check(|l| narrow(&mut l[2])), Err(error));
+        let error = Error::HeadDim { head_dim: 12, limit: 256 };
+        assert_eq!(check(|l| l[2].shape.head_dim = 12), Err(error));
     }
 
     #[test]

@@ -160,7 +160,8 @@ impl Feature {
     pub(crate) fn case(&self) -> Option<Case> {
         let &Feature { heads_q, heads_kv, head_dim, mask: Mask { left, right, prefix }, .. } = self;
         let causal = right == Some(0);
-        let mut extras = Extras { left, right: right.filter(|_| !causal), ..Extras::default() };
+        let head_dim_v = Some(self.head_dim_v).filter(|&columns| columns != head_dim);
+        let mut extras = Extras { head_dim_v, left, right: right.filter(|_| !causal), ..Extras::default() };
         match self.score {
             Score::Plain => {}
             Score::Softcap { cap } => extras.softcap = Some(cap as f32),
@@ -190,7 +191,7 @@ impl Feature {
             extras,
             ..Case::default()
         };
-        (prefix == 0 && self.head_dim_v == head_dim).then_some(case)
+        (prefix == 0).then_some(case)
     }
 
     /// Floating-point operations of the forward pass: two products of 2 for each pair of a query and a key that it
@@ -307,13 +308,10 @@ mod tests {
             (side_inputs::Lengths::Given(&[9, 2]), side_inputs::Lengths::Given(&[9, 4]));
         let extras = Extras { packed_q: Some(packed_q), packed_kv: Some(packed_kv), ..Extras::default() };
         assert_eq!(packed.case(), Some(Case { batch: 2, seqlen_q: 0, seqlen_kv: 0, extras, ..case }));
-        let others = [
-            Feature { mask: Mask { prefix: 1, ..Mask::CAUSAL }, ..causal.clone() },
-            Feature { head_dim_v: 128, ..causal },
-        ];
-        for other in others {
-            assert_eq!(other.case(), None, "{other}");
-        }
+        let wide = Feature { head_dim_v: 128, ..causal.clone() };
+        let head_dim_v = Some(128);
+        assert_eq!(wide.case(), Some(Case { extras: Extras { head_dim_v, ..Extras::default() }, ..case }));
+        assert_eq!(Feature { mask: Mask { prefix: 1, ..Mask::CAUSAL }, ..causal }.case(), None);
     }
 
     #[test]

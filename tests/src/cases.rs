@@ -146,13 +146,27 @@ impl Case {
         }
     }
 
-    /// Shape of Q and of O.
+    /// Shape of O.
+    pub fn shape_o(&self) -> Shape {
+        Shape { head_dim: self.head_dim_v(), ..self.shape_q() }
+    }
+
+    /// Shape of V.
+    pub fn shape_v(&self) -> Shape {
+        Shape { head_dim: self.head_dim_v(), ..self.shape_kv() }
+    }
+
+    fn head_dim_v(&self) -> usize {
+        self.extras.head_dim_v.unwrap_or(self.head_dim)
+    }
+
+    /// Shape of Q.
     pub fn shape_q(&self) -> Shape {
         let (batch, seqlen) = self.rows(self.extras.packed_q, self.seqlen_q);
         Shape { batch, seqlen, heads: self.heads_q, head_dim: self.head_dim }
     }
 
-    /// Shape of K and of V.
+    /// Shape of K.
     pub fn shape_kv(&self) -> Shape {
         let (batch, seqlen) = self.rows(self.extras.packed_kv, self.seqlen_kv);
         Shape { batch, seqlen, heads: self.heads_kv, head_dim: self.head_dim }
@@ -181,16 +195,20 @@ impl Case {
     /// What flashcore refuses.
     pub fn problem(&self, dtype: Dtype) -> flashcore::Result<Problem> {
         let layout = |shape, strides| TensorLayout { dtype, shape, strides };
-        let (q, kv) = (self.shape_q(), self.shape_kv());
+        let (q, kv, v, o) = (self.shape_q(), self.shape_kv(), self.shape_v(), self.shape_o());
         let (query, key) = (layout(q, self.layout.query(q)), layout(kv, self.layout.key(kv)));
-        let out = layout(q, self.layout.output(q));
+        let (value, out) = (layout(v, self.layout.key(v)), layout(o, self.layout.output(o)));
         let features = self.extras.features(self.causal, [self.batch, q.heads, q.seqlen, kv.seqlen], dtype);
-        Problem::with_features([query, key, key, out], features, self.scale)
+        Problem::with_features([query, key, value, out], features, self.scale)
     }
 
     /// This case with fresh inputs in `dtype`.
     pub fn inputs(&self, dtype: Dtype, seed: u64) -> Inputs {
-        self.inputs_with(self.fill.values(self.shape_q(), self.shape_kv(), seed), dtype, self.numbers(seed))
+        let [q, k, mut v] = self.fill.values(self.shape_q(), self.shape_kv(), seed);
+        if self.extras.head_dim_v.is_some() {
+            [_, _, v] = self.fill.values(self.shape_o(), self.shape_v(), seed);
+        }
+        self.inputs_with([q, k, v], dtype, self.numbers(seed))
     }
 
     /// This case with Q, K and V of these values.
@@ -201,7 +219,7 @@ impl Case {
     fn inputs_with(&self, [q, k, v]: [Values; 3], dtype: Dtype, numbers: Numbers) -> Inputs {
         let q = HostTensor::lay_out(&q, dtype, self.layout.query(self.shape_q()));
         let k = HostTensor::lay_out(&k, dtype, self.layout.key(self.shape_kv()));
-        let v = HostTensor::lay_out(&v, dtype, self.layout.key(self.shape_kv()));
+        let v = HostTensor::lay_out(&v, dtype, self.layout.key(self.shape_v()));
         let scale = f64::from(self.scale.unwrap_or_else(|| 1.0 / (self.head_dim as f32).sqrt()));
         let plain = Attention::new(q.values(), k.values(), v.values(), scale);
         let attention = self.extras.judged_by(self.causal, &numbers, plain);

@@ -52,7 +52,7 @@ pub struct OnDevice {
 impl OnDevice {
     /// Copies the inputs of `case` to `device` and makes room for its outputs.
     pub fn new(device: &Device, case: &Case, inputs: &Inputs) -> flashcore::Result<Self> {
-        let shape = case.shape_q();
+        let shape = case.shape_o();
         let out = HostTensor::poisoned(inputs.q.dtype, shape, case.layout.output(shape));
         let tensors = OnDevice {
             causal: case.causal,

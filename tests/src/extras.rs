@@ -20,6 +20,8 @@ const SHAPE_SEED: u64 = 17;
 /// What a case asks for beyond plain attention. The default is nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Extras {
+    /// Columns of V and O, if they are not those of Q and K.
+    pub head_dim_v: Option<usize>,
     /// Keys that a query sees before the one it stands at.
     pub left: Option<usize>,
     /// Keys that it sees after that one.
@@ -294,7 +296,8 @@ fn upload_bias(
 
 impl fmt::Display for Extras {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let numbers = [("left", self.left), ("right", self.right), ("chunk", self.chunk)];
+        let numbers =
+            [("dv", self.head_dim_v), ("left", self.left), ("right", self.right), ("chunk", self.chunk)];
         for (name, number) in numbers {
             if let Some(number) = number {
                 write!(f, "_{name}{number}")?;

@@ -50,28 +50,30 @@ fn extras(longest: usize) -> impl Strategy<Value = Extras> {
         select(vec![None, None, slopes[0], slopes[1]]),
         prop_oneof![3 => Just(None), 1 => bias.prop_map(Some)],
     );
-    let some =
-        (mask, rest, added).prop_map(|((left, right, top_left, chunk, prefix), rest, (alibi, bias))| {
-            let (softcap, sinks, packed_q, packed_kv, used) = rest;
-            let chunk = chunk.map(|keys| keys + 1);
-            let prefix = prefix && left.is_none() && chunk.is_none();
-            // Packed sequences have no bias.
-            let bias = bias.filter(|_| packed_q.is_none() && packed_kv.is_none());
-            Extras {
-                left,
-                right,
-                top_left,
-                chunk,
-                prefix,
-                softcap,
-                sinks,
-                alibi,
-                bias,
-                packed_q,
-                packed_kv,
-                used,
-            }
-        });
+    let head_dim_v = prop_oneof![2 => Just(None), 1 => (1..=32usize).prop_map(|eighths| Some(8 * eighths))];
+    let some = (mask, rest, added, head_dim_v).prop_map(|(mask, rest, (alibi, bias), head_dim_v)| {
+        let (left, right, top_left, chunk, prefix) = mask;
+        let (softcap, sinks, packed_q, packed_kv, used) = rest;
+        let chunk = chunk.map(|keys| keys + 1);
+        let prefix = prefix && left.is_none() && chunk.is_none();
+        // Packed sequences have no bias.
+        let bias = bias.filter(|_| packed_q.is_none() && packed_kv.is_none());
+        Extras {
+            left,
+            right,
+            top_left,
+            chunk,
+            prefix,
+            softcap,
+            sinks,
+            alibi,
+            bias,
+            packed_q,
+            packed_kv,
+            used,
+            head_dim_v,
+        }
+    });
     prop_oneof![Just(Extras::default()), some]
 }
 
