@@ -75,7 +75,7 @@ enum fc_status
     FC_ERROR_HAZARDS = 31,
     // The emulator refused a call that a GPU would fail at, too.
     FC_ERROR_EMULATOR_REFUSED = 32,
-    // A tensor has more bytes than an address can count.
+    // A tensor, or a bias, has more bytes than an address can count.
     FC_ERROR_SHAPE_OVERFLOW = 40,
     // A dimension is larger than the kernels can index.
     FC_ERROR_DIMENSION_TOO_LARGE = 41,
@@ -97,15 +97,17 @@ enum fc_status
     FC_ERROR_PREFIX_UNDER_WINDOW = 49,
     // An array has not as many numbers as there are sequences, or heads.
     FC_ERROR_ARRAY_LENGTH = 50,
+    // A bias beside packed sequences: those differ in length, but its rows do not.
+    FC_ERROR_BIAS_OF_PACKED = 51,
     // A tensor with elements has a null address.
     FC_ERROR_NULL_POINTER = 60,
     // An address is not memory of the device.
     FC_ERROR_NOT_DEVICE_POINTER = 61,
     // An address is memory of another CUDA device.
     FC_ERROR_WRONG_DEVICE = 62,
-    // An address is not aligned: 16 bytes for tensors, 4 for the log-sum-exp and other arrays.
+    // An address is not aligned: 16 bytes for tensors, 4 for the log-sum-exp, a bias and arrays.
     FC_ERROR_MISALIGNED = 63,
-    // A stride is not a multiple of 8 elements (16 bytes).
+    // A stride is not a multiple of 8 elements (16 bytes), or, of a bias, odd.
     FC_ERROR_STRIDE_MISALIGNED = 64,
     // A stride is too large.
     FC_ERROR_STRIDE_TOO_LARGE = 65,
@@ -115,6 +117,8 @@ enum fc_status
     FC_ERROR_ALIASING = 67,
     // With these options a tensor reaches over too much memory.
     FC_ERROR_REACHES_TOO_FAR = 68,
+    // The last stride of a bias is not 1.
+    FC_ERROR_BIAS_KEYS_APART = 69,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -191,6 +195,22 @@ typedef struct {
     int32_t dtype;
 } fc_tensor;
 
+// Numbers in device memory that are added to scores: (batch, heads_q, seqlen_q, seqlen_kv), of the element type of q.
+// Sizes and strides count elements. Where one of the first three sizes is 1, the same numbers serve all.
+//
+// Kernels load the numbers of two neighbouring keys at once. So the last stride is 1, the others are even, and if the
+// number of keys is odd, each row goes on for one element more, which may hold anything.
+typedef struct {
+    // Device address of the first number, a multiple of 4 bytes. Null: there is no bias, and the rest is ignored.
+    const void *data;
+    // Each that of the problem, or 1 but for the keys.
+    size_t sizes[4];
+    // From one number to the next along each dimension; ignored where the size is 1.
+    size_t strides[4];
+    // An `fc_dtype`: that of q.
+    int32_t dtype;
+} fc_bias;
+
 // How attention is computed. All zeros but `struct_size` is the default: every query sees every key.
 //
 // Masks compose: where query i stands at key d, it sees the keys j for which all of these hold:
@@ -245,6 +265,14 @@ typedef struct {
     const float *sinks;
     // Length of `sinks`, which must be heads_q. Ignored if that is null.
     size_t num_sinks;
+    // For each query head h a slope (ALiBi): `-slope * |i + seqlen_kv - seqlen_q - j|` is added to the score of query i
+    // and key j, scaled and capped. Either (heads_q), or (sequences, heads_q). Null: nothing is added.
+    const float *alibi_slopes;
+    // Length of `alibi_slopes`: heads_q, or that times the number of sequences. Ignored if that is null.
+    size_t num_alibi_slopes;
+    // `bias[b, h, i, j]` is added to the score of query i and key j, scaled and capped; -infinity hides a key. It goes
+    // with sequences that are not packed.
+    fc_bias bias;
 } fc_attention_options;
 
 // Facts of a device.
@@ -301,9 +329,9 @@ size_t fc_kernel_count(void);
 //
 // # Safety
 // `stream` must be a live stream (`CUstream` or `cudaStream_t`), or null, the default stream. The structs must be
-// null, which is an error, or readable. Everything that a tensor's shape and strides reach over, the arrays of
-// `options` and the whole of `lse` must stay allocated until the work has completed; until then, nothing else may
-// write inputs, or use outputs.
+// null, which is an error, or readable. Everything that a tensor's shape and strides reach over, the arrays and the
+// bias of `options` and the whole of `lse` must stay allocated until the work has completed; until then, nothing else
+// may write inputs, or use outputs.
 fc_status fc_attention_forward(const fc_device *device,
                                void *stream,
                                const fc_tensor *q,

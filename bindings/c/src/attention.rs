@@ -5,7 +5,8 @@ use std::mem::offset_of;
 use std::ptr::null;
 
 use flashcore::{
-    Align, ArrayView, Attention, Dtype, LseView, Plan, Sequences, Shape, Strides, TensorLayout, TensorView,
+    Align, ArrayView, Attention, BiasLayout, BiasView, Dtype, LseView, Plan, Sequences, Shape, Strides,
+    TensorLayout, TensorView,
 };
 
 use crate::call::{call, require_size, required};
@@ -49,13 +50,18 @@ pub struct fc_tensor {
     pub dtype: i32,
 }
 
+/// The element type of this number.
+fn dtype(operand: &'static str, number: i32) -> Result<Dtype, Failure> {
+    match number {
+        found if found == fc_dtype::FC_F16 as i32 => Ok(Dtype::F16),
+        found if found == fc_dtype::FC_BF16 as i32 => Ok(Dtype::Bf16),
+        found => Err(Failure::UnknownDtype { operand, found }),
+    }
+}
+
 impl fc_tensor {
     pub(crate) fn layout(&self, operand: &'static str) -> Result<TensorLayout, Failure> {
-        let dtype = match self.dtype {
-            found if found == fc_dtype::FC_F16 as i32 => Dtype::F16,
-            found if found == fc_dtype::FC_BF16 as i32 => Dtype::Bf16,
-            found => return Err(Failure::UnknownDtype { operand, found }),
-        };
+        let dtype = dtype(operand, self.dtype)?;
         let shape = Shape::new(self.batch, self.seqlen, self.heads, self.head_dim);
         let strides =
             Strides { batch: self.stride_batch, seqlen: self.stride_seqlen, heads: self.stride_heads };
@@ -93,6 +99,40 @@ pub enum fc_align {
     FC_ALIGN_BOTTOM_RIGHT = 0,
     /// Query i stands at key i: the first query at the first key.
     FC_ALIGN_TOP_LEFT = 1,
+}
+
+/// Numbers in device memory that are added to scores: (batch, heads_q, seqlen_q, seqlen_kv), of the element type of q.
+/// Sizes and strides count elements. Where one of the first three sizes is 1, the same numbers serve all.
+///
+/// Kernels load the numbers of two neighbouring keys at once. So the last stride is 1, the others are even, and if the
+/// number of keys is odd, each row goes on for one element more, which may hold anything.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct fc_bias {
+    /// Device address of the first number, a multiple of 4 bytes. Null: there is no bias, and the rest is ignored.
+    pub data: *const c_void,
+    /// Each that of the problem, or 1 but for the keys.
+    pub sizes: [usize; 4],
+    /// From one number to the next along each dimension; ignored where the size is 1.
+    pub strides: [usize; 4],
+    /// An `fc_dtype`: that of q.
+    pub dtype: i32,
+}
+
+impl fc_bias {
+    const NONE: Self = fc_bias { data: null(), sizes: [0; 4], strides: [0; 4], dtype: 0 };
+
+    /// # Safety
+    /// As [`BiasView::from_raw_parts`], for everything that sizes and strides reach over.
+    unsafe fn view(&self) -> Result<Option<BiasView<'static>>, Failure> {
+        if self.data.is_null() {
+            return Ok(None);
+        }
+        let layout =
+            BiasLayout { dtype: dtype("bias", self.dtype)?, sizes: self.sizes, strides: self.strides };
+        // SAFETY: the caller vouches for all that the layout reaches over, so that no number of bytes bounds it.
+        Ok(Some(unsafe { BiasView::from_raw_parts(self.data.addr() as u64, usize::MAX, layout) }))
+    }
 }
 
 /// How attention is computed. All zeros but `struct_size` is the default: every query sees every key.
@@ -151,11 +191,21 @@ pub struct fc_attention_options {
     pub sinks: *const f32,
     /// Length of `sinks`, which must be heads_q. Ignored if that is null.
     pub num_sinks: usize,
+    /// For each query head h a slope (ALiBi): `-slope * |i + seqlen_kv - seqlen_q - j|` is added to the score of query i
+    /// and key j, scaled and capped. Either (heads_q), or (sequences, heads_q). Null: nothing is added.
+    pub alibi_slopes: *const f32,
+    /// Length of `alibi_slopes`: heads_q, or that times the number of sequences. Ignored if that is null.
+    pub num_alibi_slopes: usize,
+    /// `bias[b, h, i, j]` is added to the score of query i and key j, scaled and capped; -infinity hides a key. It goes
+    /// with sequences that are not packed.
+    pub bias: fc_bias,
 }
 
 impl fc_attention_options {
     /// Size of the struct in the first header, which ended with `scale`.
     const FIRST_SIZE: usize = 24;
+    /// Size in the second header, which ended with `num_sinks`.
+    const SECOND_SIZE: usize = 128;
 
     /// The default.
     const PLAIN: Self = fc_attention_options {
@@ -179,10 +229,14 @@ impl fc_attention_options {
         prefix: null(),
         sinks: null(),
         num_sinks: 0,
+        alibi_slopes: null(),
+        num_alibi_slopes: 0,
+        bias: fc_bias::NONE,
     };
 
     /// # Safety
-    /// The arrays must be what [`ArrayView::from_raw_parts`] asks for.
+    /// The arrays must be what [`ArrayView::from_raw_parts`] asks for, and the bias what [`BiasView::from_raw_parts`]
+    /// does.
     unsafe fn attention(&self) -> Result<Attention<'static>, Failure> {
         let align = match self.align {
             found if found == fc_align::FC_ALIGN_BOTTOM_RIGHT as i32 => Align::BottomRight,
@@ -215,6 +269,8 @@ impl fc_attention_options {
         unsafe {
             call = array(self.prefix, sequences).map_or(call, |array| call.prefix(array));
             call = array(self.sinks, self.num_sinks).map_or(call, |array| call.sinks(array));
+            call = array(self.alibi_slopes, self.num_alibi_slopes).map_or(call, |array| call.alibi(array));
+            call = self.bias.view()?.map_or(call, |bias| call.bias(bias));
         }
         Ok(call)
     }
@@ -233,18 +289,20 @@ unsafe fn array<T>(pointer: *const T, len: usize) -> Option<ArrayView<'static, T
 ///
 /// # Safety
 /// The pointer must be null, or point to a struct whose `struct_size` is set. Its arrays are those of
-/// [`ArrayView::from_raw_parts`].
+/// [`ArrayView::from_raw_parts`], its bias is that of [`BiasView::from_raw_parts`].
 unsafe fn attention(options: *const fc_attention_options) -> Result<Attention<'static>, Failure> {
     let mut ours = fc_attention_options::PLAIN;
     if !options.is_null() {
         // SAFETY: not null, and the caller vouches for the rest.
         let struct_size = unsafe { (&raw const (*options).struct_size).read_unaligned() };
-        let known = if struct_size == fc_attention_options::FIRST_SIZE {
+        let known = match struct_size {
             // What follows the scale was padding, which may hold anything.
-            offset_of!(fc_attention_options, align)
-        } else {
-            require_size::<fc_attention_options>(struct_size, "options")?;
-            struct_size
+            fc_attention_options::FIRST_SIZE => offset_of!(fc_attention_options, align),
+            fc_attention_options::SECOND_SIZE => fc_attention_options::SECOND_SIZE,
+            _ => {
+                require_size::<fc_attention_options>(struct_size, "options")?;
+                struct_size
+            }
         };
         // SAFETY: the caller's struct has so many bytes, and ours, too; numbers and addresses may be any.
         unsafe { options.cast::<u8>().copy_to_nonoverlapping((&raw mut ours).cast(), known) };
@@ -291,9 +349,9 @@ unsafe fn tensors([q, k, v, out]: [*const fc_tensor; 4]) -> Result<[(fc_tensor, 
 ///
 /// # Safety
 /// `stream` must be a live stream (`CUstream` or `cudaStream_t`), or null, the default stream. The structs must be
-/// null, which is an error, or readable. Everything that a tensor's shape and strides reach over, the arrays of
-/// `options` and the whole of `lse` must stay allocated until the work has completed; until then, nothing else may
-/// write inputs, or use outputs.
+/// null, which is an error, or readable. Everything that a tensor's shape and strides reach over, the arrays and the
+/// bias of `options` and the whole of `lse` must stay allocated until the work has completed; until then, nothing else
+/// may write inputs, or use outputs.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fc_attention_forward(
     device: *const fc_device,

@@ -20,7 +20,8 @@ mod tests;
 use std::ffi::c_char;
 
 pub use attention::{
-    fc_align, fc_attention_forward, fc_attention_options, fc_attention_plan_text, fc_dtype, fc_tensor,
+    fc_align, fc_attention_forward, fc_attention_options, fc_attention_plan_text, fc_bias, fc_dtype,
+    fc_tensor,
 };
 pub use call::fc_last_error;
 pub use device::{

@@ -55,7 +55,7 @@ pub enum fc_status {
     /// The emulator refused a call that a GPU would fail at, too.
     FC_ERROR_EMULATOR_REFUSED = 32,
 
-    /// A tensor has more bytes than an address can count.
+    /// A tensor, or a bias, has more bytes than an address can count.
     FC_ERROR_SHAPE_OVERFLOW = 40,
     /// A dimension is larger than the kernels can index.
     FC_ERROR_DIMENSION_TOO_LARGE = 41,
@@ -77,6 +77,8 @@ pub enum fc_status {
     FC_ERROR_PREFIX_UNDER_WINDOW = 49,
     /// An array has not as many numbers as there are sequences, or heads.
     FC_ERROR_ARRAY_LENGTH = 50,
+    /// A bias beside packed sequences: those differ in length, but its rows do not.
+    FC_ERROR_BIAS_OF_PACKED = 51,
 
     /// A tensor with elements has a null address.
     FC_ERROR_NULL_POINTER = 60,
@@ -84,9 +86,9 @@ pub enum fc_status {
     FC_ERROR_NOT_DEVICE_POINTER = 61,
     /// An address is memory of another CUDA device.
     FC_ERROR_WRONG_DEVICE = 62,
-    /// An address is not aligned: 16 bytes for tensors, 4 for the log-sum-exp and other arrays.
+    /// An address is not aligned: 16 bytes for tensors, 4 for the log-sum-exp, a bias and arrays.
     FC_ERROR_MISALIGNED = 63,
-    /// A stride is not a multiple of 8 elements (16 bytes).
+    /// A stride is not a multiple of 8 elements (16 bytes), or, of a bias, odd.
     FC_ERROR_STRIDE_MISALIGNED = 64,
     /// A stride is too large.
     FC_ERROR_STRIDE_TOO_LARGE = 65,
@@ -96,6 +98,8 @@ pub enum fc_status {
     FC_ERROR_ALIASING = 67,
     /// With these options a tensor reaches over too much memory.
     FC_ERROR_REACHES_TOO_FAR = 68,
+    /// The last stride of a bias is not 1.
+    FC_ERROR_BIAS_KEYS_APART = 69,
 }
 
 /// Why a call failed: what flashcore says, or what only C can do wrong.
@@ -155,7 +159,7 @@ fn of_host(error: &Error) -> fc_status {
         Error::KernelRefused { .. } => fc_status::FC_ERROR_KERNEL_REFUSED,
         Error::Hazards { .. } => fc_status::FC_ERROR_HAZARDS,
         Error::EmulatorRefused { .. } => fc_status::FC_ERROR_EMULATOR_REFUSED,
-        Error::ShapeOverflow { .. } => fc_status::FC_ERROR_SHAPE_OVERFLOW,
+        Error::ShapeOverflow { .. } | Error::BiasOverflow { .. } => fc_status::FC_ERROR_SHAPE_OVERFLOW,
         Error::DimensionTooLarge { .. } => fc_status::FC_ERROR_DIMENSION_TOO_LARGE,
         Error::TooManyTiles { .. } => fc_status::FC_ERROR_TOO_MANY_TILES,
         Error::HeadDim { .. } => fc_status::FC_ERROR_HEAD_DIM,
@@ -166,6 +170,7 @@ fn of_host(error: &Error) -> fc_status {
         Error::Softcap { .. } => fc_status::FC_ERROR_SOFTCAP,
         Error::PrefixUnderWindow => fc_status::FC_ERROR_PREFIX_UNDER_WINDOW,
         Error::ArrayLength { .. } => fc_status::FC_ERROR_ARRAY_LENGTH,
+        Error::BiasOfPacked { .. } => fc_status::FC_ERROR_BIAS_OF_PACKED,
         Error::NullPointer { .. } => fc_status::FC_ERROR_NULL_POINTER,
         Error::NotDevicePointer { .. } => fc_status::FC_ERROR_NOT_DEVICE_POINTER,
         Error::WrongDevice { .. } => fc_status::FC_ERROR_WRONG_DEVICE,
@@ -175,6 +180,7 @@ fn of_host(error: &Error) -> fc_status {
         Error::OverlappingOutput { .. } => fc_status::FC_ERROR_OVERLAPPING_OUTPUT,
         Error::Aliasing { .. } => fc_status::FC_ERROR_ALIASING,
         Error::ReachesTooFar { .. } => fc_status::FC_ERROR_REACHES_TOO_FAR,
+        Error::BiasKeysApart { .. } => fc_status::FC_ERROR_BIAS_KEYS_APART,
         // About events, graphs, time, host data, tensor maps, chunks and starts of nothing, which this interface does
         // not have.
         _ => fc_status::FC_ERROR_INTERNAL,

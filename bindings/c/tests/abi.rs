@@ -7,18 +7,21 @@ use std::ptr::{null, null_mut};
 use std::thread;
 
 use flashcore::driver::Graph;
-use flashcore::{Device, Dtype, Plan};
+use flashcore::{BiasLayout, Device, Dtype, Plan, Slopes};
 use flashcore_c::fc_status::*;
 use flashcore_c::*;
 use flashcore_tests::cases::{Case, Inputs, Layout};
 use flashcore_tests::device::{Failure, OnDevice, Outputs};
-use flashcore_tests::extras::Extras;
+use flashcore_tests::extras::{Bias, Extras};
 use flashcore_tests::merge::{self, Merge, Place, States, Sums};
+use flashcore_tests::oracle::Broadcast;
 use flashcore_tests::side_inputs::Lengths;
 use flashcore_tests::suite::{Resource, Suite};
-use flashcore_tests::values::HostTensor;
+use flashcore_tests::values::{HostTensor, encode};
 
 const POISON: u8 = 0xFF;
+/// Lengths of sequences that lie one behind the other.
+const PACKED: Lengths = Lengths::WithZeros { longest: 90 };
 
 /// Devices that both sides can open.
 #[derive(Clone, Copy, Debug)]
@@ -105,10 +108,7 @@ impl Opened {
             stride_batch: strides.batch,
             stride_seqlen: strides.seqlen,
             stride_heads: strides.heads,
-            dtype: match host.dtype {
-                Dtype::F16 => fc_dtype::FC_F16 as i32,
-                Dtype::Bf16 => fc_dtype::FC_BF16 as i32,
-            },
+            dtype: dtype_number(host.dtype),
         }
     }
 }
@@ -117,6 +117,25 @@ impl Drop for Opened {
     fn drop(&mut self) {
         fc_device_close(self.0);
     }
+}
+
+fn dtype_number(dtype: Dtype) -> i32 {
+    match dtype {
+        Dtype::F16 => fc_dtype::FC_F16 as i32,
+        Dtype::Bf16 => fc_dtype::FC_BF16 as i32,
+    }
+}
+
+const NO_BIAS: fc_bias = fc_bias { data: null(), sizes: [7; 4], strides: [7; 4], dtype: 7 };
+
+/// A bias on the device, its rows filled up with NaN.
+fn bias(device: &Opened, bias: &Broadcast<f32>, dtype: Dtype) -> fc_bias {
+    let BiasLayout { sizes, strides, .. } = BiasLayout::packed(dtype, bias.sizes);
+    let row = |row: &[f32]| {
+        (0..strides[2]).map(|key| row.get(key).map_or(u16::MAX, |&x| encode(dtype, x))).collect()
+    };
+    let numbers = bias.data.chunks(sizes[3]).map(row).collect::<Vec<Vec<u16>>>().concat();
+    fc_bias { data: device.upload(&numbers), sizes, strides, dtype: dtype_number(dtype) }
 }
 
 /// What a case asks for. What does not count is garbage.
@@ -147,6 +166,12 @@ fn options(device: &Opened, case: &Case, inputs: &Inputs) -> fc_attention_option
         prefix: ints(&numbers.prefix),
         sinks: numbers.sinks.as_ref().map_or(null(), |sinks| device.upload(sinks).cast_const().cast()),
         num_sinks: case.heads_q,
+        alibi_slopes: numbers
+            .slopes
+            .as_ref()
+            .map_or(null(), |slopes| device.upload(&slopes.data).cast_const().cast()),
+        num_alibi_slopes: numbers.slopes.as_ref().map_or(7, |slopes| slopes.data.len()),
+        bias: numbers.bias.as_ref().map_or(NO_BIAS, |numbers| bias(device, numbers, inputs.q.dtype)),
     }
 }
 
@@ -565,6 +590,11 @@ fn wrong_options_are_refused(kind: &Kind) -> Result<(), Failure> {
             "sinks has 2 numbers, but 3 are needed".to_owned(),
         ),
         (
+            fc_attention_options { alibi_slopes: floats, num_alibi_slopes: 2, ..right },
+            FC_ERROR_ARRAY_LENGTH,
+            "alibi_slopes has 2 numbers, but 6 are needed".to_owned(),
+        ),
+        (
             fc_attention_options { seqused_q: misaligned, ..right },
             FC_ERROR_MISALIGNED,
             format!("seqused_q at {misaligned:p} is not aligned to 4 bytes"),
@@ -601,23 +631,104 @@ fn wrong_options_are_refused(kind: &Kind) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A program that knows only the first header.
+/// Programs that know only older headers.
 fn older_options_work(kind: &Kind) -> Result<(), Failure> {
-    let case = Case { seqlen_q: 70, head_dim: 64, causal: true, scale: Some(0.3), ..Case::default() };
-    let inputs = case.inputs(Dtype::Bf16, 9);
-    let expected = host(*kind, &case, &inputs)?;
-    let device = kind.open();
-    let mut call = Call::new(&device, &case, &inputs);
-    call.options = fc_attention_options {
+    let first = Case { seqlen_q: 70, head_dim: 64, causal: true, scale: Some(0.3), ..Case::default() };
+    older_options_work_for(kind, first, |options| fc_attention_options {
         struct_size: 24,
         // What was padding then, and what comes after the struct.
         align: 7,
         chunk: 3,
         sinks: std::ptr::without_provenance(8),
-        ..call.options
-    };
+        ..options
+    })?;
+    let second = Case { extras: Extras { sinks: true, ..Extras::default() }, ..first };
+    let nowhere = std::ptr::without_provenance(8);
+    older_options_work_for(kind, second, |options| fc_attention_options {
+        struct_size: 128,
+        alibi_slopes: nowhere,
+        bias: fc_bias { data: nowhere.cast(), ..NO_BIAS },
+        ..options
+    })
+}
+
+fn older_options_work_for(
+    kind: &Kind,
+    case: Case,
+    older: impl Fn(fc_attention_options) -> fc_attention_options,
+) -> Result<(), Failure> {
+    let inputs = case.inputs(Dtype::Bf16, 9);
+    let expected = host(*kind, &case, &inputs)?;
+    let device = kind.open();
+    let mut call = Call::new(&device, &case, &inputs);
+    call.options = older(call.options);
     ok(call.forward(&device));
     assert_eq!(call.outputs(&device).out, expected.out);
+    Ok(())
+}
+
+fn wrong_biases_are_refused(kind: &Kind) -> Result<(), Failure> {
+    let case = Case { seqlen_q: 64, seqlen_kv: 64, head_dim: 64, ..Case::default() };
+    let device = kind.open();
+    let mut call = Call::new(&device, &case, &case.inputs(Dtype::F16, 10));
+    let plain = call.options;
+    let sizes = [2, 3, 64, 64];
+    let right = bias(&device, &flashcore_tests::side_inputs::bias(sizes, 11), Dtype::F16);
+    let strides = |strides| fc_bias { strides, ..right };
+    let sizes = |sizes| fc_bias { sizes, ..right };
+    let mismatch = |dim: &str, expected: usize, found: usize| {
+        format!("bias has {dim} {found}, but {expected} is needed to agree with the other tensors")
+    };
+    let misaligned = right.data.wrapping_byte_add(2);
+    for (bias, status, message) in [
+        (
+            fc_bias { dtype: 3, ..right },
+            FC_ERROR_UNKNOWN_DTYPE,
+            "bias has element type 3, which is no fc_dtype".to_owned(),
+        ),
+        (
+            fc_bias { dtype: fc_dtype::FC_BF16 as i32, ..right },
+            FC_ERROR_DTYPE_MISMATCH,
+            "bias has element type bf16, but f16 is needed to agree with the other tensors".to_owned(),
+        ),
+        (sizes([3, 3, 64, 64]), FC_ERROR_SHAPE_MISMATCH, mismatch("batch", 2, 3)),
+        (sizes([2, 2, 64, 64]), FC_ERROR_SHAPE_MISMATCH, mismatch("heads", 3, 2)),
+        (sizes([2, 3, 63, 64]), FC_ERROR_SHAPE_MISMATCH, mismatch("seqlen_q", 64, 63)),
+        (sizes([2, 3, 64, 1]), FC_ERROR_SHAPE_MISMATCH, mismatch("seqlen_kv", 64, 1)),
+        (
+            strides([6 * 64 * 64, 2 * 64 * 64, 128, 2]),
+            FC_ERROR_BIAS_KEYS_APART,
+            "numbers of neighbouring keys must be neighbours in a bias, but they are 2 apart".to_owned(),
+        ),
+        (
+            strides([3 * 64 * 64, 64 * 64, 63, 1]),
+            FC_ERROR_STRIDE_MISALIGNED,
+            "bias has seqlen_q stride 63 (elements); it must be a multiple of 2".to_owned(),
+        ),
+        (
+            strides([usize::MAX - 1, 64 * 64, 64, 1]),
+            FC_ERROR_SHAPE_OVERFLOW,
+            "a bias of shape [2, 3, 64, 64] reaches over more than the address space".to_owned(),
+        ),
+        (
+            fc_bias { data: misaligned, ..right },
+            FC_ERROR_MISALIGNED,
+            format!("bias at {misaligned:p} is not aligned to 4 bytes"),
+        ),
+        (
+            fc_bias { data: call.out.data, ..right },
+            FC_ERROR_ALIASING,
+            "the memory of out overlaps that of bias".to_owned(),
+        ),
+    ] {
+        call.options = fc_attention_options { bias, ..plain };
+        call.is_refused(&device, status, &message);
+    }
+    let packed = Case { extras: Extras { packed_q: Some(PACKED), ..Extras::default() }, ..case };
+    let mut call = Call::new(&device, &packed, &packed.inputs(Dtype::F16, 12));
+    call.options.bias = right;
+    let message = "a bias goes with sequences of one length, but those of cu_seqlens_q are packed";
+    call.is_refused(&device, FC_ERROR_BIAS_OF_PACKED, message);
     Ok(())
 }
 
@@ -749,7 +860,7 @@ fn main() -> ExitCode {
         Case { seqlen_q: 0, head_dim: 64, ..base },
     ];
     let extras = Extras::default();
-    let (q, kv) = (Some(Lengths::WithZeros { longest: 90 }), Some(Lengths::WithOnes { longest: 130 }));
+    let (q, kv) = (Some(PACKED), Some(Lengths::WithOnes { longest: 130 }));
     let with = [
         Extras { left: Some(20), right: Some(3), ..extras },
         Extras { left: Some(40), top_left: true, ..extras },
@@ -761,14 +872,24 @@ fn main() -> ExitCode {
         Extras { packed_q: q, packed_kv: kv, used: true, sinks: true, left: Some(30), ..extras },
         Extras { packed_kv: kv, ..extras },
         Extras { used: true, ..extras },
+        Extras { alibi: Some(Slopes::PerHead), right: Some(0), ..extras },
+        Extras { alibi: Some(Slopes::PerSequenceAndHead), packed_q: q, packed_kv: kv, ..extras },
+        Extras { bias: Some(Bias::FULL), softcap: Some(5.0), ..extras },
+        Extras { bias: Some(Bias { heads: false, hides: true, ..Bias::FULL }), sinks: true, ..extras },
     ];
+    let odd_keys = Case {
+        seqlen_kv: 131,
+        head_dim: 64,
+        extras: Extras { bias: Some(Bias { batch: false, queries: false, ..Bias::FULL }), ..extras },
+        ..base
+    };
     let causal_varlen = Case { causal: true, extras: with[6], head_dim: 64, ..base };
     let with = with.map(|extras| Case { head_dim: 64, extras, ..base });
-    for case in cases.into_iter().chain(with).chain([causal_varlen]) {
+    for case in cases.into_iter().chain(with).chain([causal_varlen, odd_keys]) {
         suite.test(format!("same_bits_{case}"), move |kind: &Kind| same_bits(*kind, &case));
     }
     type Test = fn(&Kind) -> Result<(), Failure>;
-    let tests: [(&str, Test); 15] = [
+    let tests: [(&str, Test); 16] = [
         ("merges_have_the_same_bits", merges_have_the_same_bits),
         ("wrong_merges_are_refused", wrong_merges_are_refused),
         ("default_options", default_options),
@@ -778,6 +899,7 @@ fn main() -> ExitCode {
         ("preload", preload),
         ("mistakes_are_refused", mistakes_are_refused),
         ("wrong_options_are_refused", wrong_options_are_refused),
+        ("wrong_biases_are_refused", wrong_biases_are_refused),
         ("older_options_work", older_options_work),
         ("null_arguments_are_refused", null_arguments_are_refused),
         ("memory_is_allocated_and_freed", memory_is_allocated_and_freed),
