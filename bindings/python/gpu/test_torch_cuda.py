@@ -49,6 +49,8 @@ def exact(
     chunk=None,
     softcap=None,
     sinks=None,
+    alibi_slopes=None,
+    bias=None,
 ):
     """Output and log-sum-exp in float64; ``rounded`` is what an ideal kernel does to probabilities and output."""
     ratio = q.shape[2] // k.shape[2]
@@ -56,6 +58,12 @@ def exact(
     scores = torch.einsum("bihd,bjhd->bhij", q, k) * (q.shape[-1] ** -0.5 if scale is None else scale)
     if softcap is not None:
         scores = softcap * (scores / softcap).tanh()
+    if alibi_slopes is not None:
+        stands = torch.arange(q.shape[1], device="cuda")[:, None] + k.shape[1] - q.shape[1]
+        distances = (stands - torch.arange(k.shape[1], device="cuda")).abs()
+        scores = scores - alibi_slopes.double()[..., None, None] * distances
+    if bias is not None:
+        scores = scores + bias.double()
     scores = scores.masked_fill(~visible(q.shape[1], k.shape[1], causal, window, chunk), -torch.inf)
     logits = scores.new_full(scores.shape[:-1], -torch.inf)
     if sinks is not None:
@@ -154,6 +162,7 @@ def random_options(generator, heads):
         "chunk": generator.choice([None, None, 100]),
         "softcap": generator.choice([None, 2.0, 30.0]),
         "sinks": generator.choice([None, torch.randn(heads, device="cuda")]),
+        "alibi_slopes": generator.choice([None, torch.rand(heads, device="cuda")]),
     }
 
 
@@ -229,6 +238,22 @@ def merged(o1, lse1, o2, lse2):
         weight = (one.double() - finite).exp().transpose(1, 2).unsqueeze(-1)
         out += weight * o.double().masked_fill(weight == 0.0, 0.0)
     return out, lse
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_random_biases(seed):
+    generator = random.Random(seed)
+    (q, k, v), _, arguments = random_problem(seed)
+    sizes = [q.shape[0], q.shape[2], q.shape[1], k.shape[1]]
+    present = [size if generator.random() < 0.7 else 1 for size in sizes[:3]]
+    bias = torch.nn.functional.pad(normal(*present, sizes[3], dtype=q.dtype), (0, sizes[3] % 2))[..., : sizes[3]]
+    if generator.random() < 0.3:
+        bias = bias.expand(sizes)
+    options = arguments | random_options(generator, q.shape[2]) | {"bias": bias}
+    if generator.random() < 0.3:
+        options["alibi_slopes"] = torch.rand(q.shape[0], q.shape[2], device="cuda")
+    out, lse = flashcore.attention(q, k, v, return_lse=True, **options)
+    check(out, q, k, v, lse, **options)
 
 
 @pytest.mark.parametrize("seed", range(200))

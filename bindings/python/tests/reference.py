@@ -36,6 +36,8 @@ def attention(
     prefix=0,
     softcap=None,
     sinks=None,
+    alibi_slopes=None,
+    bias=None,
 ):
     """Output, (batch, seqlen_q, heads_q, head_dim), and log-sum-exp, (batch, heads_q, seqlen_q). ``rounded`` is applied
     to what an ideal kernel rounds: the probabilities before they are divided by their sum, and the output."""
@@ -45,6 +47,11 @@ def attention(
     scores = np.einsum("bihd,bjhd->bhij", q, k) * (head_dim**-0.5 if scale is None else scale)
     if softcap is not None:
         scores = softcap * np.tanh(scores / softcap)
+    if alibi_slopes is not None:
+        distances = np.abs(np.arange(seqlen_q)[:, None] + seqlen_kv - seqlen_q - np.arange(seqlen_kv))
+        scores = scores - np.asarray(alibi_slopes).astype(np.float64)[..., None, None] * distances
+    if bias is not None:
+        scores = scores + np.asarray(bias).astype(np.float64)
     scores = np.where(visible(seqlen_q, seqlen_kv, causal, window, align, chunk, prefix), scores, -np.inf)
     largest = np.max(scores, axis=-1, keepdims=True, initial=-np.inf)
     logits = np.full((1, heads_q, 1, 1), -np.inf) if sinks is None else sinks.astype(np.float64)[None, :, None, None]

@@ -1,4 +1,6 @@
-"""Windows, chunks, prefixes, softcap, sinks and sequences of their own lengths, on NumPy's arrays, by the emulator."""
+"""Windows, chunks, prefixes, softcap, sinks, ALiBi, biases and sequences of their own lengths, on NumPy's arrays, by the emulator."""
+
+import re
 
 import numpy as np
 import pytest
@@ -18,6 +20,8 @@ def ints(*numbers):
 
 Q, K, V = normal(2, 70, 4, 64), normal(2, 90, 2, 64, seed=1), normal(2, 90, 2, 64, seed=2)
 SINKS = np.array([-np.inf, 0.5, 3.0, -1.0], np.float32)
+SLOPES = np.array([0.5, 0.25, 0.0, -0.01], np.float32)
+HIDES = np.where(normal(2, 4, 70, 90) > 0.7, np.float16(-np.inf), np.float16(0))
 
 DENSE = [
     dict(window=(20, 3)),
@@ -34,6 +38,12 @@ DENSE = [
     dict(sinks=SINKS, window=(7, 7)),
     dict(prefix=ints(40, 0), causal=True),
     dict(prefix=ints(3, 200), window=(None, 4)),
+    dict(alibi_slopes=SLOPES),
+    dict(alibi_slopes=SLOPES, causal=True, window=(30, None)),
+    dict(bias=normal(2, 4, 70, 90)),
+    dict(bias=normal(1, 4, 1, 90), softcap=2.0, scale=0.5),
+    dict(bias=HIDES, sinks=SINKS),
+    dict(bias=normal(1, 1, 70, 90), alibi_slopes=SLOPES, causal=True),
     dict(seqused_kv=ints(31, 0)),
     dict(seqused_kv=ints(90, 64), causal=True, window=(20, None)),
 ]
@@ -45,9 +55,59 @@ def test_dense(options):
     for b in range(2):
         per_sequence = {name: options[name][b] for name in ("prefix",) if name in options}
         used = options.get("seqused_kv", ints(90, 90))[b]
-        others = {name: value for name, value in options.items() if name not in ("prefix", "seqused_kv")}
+        if "bias" in options:
+            per_sequence["bias"] = options["bias"][b % len(options["bias"]), :, :, :used]
+        others = {name: value for name, value in options.items() if name not in ("prefix", "seqused_kv", "bias")}
         one = slice(b, b + 1)
         reference.check(out[one], Q[one], K[one, :used], V[one, :used], lse[one], **others, **per_sequence)
+
+
+def test_slopes_of_each_sequence():
+    slopes = np.stack([SLOPES, 2 * SLOPES])
+    out, lse = flashcore.attention(Q, K, V, alibi_slopes=slopes, return_lse=True)
+    for b in range(2):
+        one = slice(b, b + 1)
+        reference.check(out[one], Q[one], K[one], V[one], lse[one], alibi_slopes=slopes[b])
+    q, k, v = Q.reshape(140, 4, 64), K.reshape(180, 2, 64), V.reshape(180, 2, 64)
+    starts = dict(cu_seqlens_q=ints(0, 70, 140), cu_seqlens_kv=ints(0, 90, 180))
+    assert np.array_equal(flashcore.attention(q, k, v, alibi_slopes=slopes, **starts).reshape(out.shape), out)
+    same = flashcore.attention(Q, K, V, alibi_slopes=SLOPES)
+    assert np.array_equal(flashcore.attention(Q, K, V, alibi_slopes=SLOPES[None]), same)
+
+
+def test_a_bias_may_lie_in_many_ways():
+    bias = normal(2, 4, 70, 90, seed=3)
+    expected = flashcore.attention(Q, K, V, bias=bias)
+    wider = np.full((70, 2, 4, 98), np.nan, np.float16)[..., 4:94].transpose(1, 2, 0, 3)
+    wider[...] = bias
+    assert np.array_equal(flashcore.attention(Q, K, V, bias=wider), expected)
+    row = normal(1, 4, 1, 90, seed=4)
+    expected = flashcore.attention(Q, K, V, bias=np.ascontiguousarray(np.broadcast_to(row, bias.shape)))
+    for same in (
+        row,
+        np.broadcast_to(row, bias.shape),
+        np.broadcast_to(row[0, :, 0], (70, 4, 90)).transpose(1, 0, 2)[None],
+    ):
+        assert np.array_equal(flashcore.attention(Q, K, V, bias=same), expected)
+
+
+@pytest.mark.parametrize("keys", [1, 89])
+def test_an_odd_number_of_keys_needs_room(keys):
+    k, v, bias = K[:, :keys], V[:, :keys], normal(2, 4, 70, keys)
+    room = np.pad(bias, [(0, 0), (0, 0), (0, 0), (0, 1)], constant_values=np.nan)[..., :-1]
+    out, lse = flashcore.attention(Q, k, v, bias=room, return_lse=True)
+    reference.check(out, Q, k, v, lse, bias=bias)
+    last = room[1:, 3:, 69:]
+    assert np.array_equal(
+        flashcore.attention(Q, k, v, bias=last), flashcore.attention(Q, k, v, bias=np.broadcast_to(last, bias.shape))
+    )
+    cure = re.escape("take numpy.pad(bias, [(0, 0), (0, 0), (0, 0), (0, 1)])[..., :-1]")
+    message = rf"bias has seqlen_q stride {keys} \(elements\); it must be a multiple of 2"
+    with pytest.raises(flashcore.ArgumentError, match=f"{message}: {cure}"):
+        flashcore.attention(Q, k, v, bias=bias)
+    message = f"bias reaches over {2 * keys + 2} bytes, but has only {2 * keys}, since .*: {cure}"
+    with pytest.raises(flashcore.ArgumentError, match=message):
+        flashcore.attention(Q, k, v, bias=bias[0, 0, 0].copy()[None, None, None])
 
 
 STARTS_Q, STARTS_KV = ints(0, 30, 30, 95, 100), ints(0, 40, 50, 50, 140)
@@ -62,6 +122,7 @@ STARTS_Q, STARTS_KV = ints(0, 30, 30, 95, 100), ints(0, 40, 50, 50, 140)
         dict(window=(9, 2), softcap=3.0, sinks=SINKS),
         dict(chunk=12),
         dict(causal=True, scale=0.3),
+        dict(alibi_slopes=SLOPES),
     ],
     ids=lambda options: "-".join(options),
 )
@@ -129,6 +190,22 @@ WRONG = [
     (dict(prefix=ints(1, 2), chunk=3), ValueError, Status.PREFIX_UNDER_WINDOW, "a prefix goes with no limit to the left"),
     (dict(prefix=ints(1)), ValueError, Status.ARRAY_LENGTH, "prefix has 1 numbers, but 2 are needed"),
     (dict(sinks=SINKS[:2]), ValueError, Status.ARRAY_LENGTH, "sinks has 2 numbers, but 4 are needed"),
+    (dict(alibi_slopes=SLOPES[:3]), ValueError, Status.SHAPE_MISMATCH, "alibi_slopes has shape (3,); it must be (heads_q,) or (sequences, heads_q), where heads_q is 4"),
+    (dict(alibi_slopes=np.stack([SLOPES] * 3)), ValueError, Status.ARRAY_LENGTH, "alibi_slopes has 12 numbers, but 8 are needed"),
+    (dict(alibi_slopes=np.ones((4, 2), np.float32)), ValueError, Status.SHAPE_MISMATCH, "alibi_slopes has shape (4, 2)"),
+    (dict(alibi_slopes=np.asfortranarray(np.stack([SLOPES] * 2))), ValueError, None, "alibi_slopes has stride 2 (elements); it must be 1"),
+    (dict(alibi_slopes=SLOPES[None, None]), ValueError, None, "alibi_slopes has 3 dimensions (1, 1, 4); it must have 1 or 2"),
+    (dict(alibi_slopes=normal(4)), TypeError, Status.UNKNOWN_DTYPE, "alibi_slopes has element type float16; f32 is needed"),
+    (dict(bias=normal(70, 90)), ValueError, None, "bias has 2 dimensions (70, 90); it must have 4: (batch, heads_q, seqlen_q, seqlen_kv)"),
+    (dict(bias=normal(1, 1, 70, 90).astype(np.float32)), TypeError, Status.UNKNOWN_DTYPE, "bias has element type float32; f16 and bf16 are supported"),
+    (dict(bias=[1.0]), TypeError, None, "bias is a builtins.list, but q is a numpy.ndarray"),
+    (dict(bias=normal(1, 3, 70, 90)), ValueError, Status.SHAPE_MISMATCH, "bias has heads 3, but 4 is needed"),
+    (dict(bias=normal(1, 1, 70, 2)[..., :1]), ValueError, Status.SHAPE_MISMATCH, "bias has seqlen_kv 1, but 90 is needed"),
+    (dict(bias=normal(0, 4, 70, 90)), ValueError, Status.SHAPE_MISMATCH, "bias has batch 0, but 2 is needed"),
+    (dict(bias=normal(1, 1, 90, 70).swapaxes(2, 3)), ValueError, Status.BIAS_KEYS_APART, "numbers of neighbouring keys must be neighbours in a bias, but they are 70 apart: take numpy.ascontiguousarray(bias)"),
+    (dict(bias=normal(1, 1, 70, 91)[..., :90]), ValueError, Status.STRIDE_MISALIGNED, "bias has seqlen_q stride 91 (elements); it must be a multiple of 2: take numpy.ascontiguousarray(bias)"),
+    (dict(bias=normal(1, 1, 70, 90)[:, :, ::-1]), ValueError, Status.STRIDE_MISALIGNED, "bias has seqlen_q stride -90 (elements); it must be a multiple of 2: take"),
+    (dict(bias=normal(1, 1, 70, 92)[..., 1:91]), ValueError, Status.MISALIGNED, "is not aligned to 4 bytes"),
     (dict(sinks=SINKS.astype(np.float64)), TypeError, Status.UNKNOWN_DTYPE, "sinks has element type float64; f32 is needed"),
     (dict(seqused_q=np.array([1, 2])), TypeError, Status.UNKNOWN_DTYPE, "seqused_q has element type int64; i32 is needed"),
     (dict(seqused_q=[1, 2]), TypeError, None, "seqused_q is a builtins.list, but q is a numpy.ndarray"),
@@ -149,6 +226,9 @@ def test_mistakes(arguments, kind, status, message):
 
 
 def test_mistakes_of_packing():
+    with pytest.raises(flashcore.ArgumentError, match="a bias goes with sequences of one length") as raised:
+        flashcore.attention(Q[0], K, V, cu_seqlens_q=ints(0, 40, 70), bias=normal(1, 1, 70, 90))
+    assert raised.value.status == Status.BIAS_OF_PACKED
     with pytest.raises(flashcore.ArgumentError, match="cu_seqlens_q is empty"):
         flashcore.attention(Q[0], K, V, cu_seqlens_q=ints())
     with pytest.raises(flashcore.ArgumentError, match="k has batch 2, but 3 is needed"):

@@ -32,6 +32,21 @@ def test_results_are_those_of_the_reference(dtype, causal):
     assert np.array_equal(before, q)
 
 
+def test_slopes_and_biases():
+    q, k, bias = (
+        normal((2, 40, 4, 64), jnp.float16),
+        normal((2, 50, 2, 64), jnp.float16, 1),
+        normal((1, 4, 40, 50), jnp.float16, 2),
+    )
+    slopes = jnp.array([0.5, 0.25, 0.0, 0.1], jnp.float32)
+    out, lse = flashcore.attention(q, k, k, alibi_slopes=slopes, bias=bias, return_lse=True)
+    reference.check(out, q, k, k, lse, alibi_slopes=slopes, bias=bias)
+    with pytest.raises(flashcore.ArgumentError, match="append a key to k, v and bias, with a bias of -inf"):
+        flashcore.attention(q, k[:, 1:], k[:, 1:], bias=bias[..., 1:])
+    out, lse = flashcore.attention(q, k, k, bias=bias.at[..., -1].set(-jnp.inf), return_lse=True)
+    reference.check(out, q, k[:, :-1], k[:, :-1], lse, bias=bias[..., :-1])
+
+
 def test_results_that_jax_still_computes_are_waited_for():
     q = normal((1, 60, 2, 128), jnp.float16)
     k = jax.jit(lambda x: sum(jnp.sin(x * i) for i in range(50)))(q)

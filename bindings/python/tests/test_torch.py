@@ -1,5 +1,6 @@
 """PyTorch on the CPU, computed by the emulator: what needs no GPU to be right."""
 
+import re
 import subprocess
 import sys
 
@@ -75,6 +76,9 @@ FEATURES = [
     dict(chunk=7, align="top-left"),
     dict(causal=True, prefix=ints(4, 9)),
     dict(seqused_q=ints(20, 20), seqused_kv=ints(30, 11)),
+    dict(causal=True, alibi_slopes=torch.tensor([[0.5, 0.25, 0.125, 0.0], [0.1, 0.2, 0.3, 0.4]])),
+    dict(bias=normal(2, 4, 20, 30), softcap=3.0),
+    dict(bias=normal(1, 4, 1, 30).expand(2, 4, 20, 30), alibi_slopes=torch.tensor([0.5, 0.25, 0.125, 0.0])),
 ]
 
 
@@ -140,10 +144,52 @@ def test_features_can_be_compiled():
     assert torch.equal(out, flashcore.attention(q, k, v, softcap=4.0, **starts))
 
 
-def test_sinks_have_no_backward_pass():
-    q, sinks = normal(2, 20, 4, 64), torch.zeros(4, requires_grad=True)
-    with pytest.raises(flashcore.UnsupportedError, match="no backward pass yet"):
-        flashcore.attention(q, q, q, sinks=sinks).sum().backward()
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(sinks=torch.zeros(4, requires_grad=True)),
+        dict(alibi_slopes=torch.zeros(4, requires_grad=True)),
+        dict(bias=torch.zeros(1, 4, 20, 20, dtype=torch.float16, requires_grad=True)),
+    ],
+    ids=lambda options: "-".join(options),
+)
+def test_what_goes_along_has_no_backward_pass(options):
+    q = normal(2, 20, 4, 64)
+    for out in (flashcore.attention(q, q, q, **options), flashcore.attention(q, q, q, return_lse=True, **options)[1]):
+        with pytest.raises(flashcore.UnsupportedError, match="no backward pass yet"):
+            out.sum().backward()
+    with torch.no_grad():
+        assert not flashcore.attention(q, q, q, **options).requires_grad
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_biases_are_those_of_the_reference(dtype):
+    q, k, v = (normal(2, *shape, 64, dtype=dtype, seed=shape[0]) for shape in ((20, 4), (31, 2), (31, 2)))
+    bias, slopes = normal(2, 4, 20, 31, dtype=dtype, seed=2), torch.tensor([0.5, 0.25, 0.125, 0.0625])
+    room = torch.nn.functional.pad(bias, (0, 1))[..., :-1]
+    out, lse = flashcore.attention(q, k, v, bias=room, alibi_slopes=slopes, return_lse=True)
+    check(out, q, k, v, lse, bias=numpy_of(bias), alibi_slopes=slopes.numpy())
+
+
+def test_biases_without_room_are_refused():
+    q, k = normal(2, 20, 4, 64), normal(2, 31, 4, 64)
+    cure = re.escape(": take torch.nn.functional.pad(bias, (0, 1))[..., :-1]")
+    with pytest.raises(flashcore.ArgumentError, match=r"bias has seqlen_q stride 31 \(elements\).*" + cure):
+        flashcore.attention(q, k, k, bias=normal(1, 1, 20, 31))
+    with pytest.raises(flashcore.ArgumentError, match="bias reaches over 64 bytes, but has only 62, since .*" + cure):
+        flashcore.attention(q, k, k, bias=normal(1, 1, 1, 31))
+    with pytest.raises(flashcore.ArgumentError, match=re.escape("30 apart: take bias.contiguous()")):
+        flashcore.attention(q, k[:, :20], k[:, :20], bias=normal(1, 1, 20, 30)[..., :20].transpose(2, 3))
+
+
+def test_biases_can_be_compiled():
+    q, k, bias, slopes = normal(2, 20, 4, 64), normal(2, 30, 4, 64), normal(1, 4, 20, 30), torch.rand(4)
+
+    def model(q, k, bias, slopes):
+        return flashcore.attention(q, k, k, bias=bias * 2, alibi_slopes=slopes) + 0
+
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(q, k, bias, slopes), model(q, k, bias, slopes))
 
 
 def test_arrays_of_other_things_are_refused():

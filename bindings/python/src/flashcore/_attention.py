@@ -53,6 +53,8 @@ def attention(
     cu_seqlens_kv: Any = None,
     seqused_q: Any = None,
     seqused_kv: Any = None,
+    alibi_slopes: Any = None,
+    bias: Any = None,
 ) -> Any:
     """Computes ``softmax(scale * q @ k.T) @ v`` for every head.
 
@@ -84,9 +86,15 @@ def attention(
         cu_seqlens_kv: The same for k and v.
         seqused_q: How many queries of each sequence count, i32 (sequences,).
         seqused_kv: How many keys of each sequence count, i32 (sequences,).
+        alibi_slopes: ``-alibi_slopes[h] * abs(i + seqlen_kv - seqlen_q - j)`` is added to the score of query i and key
+            j in query head h: f32 (heads_q,), or (sequences, heads_q), contiguous.
+        bias: ``bias[b, h, i, j]`` is added to the score of query i and key j, in the element type of q: (batch,
+            heads_q, seqlen_q, seqlen_kv), of which the first three may be 1, or broadcast by strides of 0. -inf hides
+            a key. It goes with sequences that are not packed.
 
-    Masks compose: a query sees the keys that all of them show. These arrays lie where q does, and only the device reads
-    them; numbers that lead out of a tensor are taken for its last row.
+    Masks compose: a query sees the keys that all of them show. Slopes and bias are added to scaled and capped scores.
+    These arrays lie where q does, and only the device reads them; numbers that lead out of a tensor are taken for its
+    last row.
 
     Returns:
         The output, in the shape and type of q: ``out``, or a new tensor whose dimensions lie in memory in the order of
@@ -95,7 +103,9 @@ def attention(
         or (heads_q, total_q), -inf for rows that see no key, the sink's logit if there is one.
 
     Strides may be any multiples of 8 elements, with the elements of a head side by side: views of packed QKV, and
-    (batch, heads, seqlen, head_dim) seen through a transpose, are computed in place. Nothing is copied.
+    (batch, heads, seqlen, head_dim) seen through a transpose, are computed in place. Nothing is copied. Of a bias, the
+    numbers of neighbouring keys lie side by side, the other strides are even, and each row of an odd number of keys has
+    room for one number more: ``torch.nn.functional.pad(bias, (0, 1))[..., :-1]`` does.
 
     On a GPU the work is submitted to the current stream of PyTorch or CuPy, and the call returns, most often before it
     is done. JAX has no current stream: the default stream waits for the inputs, and the call for the result. Tensors in
@@ -113,7 +123,20 @@ def attention(
     array([1., 1., 1., 1.], dtype=float16)
     """
     framework = FRAMEWORKS.get(type(q)) or _framework(q)
-    features = gather(window, align, chunk, softcap, sinks, prefix, cu_seqlens_q, cu_seqlens_kv, seqused_q, seqused_kv)
+    features = gather(
+        window,
+        align,
+        chunk,
+        softcap,
+        sinks,
+        prefix,
+        cu_seqlens_q,
+        cu_seqlens_kv,
+        seqused_q,
+        seqused_kv,
+        alibi_slopes,
+        bias,
+    )
     return framework.attention(q, k, v, causal, scale, features, return_lse, out)
 
 
@@ -173,6 +196,8 @@ def plan(
     cu_seqlens_kv: Any = None,
     seqused_q: Any = None,
     seqused_kv: Any = None,
+    alibi_slopes: Any = None,
+    bias: Any = None,
 ) -> str:
     """How :func:`attention` would compute this: kernel, tiles, grid, estimated time. For people: the text changes.
 
@@ -180,7 +205,20 @@ def plan(
     memory it is the plan for an H200. Nothing is computed.
     """
     framework = FRAMEWORKS.get(type(q)) or _framework(q)
-    features = gather(window, align, chunk, softcap, sinks, prefix, cu_seqlens_q, cu_seqlens_kv, seqused_q, seqused_kv)
+    features = gather(
+        window,
+        align,
+        chunk,
+        softcap,
+        sinks,
+        prefix,
+        cu_seqlens_q,
+        cu_seqlens_kv,
+        seqused_q,
+        seqused_kv,
+        alibi_slopes,
+        bias,
+    )
     return framework.plan(q, k, v, causal, scale, features, out)
 
 

@@ -5,11 +5,13 @@ from typing import Any
 import cupy
 
 from ._framework import Framework, Operand, lse_shape
-from ._numpy import empty_in_order, strides_in_elements
+from ._numpy import bias_cures, empty_in_order, strides_in_elements
 
 
 class CuPy(Framework):
     """CuPy: always device memory."""
+
+    bias_cures = bias_cures("cupy")
 
     def owns(self, tensor: Any) -> bool:
         return isinstance(tensor, cupy.ndarray)
@@ -17,6 +19,10 @@ class CuPy(Framework):
     def locate(self, name: str, tensor: Any, stream: int | None) -> Operand:
         strides = strides_in_elements(name, tensor)
         return Operand(tensor.data.ptr, tensor.shape, strides, tensor.dtype.name, tensor.device.id)
+
+    def end(self, tensor: Any, operand: Operand) -> int:
+        memory = tensor.data.mem
+        return int(memory.ptr + memory.size)
 
     def check_writable(self, name: str, out: Any) -> None:
         pass

@@ -27,14 +27,14 @@ def _merged(spans: list[range]) -> list[range]:
 
 def forward(
     operands: dict[str, Operand],
-    arrays: dict[str, Operand],
+    side: dict[str, Operand],
     lse: int,
     options: Callable[[Callable[[int], int]], bytes],
 ) -> None:
     """Attention over q, k, v and out in host memory; ``lse`` is an address, or 0 for none. ``options`` gets what tells
-    where the arrays are on the device."""
+    where the arrays and the bias of ``side`` are on the device."""
     spans = {name: operand.span() for name, operand in operands.items()}
-    spans |= {name: array.span(4) for name, array in arrays.items()}
+    spans |= {name: operand.bias_span() if name == "bias" else operand.span(4) for name, operand in side.items()}
     batch, seqlen, heads, _ = operands["q"].shape
     spans["lse"] = range(lse, lse + 4 * batch * seqlen * heads) if lse else range(0)
 

@@ -38,6 +38,7 @@ class Status(enum.IntEnum):
     SOFTCAP = 48
     PREFIX_UNDER_WINDOW = 49
     ARRAY_LENGTH = 50
+    BIAS_OF_PACKED = 51
     NULL_POINTER = 60
     NOT_DEVICE_POINTER = 61
     WRONG_DEVICE = 62
@@ -47,6 +48,7 @@ class Status(enum.IntEnum):
     OVERLAPPING_OUTPUT = 66
     ALIASING = 67
     REACHES_TOO_FAR = 68
+    BIAS_KEYS_APART = 69
 
 
 class Error(Exception):

@@ -1,13 +1,18 @@
 """What a call asks for beyond plain attention."""
 
+from __future__ import annotations
+
 import math
 import operator
 import struct
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _library
 from ._errors import ArgumentError, ArgumentTypeError, Status
+
+if TYPE_CHECKING:
+    from ._framework import Operand
 
 _ALIGNMENTS = {"bottom-right": 0, "top-left": 1}
 #: Larger distances reach as far, and fit into a ``size_t``.
@@ -20,7 +25,10 @@ ARRAYS = {
     "seqused_kv": "int32",
     "prefix": "int32",
     "sinks": "float32",
+    "alibi_slopes": "float32",
 }
+#: Where an empty tensor lies, for C: anywhere but at null, which would say that there is none.
+_ANYWHERE = 16
 
 
 class Features(NamedTuple):
@@ -37,11 +45,17 @@ class Features(NamedTuple):
     cu_seqlens_kv: Any = None
     seqused_q: Any = None
     seqused_kv: Any = None
+    alibi_slopes: Any = None
+    bias: Any = None
 
     def arrays(self) -> dict[str, Any]:
         """Those of the arrays that are given."""
         arrays = {name: getattr(self, name) for name in ARRAYS}
         return {name: array for name, array in arrays.items() if array is not None}
+
+    def tensors(self) -> dict[str, Any]:
+        """Those of the tensors that are given."""
+        return self.arrays() | ({} if self.bias is None else {"bias": self.bias})
 
 
 _NO_WINDOW = (None, None)
@@ -58,6 +72,8 @@ def gather(
     cu_seqlens_kv: Any,
     seqused_q: Any,
     seqused_kv: Any,
+    alibi_slopes: Any,
+    bias: Any,
 ) -> Features | None:
     """The features of a call; None if it asks for nothing, which is quicker."""
     if (
@@ -65,6 +81,8 @@ def gather(
         and cu_seqlens_kv is None
         and seqused_q is None
         and seqused_kv is None
+        and alibi_slopes is None
+        and bias is None
         and prefix is None
         and sinks is None
         and softcap is None
@@ -78,20 +96,42 @@ def gather(
     except (TypeError, ValueError):
         raise ArgumentTypeError(f"window is {window!r}, which is no pair of numbers of keys") from None
     return Features(
-        left, right, align, chunk, softcap, sinks, prefix, cu_seqlens_q, cu_seqlens_kv, seqused_q, seqused_kv
+        left,
+        right,
+        align,
+        chunk,
+        softcap,
+        sinks,
+        prefix,
+        cu_seqlens_q,
+        cu_seqlens_kv,
+        seqused_q,
+        seqused_kv,
+        alibi_slopes,
+        bias,
     )
 
 
 def pack_options(
-    causal: bool, scale: float | None, features: Features | None, arrays: Mapping[str, tuple[int, int]]
+    causal: bool,
+    scale: float | None,
+    features: Features | None,
+    side: Mapping[str, Operand],
+    moved: Callable[[int], int] = int,
 ) -> bytes:
-    """``fc_attention_options``; of each array its address and length."""
+    """``fc_attention_options``, with the arrays and the bias of ``side``, whose addresses are as ``moved`` has them."""
     if features is None:
         return _library.pack_options(causal, scale)
     if features.align not in _ALIGNMENTS:
         raise ArgumentError(f"align is {features.align!r}; it must be one of {', '.join(map(repr, _ALIGNMENTS))}")
     left, right = _keys("window", features.window_left, 0), _keys("window", features.window_right, 0)
-    of = {name: arrays.get(name, (0, 0)) for name in ARRAYS}
+
+    def address(name: str) -> int:
+        return moved(side[name].address) or _ANYWHERE if name in side else 0
+
+    def length(name: str) -> int:
+        return math.prod(side[name].shape) if name in side else 0
+
     return _library.pack_all_options(
         causal,
         scale,
@@ -102,10 +142,23 @@ def pack_options(
         right is not None,
         _keys("chunk", features.chunk, 1) or 0,
         _softcap(features.softcap),
-        _sequences(of),
-        *(of[name][0] for name in ARRAYS),
-        of["sinks"][1],
+        _sequences(side),
+        *(address(name) for name, kind in ARRAYS.items() if kind == "int32"),
+        address("sinks"),
+        length("sinks"),
+        address("alibi_slopes"),
+        length("alibi_slopes"),
+        address("bias"),
+        *_bias(side.get("bias")),
     )
+
+
+def _bias(bias: Operand | None) -> tuple[int, ...]:
+    """Fields of ``fc_bias`` behind the address."""
+    if bias is None:
+        return (0,) * 9
+    # A stride that nobody steps by may be negative, which the library cannot take.
+    return (*bias.shape, *(max(stride, 0) for stride in bias.strides), _library.DTYPES[bias.dtype])
 
 
 def _keys(name: str, keys: Any, least: int) -> int | None:
@@ -136,13 +189,13 @@ def _softcap(softcap: Any) -> float:
     return float(softcap)
 
 
-def _sequences(arrays: Mapping[str, tuple[int, int]]) -> int:
+def _sequences(side: Mapping[str, Operand]) -> int:
     """How many sequences these arrays are for; raises if they disagree."""
     first, sequences = "", 0
     for name, kind in ARRAYS.items():
-        address, length = arrays[name]
-        if kind == "float32" or (address, length) == (0, 0):
+        if kind == "float32" or name not in side:
             continue
+        (length,) = side[name].shape
         found = length - name.startswith("cu_seqlens")
         if found < 0:
             raise ArgumentError(f"{name} is empty; it needs a number for each sequence, and the end of the last one")

@@ -72,11 +72,51 @@ def lse_shape(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def check_array(name: str, array: "Operand") -> None:
-    """Refuses what is not a contiguous array of one dimension."""
-    if len(array.shape) != 1:
-        raise ArgumentError(f"{name} has {len(array.shape)} dimensions {tuple(array.shape)}; it must have 1")
-    if array.shape[0] > 1 and array.strides[0] != 1:
-        raise ArgumentError(f"{name} has stride {array.strides[0]} (elements); it must be 1")
+    """Refuses what is not a contiguous array of one dimension; slopes may have two."""
+    if len(array.shape) != 1 and not (name == "alibi_slopes" and len(array.shape) == 2):
+        allowed = "1 or 2" if name == "alibi_slopes" else "1"
+        raise ArgumentError(f"{name} has {len(array.shape)} dimensions {tuple(array.shape)}; it must have {allowed}")
+    needed = 1
+    for size, stride in zip(reversed(array.shape), reversed(array.strides)):
+        if size > 1 and 0 not in array.shape and stride != needed:
+            raise ArgumentError(f"{name} has stride {stride} (elements); it must be {needed}")
+        needed *= size
+
+
+def check_slopes(slopes: "Operand", heads: int) -> None:
+    """Refuses other sizes than (heads_q,) and (sequences, heads_q); how many sequences there are, the library knows."""
+    if slopes.shape[-1] != heads:
+        raise ArgumentError(
+            f"alibi_slopes has shape {tuple(slopes.shape)}; it must be (heads_q,) or (sequences, heads_q), "
+            f"where heads_q is {heads}",
+            Status.SHAPE_MISMATCH,
+        )
+
+
+def check_bias(bias: "Operand", end: int, cures: tuple[str, str]) -> None:
+    """Refuses a bias that does not lie as kernels load it, two neighbouring keys at once, and says how one that does
+    is made: ``cures`` are for an even number of keys and for an odd one. Its memory ends at ``end``."""
+    if 0 in bias.shape:
+        return
+    keys = bias.shape[3]
+    cure = f": {cures[keys % 2]}"
+    if keys > 1 and bias.strides[3] != 1:
+        raise ArgumentError(
+            f"numbers of neighbouring keys must be neighbours in a bias, but they are {bias.strides[3]} apart{cure}",
+            Status.BIAS_KEYS_APART,
+        )
+    for dim, size, stride in zip(("batch", "heads", "seqlen_q"), bias.shape, bias.strides):
+        if size > 1 and (stride < 0 or stride % 2):
+            raise ArgumentError(
+                f"bias has {dim} stride {stride} (elements); it must be a multiple of 2{cure}",
+                Status.STRIDE_MISALIGNED,
+            )
+    needed, given = len(bias.bias_span()), end - bias.address
+    if needed > given:
+        raise ArgumentError(
+            f"bias reaches over {needed} bytes, but has only {given}, since a row of an odd number of keys needs room "
+            f"for one number more{cure}"
+        )
 
 
 def check_lse(name: str, lse: "Operand", o1: "Operand") -> None:
@@ -104,8 +144,8 @@ class Operand:
     """Where a tensor lies."""
 
     address: int
-    #: batch, seqlen, heads, head_dim, with batch 1 if sequences are packed; of a log-sum-exp batch, heads, seqlen; of
-    #: an array its length.
+    #: batch, seqlen, heads, head_dim, with batch 1 if sequences are packed; of a log-sum-exp batch, heads, seqlen; of a
+    #: bias batch, heads, seqlen_q, seqlen_kv; of an array its length.
     shape: Sequence[int]
     #: Of the same, in elements.
     strides: Sequence[int]
@@ -131,9 +171,17 @@ class Operand:
         last = sum((size - 1) * stride for size, stride in zip(self.shape, self.strides))
         return range(self.address, self.address + item_bytes * (last + 1))
 
+    def bias_span(self) -> range:
+        """The same of a bias, with the room behind a last row of an odd number of keys."""
+        span = self.span()
+        return range(span.start, span.stop + 2 * (self.shape[3] % 2)) if span else span
+
 
 class Framework(ABC):
     """Tensors of one framework."""
+
+    #: How a bias is made that lies as kernels load it, for an even number of keys and for an odd one.
+    bias_cures: tuple[str, str]
 
     @abstractmethod
     def owns(self, tensor: Any) -> bool:
@@ -159,6 +207,10 @@ class Framework(ABC):
     @abstractmethod
     def stream(self, q: Any) -> int | None:
         """The stream that the work is submitted to; None for CPU memory."""
+
+    def end(self, tensor: Any, operand: Operand) -> int:
+        """The address where the memory ends that a tensor is part of, as far as the framework tells."""
+        return operand.span().stop
 
     def submitted(self, device: _library.Device, stream: int) -> None:  # noqa: B027 (most have nothing to do)
         """Called when the work has been submitted."""
@@ -200,24 +252,42 @@ class Framework(ABC):
     def inputs(
         self, q: Any, k: Any, v: Any, features: Features | None, stream: int | None
     ) -> tuple[dict[str, Operand], dict[str, Operand]]:
-        """Where q, k and v lie, and the arrays that go along."""
+        """Where q, k and v lie, and the arrays and the bias that go along."""
         packed_q, packed_kv = packing(features)
         operands = {
             name: self.operand(name, tensor, q, stream, packed=packed)
             for name, tensor, packed in (("q", q, packed_q), ("k", k, packed_kv), ("v", v, packed_kv))
         }
-        arrays = {} if features is None else self.arrays(features, q, stream)
-        for name, operand in (operands | arrays).items():
+        side = {} if features is None else self.side(features, q, stream)
+        for name, operand in (operands | side).items():
             check_place(name, operand, operands["q"])
-        return operands, arrays
+        return operands, side
 
-    def arrays(self, features: Features, q: Any, stream: int | None) -> dict[str, Operand]:
-        """Where the arrays that go along lie."""
-        arrays = {}
+    def side(self, features: Features, q: Any, stream: int | None) -> dict[str, Operand]:
+        """Where the arrays and the bias that go along lie."""
+        side = {}
         for name, array in features.arrays().items():
-            arrays[name] = self.numbers(name, array, ARRAYS[name], q, stream)
-            check_array(name, arrays[name])
-        return arrays
+            side[name] = self.numbers(name, array, ARRAYS[name], q, stream)
+            check_array(name, side[name])
+        if "alibi_slopes" in side:
+            check_slopes(side["alibi_slopes"], q.shape[-2])
+        if features.bias is not None:
+            side["bias"] = self.bias(features.bias, q, stream)
+        return side
+
+    def bias(self, bias: Any, q: Any, stream: int | None) -> Operand:
+        """Where a bias lies."""
+        self.check_owned("bias", bias, q)
+        if len(bias.shape) != 4:
+            raise ArgumentError(
+                f"bias has {len(bias.shape)} dimensions {tuple(bias.shape)}; it must have 4: "
+                "(batch, heads_q, seqlen_q, seqlen_kv)"
+            )
+        operand = self.locate("bias", bias, stream)
+        if operand.dtype not in _library.DTYPES:
+            raise unknown_dtype("bias", bias.dtype)
+        check_bias(operand, self.end(bias, operand), self.bias_cures)
+        return operand
 
     def attention(
         self,
@@ -232,8 +302,8 @@ class Framework(ABC):
     ) -> Any:
         """What :func:`flashcore.attention` does for tensors of this framework."""
         stream = self.stream(q)
-        operands, arrays = self.inputs(q, k, v, features, stream)
-        options = pack_options(causal, scale, features, placed(arrays))
+        operands, side = self.inputs(q, k, v, features, stream)
+        options = pack_options(causal, scale, features, side)
         if out is None:
             out = self.empty_like(q)
         else:
@@ -246,9 +316,9 @@ class Framework(ABC):
             _warn_emulated()
 
             def moved_options(moved: Callable[[int], int]) -> bytes:
-                return pack_options(causal, scale, features, placed(arrays, moved))
+                return pack_options(causal, scale, features, side, moved)
 
-            _emulated.forward(operands, arrays, lse_address, moved_options)
+            _emulated.forward(operands, side, lse_address, moved_options)
         else:
             device = _library.cuda(operands["q"].ordinal or 0)
             packed = [operand.packed() for operand in operands.values()]
@@ -288,7 +358,7 @@ class Framework(ABC):
     ) -> str:
         """What :func:`flashcore.plan` does for tensors of this framework."""
         stream = self.stream(q)
-        operands, arrays = self.inputs(q, k, v, features, stream)
+        operands, side = self.inputs(q, k, v, features, stream)
         if out is None:
             batch, seqlen, heads, head_dim = operands["q"].shape
             strides = (seqlen * heads * head_dim, heads * head_dim, head_dim, 1)
@@ -297,7 +367,7 @@ class Framework(ABC):
             operands["out"] = self.operand("out", out, q, stream, packed=packing(features)[0])
         device = _library.emulated() if stream is None else _library.cuda(operands["q"].ordinal or 0)
         packed = [operand.packed() for operand in operands.values()]
-        return device.plan(packed, pack_options(causal, scale, features, placed(arrays)))
+        return device.plan(packed, pack_options(causal, scale, features, side))
 
 
 def packing(features: Features | None) -> tuple[bool, bool]:
@@ -305,11 +375,6 @@ def packing(features: Features | None) -> tuple[bool, bool]:
     if features is None:
         return False, False
     return features.cu_seqlens_q is not None, features.cu_seqlens_kv is not None
-
-
-def placed(arrays: dict[str, Operand], moved: Callable[[int], int] = int) -> dict[str, tuple[int, int]]:
-    """Address and length of each array, with addresses as ``moved`` has them."""
-    return {name: (moved(array.address), array.shape[0]) for name, array in arrays.items()}
 
 
 #: The framework of each type of tensor that was seen so far.

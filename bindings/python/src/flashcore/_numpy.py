@@ -27,8 +27,18 @@ def empty_in_order(library: Any, q: Any) -> Any:
     return array.transpose([order.index(dim) for dim in range(q.ndim)])
 
 
+def bias_cures(library: str) -> tuple[str, str]:
+    """See :class:`Framework`."""
+    return (
+        f"take {library}.ascontiguousarray(bias)",
+        f"take {library}.pad(bias, [(0, 0), (0, 0), (0, 0), (0, 1)])[..., :-1]",
+    )
+
+
 class NumPy(Framework):
     """NumPy: always CPU memory."""
+
+    bias_cures = bias_cures("numpy")
 
     def owns(self, tensor: Any) -> bool:
         return isinstance(tensor, numpy.ndarray)
@@ -37,6 +47,12 @@ class NumPy(Framework):
         dtype = tensor.dtype.name if tensor.dtype.isnative else str(tensor.dtype)
         address = int(tensor.__array_interface__["data"][0])
         return Operand(address, tensor.shape, strides_in_elements(name, tensor), dtype, None)
+
+    def end(self, tensor: Any, operand: Operand) -> int:
+        while isinstance(tensor.base, numpy.ndarray):
+            tensor = tensor.base
+        last = sum((size - 1) * max(stride, 0) for size, stride in zip(tensor.shape, tensor.strides))
+        return int(tensor.__array_interface__["data"][0] + last + tensor.itemsize)
 
     def check_writable(self, name: str, out: Any) -> None:
         if self.owns(out) and not out.flags.writeable:

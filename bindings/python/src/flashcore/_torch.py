@@ -16,7 +16,6 @@ from ._framework import (
     check_strides,
     lse_shape,
     packing,
-    placed,
     unknown_dtype,
 )
 
@@ -46,6 +45,11 @@ _current_stream = getattr(torch._C, "_cuda_getCurrentRawStream", _stream_of_devi
 class Torch(Framework):
     """PyTorch."""
 
+    bias_cures = (
+        "take bias.contiguous()",
+        "take torch.nn.functional.pad(bias, (0, 1))[..., :-1]",
+    )
+
     def owns(self, tensor: Any) -> bool:
         return isinstance(tensor, torch.Tensor)
 
@@ -54,6 +58,10 @@ class Torch(Framework):
             raise ArgumentError(f"{name} is on device {tensor.device}; cuda and cpu are supported")
         ordinal = tensor.get_device() if tensor.is_cuda else None
         return Operand(tensor.data_ptr(), tensor.shape, tensor.stride(), _NAMES.get(tensor.dtype, ""), ordinal)
+
+    def end(self, tensor: Any, operand: Operand) -> int:
+        storage = tensor.untyped_storage()
+        return int(storage.data_ptr() + storage.nbytes())
 
     def check_writable(self, name: str, out: Any) -> None:
         pass
@@ -117,7 +125,7 @@ class Torch(Framework):
                 _pack("v", v, packed_kv),
                 _pack("out", out, packed_q),
             )
-            options = pack_options(causal, scale, features, placed(self.arrays(features, q, stream=None)))
+            options = pack_options(causal, scale, features, self.side(features, q, stream=None))
         lse = self.empty_lse(q) if return_lse else None
         lse_address = 0 if lse is None else lse.data_ptr()
         stream = _current_stream(ordinal)
@@ -138,7 +146,7 @@ class Torch(Framework):
         """By the operators, which tracers and autograd know."""
         from . import torch as operators
 
-        tensors = {"q": q, "k": k, "v": v} | ({} if features is None else features.arrays())
+        tensors = {"q": q, "k": k, "v": v} | ({} if features is None else features.tensors())
         for name, tensor in tensors.items():
             self.check_owned(name, tensor, q)
         others = () if features is None else features
@@ -181,7 +189,8 @@ class Torch(Framework):
 def _needs_gradients(q: Any, k: Any, v: Any, features: Features | None) -> bool:
     if q.requires_grad or k.requires_grad or v.requires_grad:
         return True
-    return features is not None and getattr(features.sinks, "requires_grad", False)
+    others = () if features is None else (features.sinks, features.alibi_slopes, features.bias)
+    return any(getattr(tensor, "requires_grad", False) for tensor in others)
 
 
 def _pack(name: str, tensor: torch.Tensor, packed: bool = False) -> bytes:
