@@ -76,3 +76,77 @@ pub(crate) fn words<M: Kernels>(args: M::Args) -> [u64; ARGS_WORDS] {
     unsafe { (&raw mut words).cast::<M::Args>().write(args) };
     words
 }
+
+#[cfg(test)]
+mod tests {
+    use flashcore_kernels::score_mod::{Query, ScoreMod};
+
+    use super::*;
+    use crate::features::Features;
+    use crate::problem::Problem;
+    use crate::tensor::{Order, Shape, TensorLayout};
+
+    struct Nothing;
+
+    impl ScoreMod for Nothing {
+        type Args = (f32, u64);
+        type Row = ();
+
+        fn row(_: &(f32, u64), _: &Query) {}
+    }
+
+    impl Kernels for Nothing {
+        const KERNELS: &'static [Variant] =
+            &[Variant { symbol: "nothing", ..Variant::general(96, Dtype::F16) }];
+    }
+
+    const FUNCTION: Function = ScoreKernels::<Nothing>::new(&[]).function();
+
+    fn problem(head_dim: usize, dtype: Dtype, features: Features) -> Result<Problem> {
+        let layout = TensorLayout::packed(dtype, Shape::new(1, 20, 2, head_dim), Order::Bshd);
+        let features = Features { function: Some(FUNCTION), ..features };
+        Problem::with_features([layout; 4], features, None)
+    }
+
+    #[test]
+    fn kernels_are_as_wide_as_they_say() {
+        for head_dim in [8, 64, 96] {
+            assert!(problem(head_dim, Dtype::F16, Features::NONE).is_ok());
+        }
+        for (head_dim, dtype, limit) in [(104, Dtype::F16, 96), (64, Dtype::Bf16, 0)] {
+            let expected = Error::NoScoreKernel { head_dim, dtype, limit };
+            assert_eq!(problem(head_dim, dtype, Features::NONE), Err(expected));
+        }
+    }
+
+    #[test]
+    fn a_function_does_all_that_happens_to_scores() {
+        for other in [
+            Features { softcap: Some(5.0), ..Features::NONE },
+            Features { alibi: Some(crate::Slopes::PerHead), ..Features::NONE },
+            Features { bias: Some(crate::BiasLayout::packed(Dtype::F16, [1, 1, 1, 20])), ..Features::NONE },
+        ] {
+            assert_eq!(problem(64, Dtype::F16, other), Err(Error::ScoreModAlone));
+        }
+        let window = Features { left: Some(3), sinks: true, packed_q: Some(1), ..Features::NONE };
+        assert!(problem(64, Dtype::F16, window).is_ok());
+    }
+
+    #[test]
+    fn an_image_of_another_build_is_missing() {
+        assert_eq!(FUNCTION.image("nothing"), Err(Error::KernelMissing { symbol: "nothing" }));
+    }
+
+    #[test]
+    fn arguments_are_passed_as_they_lie() {
+        let words = words::<Nothing>((1.5, 77));
+        // SAFETY: written as this type.
+        let args = unsafe { words.as_ptr().cast::<(f32, u64)>().read() };
+        assert_eq!(args, (1.5, 77));
+    }
+
+    #[test]
+    fn functions_print_their_kernels() {
+        assert_eq!(format!("{FUNCTION:?}"), "[\"nothing\"]");
+    }
+}
