@@ -9,8 +9,8 @@ use crate::numbers::Numbers;
 use crate::operand::check_location;
 use crate::{Error, computed, cpu};
 
-/// Attention with everything that [`flashcore::Attention`] offers, under the same names: masks, softcap, sinks, packed
-/// sequences, and the log-sum-exp with any of them.
+/// Attention with everything that [`flashcore::Attention`] offers, under the same names: masks, softcap, sinks, ALiBi,
+/// biases, packed sequences, and the log-sum-exp with any of them.
 ///
 /// ```
 /// use candle_core::{DType, Device, Tensor};
@@ -46,13 +46,14 @@ use crate::{Error, computed, cpu};
 /// # Tensors of numbers
 ///
 /// They have one dimension without gaps, and are on the device of q. Lengths and starts are i32 or u32, which are the
-/// same below 2^31; logits are f32. Numbers stay on the device: nobody waits for them, and nobody checks them. Those
+/// same below 2^31; logits and slopes are f32. Numbers stay on the device: nobody waits for them, and nobody checks them. Those
 /// that lead out of a tensor are taken for its last row. Sequences of queries must not overlap.
 #[derive(Clone, Debug, Default)]
 pub struct Attention {
     /// All that needs no numbers.
     scalars: flashcore::Attention<'static>,
     numbers: Numbers<Tensor>,
+    bias: Option<Tensor>,
 }
 
 impl Attention {
@@ -109,6 +110,26 @@ impl Attention {
     /// log-sum-exp.
     pub fn sinks(mut self, logits: &Tensor) -> Self {
         self.numbers.sinks = Some(logits.clone());
+        self
+    }
+
+    /// `-slopes[h] * |i + seqlen_kv - seqlen_q - j|` is added to the score of query i and key j in query head h (ALiBi):
+    /// f32, (heads_q,), or, where each sequence has slopes of its own, (sequences * heads_q,), those of a sequence side
+    /// by side.
+    pub fn alibi(mut self, slopes: &Tensor) -> Self {
+        self.numbers.slopes = Some(slopes.clone());
+        self
+    }
+
+    /// `bias[b, h, i, j]` is added to the score of query i and key j of query head h in sequence b: (batch, heads_q,
+    /// seqlen_q, seqlen_kv) of the element type of q, of which the first three may be 1, or broadcast. -inf hides a key.
+    /// Sequences are not packed.
+    ///
+    /// Kernels load the numbers of two neighbouring keys at once: they are neighbours in memory, the first one is
+    /// aligned to 4 bytes, other strides are even, and each row of an odd number of keys has room for one number more.
+    /// `bias.pad_with_zeros(3, 0, 1)?.narrow(3, 0, keys)?` has it.
+    pub fn bias(mut self, bias: &Tensor) -> Self {
+        self.bias = Some(bias.clone());
         self
     }
 
@@ -178,12 +199,17 @@ impl Attention {
         check_location(Operand::K, k, location)?;
         check_location(Operand::V, v, location)?;
         self.numbers.check(location)?;
+        if let Some(bias) = &self.bias {
+            check_location(Operand::Bias, bias, location)?;
+        }
         let stored = tensors.map(Tensor::storage_and_layout);
-        let numbers = self.numbers.stored();
+        let (numbers, bias) = (self.numbers.stored(), self.bias.as_ref().map(Tensor::storage_and_layout));
         match location {
-            DeviceLocation::Cpu => cpu::forward(&self.scalars, &stored, &numbers, want_lse),
+            DeviceLocation::Cpu => cpu::forward(&self.scalars, &stored, &numbers, bias.as_ref(), want_lse),
             #[cfg(feature = "cuda")]
-            DeviceLocation::Cuda { .. } => cuda::forward(&self.scalars, &stored, &numbers, want_lse),
+            DeviceLocation::Cuda { .. } => {
+                cuda::forward(&self.scalars, &stored, &numbers, bias.as_ref(), want_lse)
+            }
             found => Err(Error::NoKernels { operand: Operand::Q, found }.into()),
         }
     }
@@ -196,6 +222,7 @@ impl Attention {
         shape: Shape,
         tensors: [&Tensor; 3],
     ) -> Result<Tensor> {
-        computed::tensor(name, (result, shape), tensors.into_iter().chain(&self.numbers.sinks))
+        let others = [&self.numbers.sinks, &self.numbers.slopes, &self.bias].into_iter().flatten();
+        computed::tensor(name, (result, shape), tensors.into_iter().chain(others))
     }
 }

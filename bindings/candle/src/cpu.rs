@@ -8,7 +8,7 @@ use flashcore::{
 use half::{bf16, f16};
 
 use crate::numbers::Numbers;
-use crate::operand::{Input, QKV, STATES, Stored};
+use crate::operand::{BiasInput, Input, QKV, STATES, Stored};
 
 /// A tensor's storage and layout, if it is on the CPU.
 fn input<'a>((storage, layout): &'a Stored<'_>) -> candle_core::Result<(&'a CpuStorage, &'a Layout)> {
@@ -23,15 +23,20 @@ pub(crate) fn forward(
     attention: &Attention<'static>,
     [q, k, v]: &[Stored<'_>; 3],
     numbers: &Numbers<Stored<'_>>,
+    bias: Option<&Stored<'_>>,
     want_lse: bool,
 ) -> candle_core::Result<(Storage, Option<Storage>)> {
     let storages = [input(q)?, input(k)?, input(v)?];
     let inputs = Input::of(QKV, numbers.packed(), storages)?;
+    let bias = match bias.map(input).transpose()? {
+        Some((storage, layout)) => Some((storage, BiasInput::of(storage, layout, inputs[0].dtype())?)),
+        None => None,
+    };
     let numbers = numbers.try_map(|_, stored| bits(input(stored)?))?;
     let storages = storages.map(|(storage, _)| storage);
     let (out, lse) = match inputs[0].dtype() {
-        Dtype::F16 => forward_in::<f16>(attention, storages, inputs, &numbers, want_lse)?,
-        Dtype::Bf16 => forward_in::<bf16>(attention, storages, inputs, &numbers, want_lse)?,
+        Dtype::F16 => forward_in::<f16>(attention, storages, inputs, &numbers, bias, want_lse)?,
+        Dtype::Bf16 => forward_in::<bf16>(attention, storages, inputs, &numbers, bias, want_lse)?,
     };
     Ok((Storage::Cpu(out), lse.map(Storage::Cpu)))
 }
@@ -51,11 +56,17 @@ fn forward_in<T: Element + WithDType>(
     storages: [&CpuStorage; 3],
     inputs: [Input; 3],
     numbers: &Numbers<Vec<u32>>,
+    bias: Option<(&CpuStorage, BiasInput)>,
     want_lse: bool,
 ) -> candle_core::Result<(CpuStorage, Option<CpuStorage>)> {
     let [q, k, v] = storages;
     let elements = [q.as_slice::<T>()?, k.as_slice::<T>()?, v.as_slice::<T>()?];
-    let (out, lse) = emulate(attention, elements, inputs, numbers, want_lse).map_err(crate::Error::from)?;
+    let bias = match bias {
+        Some((storage, bias)) => Some((storage.as_slice::<T>()?, bias)),
+        None => None,
+    };
+    let (out, lse) =
+        emulate(attention, elements, inputs, numbers, bias, want_lse).map_err(crate::Error::from)?;
     Ok((T::to_cpu_storage_owned(out), lse.map(f32::to_cpu_storage_owned)))
 }
 
@@ -65,6 +76,7 @@ fn emulate<T: Element>(
     elements: [&[T]; 3],
     [q, k, v]: [Input; 3],
     numbers: &Numbers<Vec<u32>>,
+    bias: Option<(&[T], BiasInput)>,
     want_lse: bool,
 ) -> flashcore::Result<(Vec<T>, Option<Vec<f32>>)> {
     let device = Device::emulated();
@@ -77,7 +89,12 @@ fn emulate<T: Element>(
         unsafe { input.view(storage.ptr(), storage.bytes()) }
     };
     // SAFETY: as above, of the arrays.
-    let attention = unsafe { arrays.join(*attention, |array| (array.view().ptr(), array.view().len())) };
+    let mut attention = unsafe { arrays.join(*attention, |array| (array.view().ptr(), array.view().len())) };
+    let bias_storage = bias.map(|(elements, _)| upload(&device, elements)).transpose()?;
+    if let (Some(storage), Some((_, bias))) = (&bias_storage, bias) {
+        // SAFETY: as above.
+        attention = attention.bias(unsafe { bias.view(storage.ptr(), storage.bytes()) });
+    }
     let shape = q.shape();
     let out = Tensor::zeros(&device, T::DTYPE, shape, Order::Bshd)?;
     let lse = want_lse.then(|| Lse::new(&device, shape.batch, shape.heads, shape.seqlen)).transpose()?;

@@ -15,7 +15,7 @@ use half::{bf16, f16};
 
 use crate::Error;
 use crate::numbers::Numbers;
-use crate::operand::{Input, QKV, STATES, Stored};
+use crate::operand::{BiasInput, Input, QKV, STATES, Stored};
 
 /// A tensor's storage and layout, if it is on a CUDA device.
 fn input<'a>((storage, layout): &'a Stored<'_>) -> candle_core::Result<(&'a CudaStorage, &'a Layout)> {
@@ -30,16 +30,21 @@ pub(crate) fn forward(
     attention: &Attention<'static>,
     [q, k, v]: &[Stored<'_>; 3],
     numbers: &Numbers<Stored<'_>>,
+    bias: Option<&Stored<'_>>,
     want_lse: bool,
 ) -> candle_core::Result<(Storage, Option<Storage>)> {
     let storages = [input(q)?, input(k)?, input(v)?];
     let inputs = Input::of(QKV, numbers.packed(), storages)?;
+    let bias = match bias.map(input).transpose()? {
+        Some((storage, layout)) => Some((storage, BiasInput::of(storage, layout, inputs[0].dtype())?)),
+        None => None,
+    };
     let storages = storages.map(|(storage, _)| storage);
     let stream = storages[0].device().cuda_stream();
     let places = numbers.try_map(|_, stored| Place::of(input(stored)?, &stream))?;
     let (out, lse) = match inputs[0].dtype() {
-        Dtype::F16 => forward_in::<f16>(attention, storages, inputs, &places, want_lse)?,
-        Dtype::Bf16 => forward_in::<bf16>(attention, storages, inputs, &places, want_lse)?,
+        Dtype::F16 => forward_in::<f16>(attention, storages, inputs, &places, bias, want_lse)?,
+        Dtype::Bf16 => forward_in::<bf16>(attention, storages, inputs, &places, bias, want_lse)?,
     };
     Ok((Storage::Cuda(out), lse.map(Storage::Cuda)))
 }
@@ -73,6 +78,7 @@ fn forward_in<T: Element + CudaDType + DeviceRepr + ValidAsZeroBits>(
     storages: [&CudaStorage; 3],
     inputs: [Input; 3],
     numbers: &Numbers<Place<'_>>,
+    bias: Option<(&CudaStorage, BiasInput)>,
     want_lse: bool,
 ) -> candle_core::Result<(CudaStorage, Option<CudaStorage>)> {
     let [q, k, v] = storages;
@@ -82,8 +88,18 @@ fn forward_in<T: Element + CudaDType + DeviceRepr + ValidAsZeroBits>(
     let mut lse =
         want_lse.then(|| output::<f32>(device, Shape { head_dim: 1, ..shape }, skip_rows)).transpose()?;
     // SAFETY: the guards order all later use of the numbers behind the work on candle's stream.
-    let attention = unsafe { numbers.join(*attention, |place| (place.ptr, place.len)) };
-    launch(&attention, &device.cuda_stream(), slices, inputs, &mut out, lse.as_mut()).map_err(Error::from)?;
+    let mut attention = unsafe { numbers.join(*attention, |place| (place.ptr, place.len)) };
+    let stream = device.cuda_stream();
+    let bias = match bias {
+        Some((storage, bias)) => Some((storage.as_cuda_slice::<T>()?, bias)),
+        None => None,
+    };
+    let bias_place = bias.map(|(slice, bias)| (slice.device_ptr(&stream), slice.num_bytes(), bias));
+    if let Some(((ptr, _), bytes, bias)) = &bias_place {
+        // SAFETY: the guard orders all later use of the bias behind the work on candle's stream.
+        attention = attention.bias(unsafe { bias.view(*ptr, *bytes) });
+    }
+    launch(&attention, &stream, slices, inputs, &mut out, lse.as_mut()).map_err(Error::from)?;
     let lse = lse.map(|lse| CudaStorage::wrap_cuda_slice(lse, device.clone()));
     Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), lse))
 }

@@ -11,7 +11,7 @@ use flashcore::Operand;
 #[non_exhaustive]
 pub enum Error {
     /// The tensor has more or fewer dimensions than it should.
-    #[error("{operand} has {found} dimensions, but needs {expected}: {}", dims(*.expected))]
+    #[error("{operand} has {found} dimensions, but needs {expected}: {}", dims(*.operand, *.expected))]
     Rank {
         /// The tensor.
         operand: Operand,
@@ -92,7 +92,7 @@ pub(crate) fn dtypes(operand: Operand) -> &'static [DType] {
         Operand::StartsQ | Operand::StartsKv | Operand::UsedQ | Operand::UsedKv | Operand::Prefix => {
             &[DType::I32, DType::U32]
         }
-        Operand::Sinks => &[DType::F32],
+        Operand::Sinks | Operand::Slopes => &[DType::F32],
         _ => &[DType::F16, DType::BF16],
     }
 }
@@ -102,8 +102,9 @@ fn names(dtypes: &[DType]) -> String {
 }
 
 /// The dimensions of a tensor that has so many.
-fn dims(rank: usize) -> &'static str {
+fn dims(operand: Operand, rank: usize) -> &'static str {
     match rank {
+        _ if operand == Operand::Bias => "(batch, heads_q, seqlen_q, seqlen_kv)",
         1 => "the numbers",
         3 => "(rows of all sequences, heads, head_dim)",
         _ => "(batch, seqlen, heads, head_dim)",

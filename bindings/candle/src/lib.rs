@@ -14,8 +14,8 @@
 //! # }
 //! ```
 //!
-//! [`Attention`] is the call with everything: masks, softcap, sinks, packed sequences, the log-sum-exp. The functions
-//! are short for it.
+//! [`Attention`] is the call with everything: masks, softcap, sinks, ALiBi, biases, packed sequences, the log-sum-exp.
+//! The functions are short for it.
 //!
 //! # Tensors
 //!
@@ -158,4 +158,144 @@ pub fn flash_attn_varlen_windowed(
     let _ = (max_seqlen_q, max_seqlen_k, use_gqa_packing);
     let attention = Attention::new().scale(softmax_scale).window(window_size_left, window_size_right);
     attention.starts_q(seqlens_q).starts_kv(seqlens_k).forward(q, k, v)
+}
+
+/// As [`flash_attn`], with ALiBi: `-alibi_slopes[h] * |i + seqlen_kv - seqlen_q - j|` is added to the score of query i and
+/// key j in query head h. Slopes are f32, (heads_q,).
+///
+/// # Errors
+/// As [`flash_attn`].
+pub fn flash_attn_alibi(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    alibi_slopes: &Tensor,
+    softmax_scale: f32,
+    causal: bool,
+    use_gqa_packing: bool,
+) -> Result<Tensor> {
+    let _ = use_gqa_packing;
+    Attention::new().scale(softmax_scale).causal(causal).alibi(alibi_slopes).forward(q, k, v)
+}
+
+/// As [`flash_attn_windowed`], with ALiBi: `-alibi_slopes[h] * |i + seqlen_kv - seqlen_q - j|` is added to the score of query i and
+/// key j in query head h. Slopes are f32, (heads_q,).
+///
+/// # Errors
+/// As [`flash_attn`].
+#[expect(clippy::too_many_arguments, reason = "the signature of candle-flash-attn-v3")]
+pub fn flash_attn_alibi_windowed(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    alibi_slopes: &Tensor,
+    softmax_scale: f32,
+    window_size_left: Option<usize>,
+    window_size_right: Option<usize>,
+    use_gqa_packing: bool,
+) -> Result<Tensor> {
+    let _ = use_gqa_packing;
+    let attention = Attention::new().scale(softmax_scale).window(window_size_left, window_size_right);
+    attention.alibi(alibi_slopes).forward(q, k, v)
+}
+
+/// As [`flash_attn_varlen`], with ALiBi: `-alibi_slopes[h] * |i + seqlen_kv - seqlen_q - j|` is added to the score of query i and
+/// key j in query head h. Slopes are f32, (heads_q,).
+///
+/// # Errors
+/// As [`flash_attn`].
+#[expect(clippy::too_many_arguments, reason = "the signature of candle-flash-attn-v3")]
+pub fn flash_attn_varlen_alibi(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    alibi_slopes: &Tensor,
+    seqlens_q: &Tensor,
+    seqlens_k: &Tensor,
+    max_seqlen_q: usize,
+    max_seqlen_k: usize,
+    softmax_scale: f32,
+    causal: bool,
+    use_gqa_packing: bool,
+) -> Result<Tensor> {
+    let _ = (max_seqlen_q, max_seqlen_k, use_gqa_packing);
+    let attention = Attention::new().scale(softmax_scale).causal(causal).alibi(alibi_slopes);
+    attention.starts_q(seqlens_q).starts_kv(seqlens_k).forward(q, k, v)
+}
+
+/// As [`flash_attn_varlen_windowed`], with ALiBi: `-alibi_slopes[h] * |i + seqlen_kv - seqlen_q - j|` is added to the score of query i and
+/// key j in query head h. Slopes are f32, (heads_q,).
+///
+/// # Errors
+/// As [`flash_attn`].
+#[expect(clippy::too_many_arguments, reason = "the signature of candle-flash-attn-v3")]
+pub fn flash_attn_varlen_alibi_windowed(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    alibi_slopes: &Tensor,
+    seqlens_q: &Tensor,
+    seqlens_k: &Tensor,
+    max_seqlen_q: usize,
+    max_seqlen_k: usize,
+    softmax_scale: f32,
+    window_size_left: Option<usize>,
+    window_size_right: Option<usize>,
+    use_gqa_packing: bool,
+) -> Result<Tensor> {
+    let _ = (max_seqlen_q, max_seqlen_k, use_gqa_packing);
+    let attention = Attention::new().scale(softmax_scale).window(window_size_left, window_size_right);
+    let attention = attention.alibi(alibi_slopes).starts_q(seqlens_q).starts_kv(seqlens_k);
+    attention.forward(q, k, v)
+}
+
+/// As [`flash_attn_alibi_windowed`], with scaled scores x capped to `softcap * tanh(x / softcap)` before slopes are added. Without slopes
+/// nothing is added; a softcap of 0 is none.
+///
+/// # Errors
+/// As [`flash_attn`].
+#[expect(clippy::too_many_arguments, reason = "the signature of candle-flash-attn")]
+pub fn flash_attn_alibi_windowed_softcap(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    alibi_slopes: Option<&Tensor>,
+    softmax_scale: f32,
+    window_size_left: Option<usize>,
+    window_size_right: Option<usize>,
+    softcap: f32,
+) -> Result<Tensor> {
+    let attention = Attention::new().scale(softmax_scale).window(window_size_left, window_size_right);
+    with_slopes_and_cap(attention, alibi_slopes, softcap).forward(q, k, v)
+}
+
+/// As [`flash_attn_varlen_alibi_windowed`], with scaled scores x capped to `softcap * tanh(x / softcap)` before slopes are added. Without slopes
+/// nothing is added; a softcap of 0 is none.
+///
+/// # Errors
+/// As [`flash_attn`].
+#[expect(clippy::too_many_arguments, reason = "the signature of candle-flash-attn")]
+pub fn flash_attn_varlen_alibi_windowed_softcap(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    alibi_slopes: Option<&Tensor>,
+    seqlens_q: &Tensor,
+    seqlens_k: &Tensor,
+    max_seqlen_q: usize,
+    max_seqlen_k: usize,
+    softmax_scale: f32,
+    window_size_left: Option<usize>,
+    window_size_right: Option<usize>,
+    softcap: f32,
+) -> Result<Tensor> {
+    let _ = (max_seqlen_q, max_seqlen_k);
+    let attention = Attention::new().scale(softmax_scale).window(window_size_left, window_size_right);
+    let attention = attention.starts_q(seqlens_q).starts_kv(seqlens_k);
+    with_slopes_and_cap(attention, alibi_slopes, softcap).forward(q, k, v)
+}
+
+fn with_slopes_and_cap(attention: Attention, alibi_slopes: Option<&Tensor>, softcap: f32) -> Attention {
+    let attention = alibi_slopes.map_or(attention.clone(), |slopes| attention.alibi(slopes));
+    if softcap == 0.0 { attention } else { attention.softcap(softcap) }
 }

@@ -17,12 +17,21 @@ pub(crate) struct Numbers<T> {
     pub(crate) used_kv: Option<T>,
     pub(crate) prefix: Option<T>,
     pub(crate) sinks: Option<T>,
+    pub(crate) slopes: Option<T>,
 }
 
 /// None of them.
 impl<T> Default for Numbers<T> {
     fn default() -> Self {
-        Numbers { starts_q: None, starts_kv: None, used_q: None, used_kv: None, prefix: None, sinks: None }
+        Numbers {
+            starts_q: None,
+            starts_kv: None,
+            used_q: None,
+            used_kv: None,
+            prefix: None,
+            sinks: None,
+            slopes: None,
+        }
     }
 }
 
@@ -40,6 +49,7 @@ impl<T> Numbers<T> {
             used_kv: of(Operand::UsedKv, &self.used_kv)?,
             prefix: of(Operand::Prefix, &self.prefix)?,
             sinks: of(Operand::Sinks, &self.sinks)?,
+            slopes: of(Operand::Slopes, &self.slopes)?,
         })
     }
 
@@ -90,6 +100,9 @@ impl<T> Numbers<T> {
         }
         if let Some(logits) = floats(&self.sinks) {
             attention = attention.sinks(logits);
+        }
+        if let Some(slopes) = floats(&self.slopes) {
+            attention = attention.alibi(slopes);
         }
         attention
     }

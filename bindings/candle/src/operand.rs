@@ -2,7 +2,7 @@
 
 use candle_core::backend::BackendStorage;
 use candle_core::{DType, DeviceLocation, Layout, StorageRef, Tensor};
-use flashcore::{Dtype, Operand, Shape, Strides, TensorLayout, TensorView};
+use flashcore::{BiasLayout, BiasView, Dtype, Operand, Shape, Strides, TensorLayout, TensorView};
 
 use crate::error::{Error, Result};
 
@@ -48,11 +48,7 @@ impl Input {
     }
 
     fn new(operand: Operand, packed: bool, dtype: DType, layout: &Layout) -> Result<Self> {
-        let dtype = match dtype {
-            DType::F16 => Dtype::F16,
-            DType::BF16 => Dtype::Bf16,
-            found => return Err(Error::Dtype { operand, found }),
-        };
+        let dtype = element_type(operand, dtype)?;
         let (shape, strides, stride) = match (packed, layout.dims(), layout.stride()) {
             (false, &[batch, seqlen, heads, head_dim], &[of_batch, of_seqlen, of_heads, stride]) => (
                 Shape { batch, seqlen, heads, head_dim },
@@ -105,6 +101,49 @@ impl Input {
         let (ptr, left) = (storage + skipped as u64, bytes.saturating_sub(skipped));
         // SAFETY: the caller vouches for the memory; what is left of it is part of it.
         unsafe { TensorView::from_raw_parts(ptr, left, dtype, shape, strides) }
+    }
+}
+
+/// A bias that flashcore may look at, as [`Input`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BiasInput {
+    /// Elements before the first one.
+    offset: usize,
+    layout: BiasLayout,
+}
+
+impl BiasInput {
+    /// Four dimensions, and the element type of q.
+    pub(crate) fn of(storage: &impl BackendStorage, layout: &Layout, expected: Dtype) -> Result<Self> {
+        let operand = Operand::Bias;
+        let found = element_type(operand, storage.dtype())?;
+        if found != expected {
+            return Err(flashcore::Error::DtypeMismatch { operand, expected, found }.into());
+        }
+        let (Ok(sizes), Ok(strides)) = (layout.dims().try_into(), layout.stride().try_into()) else {
+            return Err(Error::Rank { operand, expected: 4, found: layout.dims().len() });
+        };
+        Ok(BiasInput { offset: layout.start_offset(), layout: BiasLayout { dtype: found, sizes, strides } })
+    }
+
+    /// This bias, its storage being the `bytes` bytes at device address `storage`.
+    ///
+    /// # Safety
+    /// As for [`BiasView::from_raw_parts`].
+    pub(crate) unsafe fn view<'a>(&self, storage: u64, bytes: usize) -> BiasView<'a> {
+        let skipped = self.offset * Dtype::SIZE as usize;
+        let (ptr, left) = (storage + skipped as u64, bytes.saturating_sub(skipped));
+        // SAFETY: the caller vouches for the memory; what is left of it is part of it.
+        unsafe { BiasView::from_raw_parts(ptr, left, self.layout) }
+    }
+}
+
+/// candle's element type as flashcore's.
+fn element_type(operand: Operand, dtype: DType) -> Result<Dtype> {
+    match dtype {
+        DType::F16 => Ok(Dtype::F16),
+        DType::BF16 => Ok(Dtype::Bf16),
+        found => Err(Error::Dtype { operand, found }),
     }
 }
 

@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 use flashcore::{Dim, Dtype, Operand, Shape};
 use flashcore_candle::{
-    Align, Attention, Error, flash_attn_varlen, flash_attn_varlen_windowed, flash_attn_windowed,
+    Align, Attention, Error, flash_attn_alibi, flash_attn_alibi_windowed, flash_attn_alibi_windowed_softcap,
+    flash_attn_varlen, flash_attn_varlen_alibi, flash_attn_varlen_alibi_windowed,
+    flash_attn_varlen_alibi_windowed_softcap, flash_attn_varlen_windowed, flash_attn_windowed,
 };
 use flashcore_tests::inputs::Fill;
 use flashcore_tests::suite::Suite;
@@ -31,6 +33,10 @@ struct Features {
     softcap: Option<f32>,
     /// A logit for each query head.
     sinks: Option<Vec<f32>>,
+    /// A slope for each query head, or one for each of each sequence.
+    slopes: Option<Vec<f32>>,
+    /// Which sizes of the problem the bias has: those of sequences, query heads, queries.
+    bias: Option<[bool; 3]>,
 }
 
 const NONE: Features = Features {
@@ -42,6 +48,8 @@ const NONE: Features = Features {
     prefix: None,
     softcap: None,
     sinks: None,
+    slopes: None,
+    bias: None,
 };
 
 impl Features {
@@ -133,7 +141,8 @@ impl Case {
     }
 
     fn attention(&self, scale: f32, device: &Device) -> Result<Attention> {
-        let Features { causal, left, right, align, chunk, prefix, softcap, sinks } = &self.features;
+        let Features { causal, left, right, align, chunk, prefix, softcap, sinks, slopes, bias: _ } =
+            &self.features;
         let mut attention = Attention::new().scale(scale).causal(*causal).window(*left, *right).align(*align);
         if let Some(keys) = chunk {
             attention = attention.chunk(*keys);
@@ -146,6 +155,16 @@ impl Case {
         }
         if let Some(logits) = sinks {
             attention = attention.sinks(&numbers(&Tensor::new(&logits[..], &Device::Cpu)?, device)?);
+        }
+        if let Some(slopes) = slopes {
+            attention = attention.alibi(&numbers(&Tensor::new(&slopes[..], &Device::Cpu)?, device)?);
+        }
+        if let Some(bias) = self.bias()? {
+            // Rows in the middle of longer ones, an even number of elements from one to the next.
+            let keys = bias.dims()[3];
+            let bias = (bias.pad_with_zeros(3, 2, 2 + keys % 2)?.to_dtype(candle_dtype(self.dtype))?)
+                .to_device(device)?;
+            attention = attention.bias(&bias.narrow(3, 2, keys)?);
         }
         if self.queries.packed {
             attention = attention.starts_q(&self.integers(&self.queries.starts(), device)?);
@@ -160,6 +179,35 @@ impl Case {
             attention = attention.used_kv(&self.integers(used, device)?);
         }
         Ok(attention)
+    }
+
+    /// The bias on the CPU, f32, of values that the element type has.
+    fn bias(&self) -> Result<Option<Tensor>> {
+        let Some(own) = self.features.bias else { return Ok(None) };
+        let (sequences, queries, keys) = (self.queries.room.len(), self.queries.room[0], self.keys.room[0]);
+        let size = |i: usize, size: usize| if own[i] { size } else { 1 };
+        let shape = Shape::new(size(0, sequences), size(1, self.heads_q), size(2, queries), keys);
+        let [values, ..] = Fill::Normal.values(shape, shape, self.seed.wrapping_add(1));
+        let dims = (shape.batch, shape.seqlen, shape.heads, shape.head_dim);
+        let bias = Tensor::from_vec(values.data, dims, &Device::Cpu)?;
+        Ok(Some(bias.to_dtype(candle_dtype(self.dtype))?.to_dtype(DType::F32)?))
+    }
+
+    /// What is added to the scores of sequence b, (heads, queries, keys), by the definition.
+    fn addends(&self, b: usize) -> Result<Tensor> {
+        let (queries, keys) = (self.queries.count(b), self.keys.count(b));
+        let slopes = self.features.slopes.clone().unwrap_or(vec![0.0; self.heads_q]);
+        let slope = |head| slopes[if slopes.len() > self.heads_q { b * self.heads_q + head } else { head }];
+        let distance = |i: usize, j: usize| (i as f32 + keys as f32 - queries as f32 - j as f32).abs();
+        let indices = (0..self.heads_q)
+            .flat_map(|head| (0..queries).flat_map(move |i| (0..keys).map(move |j| (head, i, j))));
+        let alibi: Vec<f32> = indices.map(|(head, i, j)| -slope(head) * distance(i, j)).collect();
+        let alibi = Tensor::from_vec(alibi, (self.heads_q, queries, keys), &Device::Cpu)?;
+        let Some(bias) = self.bias()? else { return Ok(alibi) };
+        let (sequences, _, rows, _) = bias.dims4()?;
+        let bias = bias.get(if sequences == 1 { 0 } else { b })?;
+        let bias = bias.narrow(1, 0, queries.min(rows))?.narrow(2, 0, keys)?;
+        alibi.broadcast_add(&bias)
     }
 
     /// q, k and v as (rows of all, heads, head_dim), of values that the element type has. Rows that do not count are
@@ -201,6 +249,7 @@ impl Case {
         if let Some(cap) = self.features.softcap.map(f64::from) {
             scores = ((scores / cap)?.tanh()? * cap)?;
         }
+        scores = (scores + self.addends(b)?.pad_with_zeros(2, 0, 1)?)?;
         let sees = |i, j| j < keys && self.features.sees(b, (i, queries), (j, keys));
         let mask = (0..queries).flat_map(|i| (0..=keys).map(move |j| (i, j)));
         let mask: Vec<f32> = mask.map(|(i, j)| if sees(i, j) { 0.0 } else { f32::NEG_INFINITY }).collect();
@@ -312,6 +361,9 @@ fn each_feature(device: &Device) -> std::result::Result<(), Failure> {
     let batched = (Rows::batched(2, 40), Rows::batched(2, 70));
     let packed = (Rows::packed(&[30, 0, 1, 45]), Rows::packed(&[50, 20, 33, 0]));
     let sinks = Some(vec![0.5, -1.0, 2.0, f32::NEG_INFINITY]);
+    let slopes = Some(vec![0.5, 0.25, 0.0, 0.125]);
+    let many: Vec<f32> = (0..16).map(|i| i as f32 / 20.0).collect();
+    let bias = |of| Features { bias: Some(of), ..NONE };
     let features = [
         ("window", Features { left: Some(9), right: Some(4), ..NONE }),
         ("left alone", Features { left: Some(9), ..NONE }),
@@ -321,6 +373,8 @@ fn each_feature(device: &Device) -> std::result::Result<(), Failure> {
         ("chunk", Features { causal: true, chunk: Some(16), ..NONE }),
         ("softcap", Features { softcap: Some(1.5), ..NONE }),
         ("sinks", Features { sinks: sinks.clone(), ..NONE }),
+        ("slopes", Features { slopes: slopes.clone(), ..NONE }),
+        ("slopes and cap", Features { causal: true, slopes, softcap: Some(1.5), ..NONE }),
         (
             "all but prefix",
             Features {
@@ -347,7 +401,15 @@ fn each_feature(device: &Device) -> std::result::Result<(), Failure> {
         cases.push((name, packed.clone(), features));
     }
     let (q, kv) = packed.clone();
+    let odd = (Rows::batched(2, 33), Rows::batched(2, 71));
     cases.extend([
+        ("slopes of sequences", batched.clone(), Features { slopes: Some(many[..8].to_vec()), ..NONE }),
+        ("packed slopes of sequences", packed.clone(), Features { slopes: Some(many), ..NONE }),
+        ("bias", batched.clone(), bias([true; 3])),
+        ("causal bias of heads", batched.clone(), Features { causal: true, ..bias([false, true, false]) }),
+        ("bias of queries, odd", odd.clone(), bias([false, false, true])),
+        ("bias of keys, odd", odd.clone(), Features { sinks: sinks.clone(), ..bias([false; 3]) }),
+        ("bias of used", (odd.0.used(&[33, 4]), odd.1.used(&[20, 71])), bias([true; 3])),
         ("prefix", batched.clone(), prefix(&[35, 0])),
         ("packed prefix", packed, prefix(&[10, 20, 100, 1])),
         ("packed queries", (q.clone(), Rows::batched(4, 35)), Features { causal: true, ..NONE }),
@@ -399,14 +461,20 @@ fn features(sequences: usize, longest: usize) -> impl Strategy<Value = Features>
     let keys = move || proptest::option::of(1..longest);
     let prefix = proptest::option::of(proptest::collection::vec(0..longest, sequences));
     let masks = (any::<bool>(), keys(), keys(), any::<bool>(), keys(), prefix);
-    // As many logits as there may be heads.
-    let scores =
-        (proptest::option::of(0.5f32..20.0), proptest::option::of(proptest::collection::vec(-2f32..4.0, 9)));
-    (masks, scores).prop_map(|((causal, left, right, top_left, chunk, prefix), (softcap, sinks))| {
-        let align = if top_left { Align::TopLeft } else { Align::BottomRight };
-        let (left, chunk) = if prefix.is_some() { (None, None) } else { (left, chunk) };
-        Features { causal, left, right, align, chunk, prefix, softcap, sinks }
-    })
+    // As many logits and slopes as there may be heads.
+    let scores = (
+        proptest::option::of(0.5f32..20.0),
+        proptest::option::of(proptest::collection::vec(-2f32..4.0, 9)),
+        proptest::option::of(proptest::collection::vec(0f32..0.5, 9)),
+        proptest::option::of(any::<[bool; 3]>()),
+    );
+    (masks, scores).prop_map(
+        |((causal, left, right, top_left, chunk, prefix), (softcap, sinks, slopes, bias))| {
+            let align = if top_left { Align::TopLeft } else { Align::BottomRight };
+            let (left, chunk) = if prefix.is_some() { (None, None) } else { (left, chunk) };
+            Features { causal, left, right, align, chunk, prefix, softcap, sinks, slopes, bias }
+        },
+    )
 }
 
 fn case(longest: usize) -> impl Strategy<Value = Case> {
@@ -418,6 +486,12 @@ fn case(longest: usize) -> impl Strategy<Value = Case> {
             let heads_q = heads_kv * ratio;
             if let Some(logits) = &mut features.sinks {
                 logits.truncate(heads_q);
+            }
+            if let Some(slopes) = &mut features.slopes {
+                slopes.truncate(heads_q);
+            }
+            if queries.packed || keys.packed {
+                features.bias = None;
             }
             let head_dim = 8 * eighths;
             Case { dtype, integers, heads_q, heads_kv, head_dim, queries, keys, features, seed }
@@ -444,6 +518,20 @@ fn named_functions(device: &Device) -> std::result::Result<(), Failure> {
     let (q, kv) = (normal((2, 30, 4, 64), device)?, normal((2, 40, 2, 64), device)?);
     let windowed = flash_attn_windowed(&q, &kv, &kv, 0.2, Some(7), Some(2), false)?;
     equal(windowed, scaled.clone().window(Some(7), Some(2)).forward(&q, &kv, &kv)?)?;
+    let slopes = Tensor::new(&[0.5f32, 0.25, 0.125, 0.0], device)?;
+    let (left, right) = (Some(7), Some(2));
+    for causal in [false, true] {
+        let named = flash_attn_alibi(&q, &kv, &kv, &slopes, 0.2, causal, false)?;
+        equal(named, scaled.clone().causal(causal).alibi(&slopes).forward(&q, &kv, &kv)?)?;
+    }
+    let sloping = scaled.clone().alibi(&slopes).window(left, right);
+    let named = flash_attn_alibi_windowed(&q, &kv, &kv, &slopes, 0.2, left, right, false)?;
+    equal(named, sloping.forward(&q, &kv, &kv)?)?;
+    let named = |slopes, cap| flash_attn_alibi_windowed_softcap(&q, &kv, &kv, slopes, 0.2, left, right, cap);
+    equal(named(Some(&slopes), 3.0)?, sloping.clone().softcap(3.0).forward(&q, &kv, &kv)?)?;
+    equal(named(Some(&slopes), 0.0)?, sloping.forward(&q, &kv, &kv)?)?;
+    let capped = scaled.clone().window(left, right).softcap(3.0);
+    equal(named(None, 3.0)?, capped.forward(&q, &kv, &kv)?)?;
 
     let (q, kv) = (normal((30, 4, 64), device)?, normal((40, 2, 64), device)?);
     let (in_q, in_kv) = (Tensor::new(&[0u32, 11, 30], device)?, Tensor::new(&[0u32, 25, 40], device)?);
@@ -451,8 +539,30 @@ fn named_functions(device: &Device) -> std::result::Result<(), Failure> {
     for causal in [false, true] {
         let named = flash_attn_varlen(&q, &kv, &kv, &in_q, &in_kv, 19, 25, 0.2, causal, false)?;
         equal(named, packed.clone().causal(causal).forward(&q, &kv, &kv)?)?;
+        let named =
+            flash_attn_varlen_alibi(&q, &kv, &kv, &slopes, &in_q, &in_kv, 19, 25, 0.2, causal, false)?;
+        equal(named, packed.clone().causal(causal).alibi(&slopes).forward(&q, &kv, &kv)?)?;
     }
-    let (left, right) = (Some(7), Some(2));
+    let sloping = packed.clone().alibi(&slopes).window(left, right);
+    let named = flash_attn_varlen_alibi_windowed(
+        &q, &kv, &kv, &slopes, &in_q, &in_kv, 19, 25, 0.2, left, right, false,
+    )?;
+    equal(named, sloping.forward(&q, &kv, &kv)?)?;
+    let named = flash_attn_varlen_alibi_windowed_softcap(
+        &q,
+        &kv,
+        &kv,
+        Some(&slopes),
+        &in_q,
+        &in_kv,
+        19,
+        25,
+        0.2,
+        left,
+        right,
+        3.0,
+    )?;
+    equal(named, sloping.softcap(3.0).forward(&q, &kv, &kv)?)?;
     let named = flash_attn_varlen_windowed(&q, &kv, &kv, &in_q, &in_kv, 19, 25, 0.2, left, right, false)?;
     equal(named, packed.window(left, right).forward(&q, &kv, &kv)?)
 }
@@ -539,8 +649,55 @@ fn mistakes_are_refused(device: &Device) -> std::result::Result<(), Failure> {
     assert_eq!(refuse(new().chunk(0)), Error::Flashcore(flashcore::Error::EmptyChunk));
     let error = refuse(new().prefix(&two).window(Some(1), None));
     assert_eq!(error, Error::Flashcore(flashcore::Error::PrefixUnderWindow));
+    let slopes = Tensor::ones(3, DType::F32, device)?;
+    assert_eq!(refuse(new().alibi(&slopes)), length(Operand::Slopes, 8, 3));
+    let found = DType::F16;
+    assert_eq!(
+        refuse(new().alibi(&slopes.to_dtype(found)?)),
+        Error::Dtype { operand: Operand::Slopes, found }
+    );
     let error = refuse(new().softcap(-1.0));
     assert_eq!(error, Error::Flashcore(flashcore::Error::Softcap { softcap: -1.0 }));
+    Ok(())
+}
+
+fn wrong_biases_are_refused(device: &Device) -> std::result::Result<(), Failure> {
+    let (q, operand) = (normal((2, 20, 4, 64), device)?, Operand::Bias);
+    let refuse = |bias: &Tensor| refused(&Attention::new().bias(bias), [&q; 3]);
+    let refuse_as = |bias: &Tensor, error| assert_eq!(refuse(bias), Error::Flashcore(error));
+    let bias = normal((2, 4, 20, 20), device)?;
+    assert_eq!(refuse(&bias.get(0)?), Error::Rank { operand, expected: 4, found: 3 });
+    let text = "bias has 3 dimensions, but needs 4: (batch, heads_q, seqlen_q, seqlen_kv)";
+    assert_eq!(refuse(&bias.get(0)?).to_string(), text);
+    let f32 = bias.to_dtype(DType::F32)?;
+    assert_eq!(refuse(&f32), Error::Dtype { operand, found: DType::F32 });
+    let (expected, found) = (Dtype::F16, Dtype::Bf16);
+    refuse_as(&bias.to_dtype(DType::BF16)?, flashcore::Error::DtypeMismatch { operand, expected, found });
+    let (dim, expected, found) = (Dim::Heads, 4, 3);
+    refuse_as(&bias.narrow(1, 0, 3)?, flashcore::Error::ShapeMismatch { operand, dim, expected, found });
+    let apart = normal((2, 4, 20, 40), device)?.reshape((2, 4, 20, 20, 2))?.narrow(4, 0, 1)?.squeeze(4)?;
+    refuse_as(&apart, flashcore::Error::BiasKeysApart { stride: 2 });
+    let odd = normal((2, 4, 20, 21), device)?.narrow(3, 0, 20)?;
+    let dim = Dim::Queries;
+    refuse_as(&odd, flashcore::Error::StrideMisaligned { operand, dim, stride: 21, multiple: 2 });
+    let shifted = normal((2, 4, 20, 22), device)?.narrow(3, 1, 20)?;
+    let error = refuse(&shifted);
+    let misaligned = |error: &Error| {
+        matches!(
+            error,
+            Error::Flashcore(flashcore::Error::Misaligned { operand: Operand::Bias, required: 4, .. })
+        )
+    };
+    assert!(misaligned(&error), "{error}");
+    // Where the memory ends with the last of an odd number of keys.
+    let (q, kv) = (normal((1, 20, 4, 64), device)?, normal((1, 21, 4, 64), device)?);
+    let error = refused(&Attention::new().bias(&normal((1, 1, 1, 21), device)?), [&q, &kv, &kv]);
+    let (needed, given) = (44, 42);
+    assert_eq!(error, Error::Flashcore(flashcore::Error::TooSmall { operand, needed, given }));
+    let (q, starts) = (normal((20, 4, 64), device)?, Tensor::new(&[0u32, 20], device)?);
+    let packed = Attention::new().starts_q(&starts).starts_kv(&starts).bias(&bias);
+    let operand = Operand::StartsQ;
+    assert_eq!(refused(&packed, [&q; 3]), Error::Flashcore(flashcore::Error::BiasOfPacked { operand }));
     Ok(())
 }
 
@@ -552,32 +709,40 @@ fn other_devices_are_refused(device: &Device) -> std::result::Result<(), Failure
         |operand| Error::Device { operand, expected: device.location(), found: Device::Cpu.location() };
     let sinks = Attention::new().sinks(&Tensor::ones(4, DType::F32, &Device::Cpu)?);
     assert_eq!(refused(&sinks, [&q; 3]), device_error(Operand::Sinks));
+    let bias = Attention::new().bias(&normal((2, 4, 20, 20), &Device::Cpu)?);
+    assert_eq!(refused(&bias, [&q; 3]), device_error(Operand::Bias));
     assert_eq!(refused(&Attention::new(), [&q, &on_cpu, &q]), device_error(Operand::K));
     assert_eq!(refused(&Attention::new(), [&q, &q, &on_cpu]), device_error(Operand::V));
     Ok(())
 }
 
-/// Nobody gets no gradient of sinks where one is wanted.
-fn gradients_of_sinks_are_refused(device: &Device) -> std::result::Result<(), Failure> {
+/// Nobody gets no gradient of sinks, slopes or a bias where one is wanted.
+fn gradients_of_side_inputs_are_refused(device: &Device) -> std::result::Result<(), Failure> {
     let q = normal((1, 20, 2, 64), device)?;
-    let sinks = Var::from_tensor(&Tensor::zeros(2, DType::F32, device)?)?;
-    let (out, lse) = Attention::new().sinks(&sinks).forward_with_lse(&q, &q, &q)?;
-    for (result, name) in [(out.to_dtype(DType::F32)?, "flash-attn"), (lse, "flash-attn-lse")] {
-        let error = result.sum_all()?.backward().expect_err("there is no backward pass");
-        assert!(error.to_string().contains(&format!("backward is not supported for {name}")), "{error}");
+    let numbers = Var::from_tensor(&Tensor::zeros(2, DType::F32, device)?)?;
+    let bias = Var::from_tensor(&normal((1, 2, 20, 20), device)?)?;
+    for attention in
+        [Attention::new().sinks(&numbers), Attention::new().alibi(&numbers), Attention::new().bias(&bias)]
+    {
+        let (out, lse) = attention.forward_with_lse(&q, &q, &q)?;
+        for (result, name) in [(out.to_dtype(DType::F32)?, "flash-attn"), (lse, "flash-attn-lse")] {
+            let error = result.sum_all()?.backward().expect_err("there is no backward pass");
+            assert!(error.to_string().contains(&format!("backward is not supported for {name}")), "{error}");
+        }
     }
     Ok(())
 }
 
 fn main() -> ExitCode {
     let mut suite = Suite::on(devices());
-    let tests: [(&str, Test); 6] = [
+    let tests: [(&str, Test); 7] = [
         ("each_feature", each_feature),
         ("random_cases", random_cases),
         ("named_functions", named_functions),
         ("numbers_are_ordered_with_candle_s_work", numbers_are_ordered_with_candle_s_work),
         ("mistakes_are_refused", mistakes_are_refused),
-        ("gradients_of_sinks_are_refused", gradients_of_sinks_are_refused),
+        ("wrong_biases_are_refused", wrong_biases_are_refused),
+        ("gradients_of_side_inputs_are_refused", gradients_of_side_inputs_are_refused),
     ];
     for (name, test) in tests {
         suite.test(name, test);
