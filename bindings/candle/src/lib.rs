@@ -160,8 +160,8 @@ pub fn flash_attn_varlen_windowed(
     attention.starts_q(seqlens_q).starts_kv(seqlens_k).forward(q, k, v)
 }
 
-/// As [`flash_attn`], with ALiBi: `-alibi_slopes[h] * |i + seqlen_kv - seqlen_q - j|` is added to the score of query i and
-/// key j in query head h. Slopes are f32, (heads_q,).
+/// As [`flash_attn`], with ALiBi: `-alibi_slopes[h] * |i + seqlen_kv - seqlen_q - j|` is added to the score of query i
+/// and key j in query head h. Slopes are f32, (heads_q,).
 ///
 /// # Errors
 /// As [`flash_attn`].
@@ -178,8 +178,7 @@ pub fn flash_attn_alibi(
     Attention::new().scale(softmax_scale).causal(causal).alibi(alibi_slopes).forward(q, k, v)
 }
 
-/// As [`flash_attn_windowed`], with ALiBi: `-alibi_slopes[h] * |i + seqlen_kv - seqlen_q - j|` is added to the score of query i and
-/// key j in query head h. Slopes are f32, (heads_q,).
+/// As [`flash_attn_windowed`], with the slopes of [`flash_attn_alibi`].
 ///
 /// # Errors
 /// As [`flash_attn`].
@@ -199,8 +198,7 @@ pub fn flash_attn_alibi_windowed(
     attention.alibi(alibi_slopes).forward(q, k, v)
 }
 
-/// As [`flash_attn_varlen`], with ALiBi: `-alibi_slopes[h] * |i + seqlen_kv - seqlen_q - j|` is added to the score of query i and
-/// key j in query head h. Slopes are f32, (heads_q,).
+/// As [`flash_attn_varlen`], with the slopes of [`flash_attn_alibi`].
 ///
 /// # Errors
 /// As [`flash_attn`].
@@ -223,8 +221,7 @@ pub fn flash_attn_varlen_alibi(
     attention.starts_q(seqlens_q).starts_kv(seqlens_k).forward(q, k, v)
 }
 
-/// As [`flash_attn_varlen_windowed`], with ALiBi: `-alibi_slopes[h] * |i + seqlen_kv - seqlen_q - j|` is added to the score of query i and
-/// key j in query head h. Slopes are f32, (heads_q,).
+/// As [`flash_attn_varlen_windowed`], with the slopes of [`flash_attn_alibi`].
 ///
 /// # Errors
 /// As [`flash_attn`].
@@ -249,8 +246,8 @@ pub fn flash_attn_varlen_alibi_windowed(
     attention.forward(q, k, v)
 }
 
-/// As [`flash_attn_alibi_windowed`], with scaled scores x capped to `softcap * tanh(x / softcap)` before slopes are added. Without slopes
-/// nothing is added; a softcap of 0 is none.
+/// As [`flash_attn_alibi_windowed`], with scaled scores x capped to `softcap * tanh(x / softcap)` before slopes are
+/// added. Without slopes nothing is added; a softcap of 0 is none.
 ///
 /// # Errors
 /// As [`flash_attn`].
@@ -269,8 +266,8 @@ pub fn flash_attn_alibi_windowed_softcap(
     with_slopes_and_cap(attention, alibi_slopes, softcap).forward(q, k, v)
 }
 
-/// As [`flash_attn_varlen_alibi_windowed`], with scaled scores x capped to `softcap * tanh(x / softcap)` before slopes are added. Without slopes
-/// nothing is added; a softcap of 0 is none.
+/// As [`flash_attn_varlen_alibi_windowed`], with scaled scores x capped to `softcap * tanh(x / softcap)` before slopes are
+/// added. Without slopes nothing is added; a softcap of 0 is none.
 ///
 /// # Errors
 /// As [`flash_attn`].
@@ -296,6 +293,9 @@ pub fn flash_attn_varlen_alibi_windowed_softcap(
 }
 
 fn with_slopes_and_cap(attention: Attention, alibi_slopes: Option<&Tensor>, softcap: f32) -> Attention {
-    let attention = alibi_slopes.map_or(attention.clone(), |slopes| attention.alibi(slopes));
+    let attention = match alibi_slopes {
+        Some(slopes) => attention.alibi(slopes),
+        None => attention,
+    };
     if softcap == 0.0 { attention } else { attention.softcap(softcap) }
 }
