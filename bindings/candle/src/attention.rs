@@ -46,8 +46,8 @@ use crate::{Error, computed, cpu};
 /// # Tensors of numbers
 ///
 /// They have one dimension without gaps, and are on the device of q. Lengths and starts are i32 or u32, which are the
-/// same below 2^31; logits and slopes are f32. Numbers stay on the device: nobody waits for them, and nobody checks them. Those
-/// that lead out of a tensor are taken for its last row. Sequences of queries must not overlap.
+/// same below 2^31; logits and slopes are f32. Numbers stay on the device: nobody waits for them, and nobody checks
+/// them. Those that lead out of a tensor are taken for its last row. Sequences of queries must not overlap.
 #[derive(Clone, Debug, Default)]
 pub struct Attention {
     /// All that needs no numbers.

@@ -266,8 +266,8 @@ pub fn flash_attn_alibi_windowed_softcap(
     with_slopes_and_cap(attention, alibi_slopes, softcap).forward(q, k, v)
 }
 
-/// As [`flash_attn_varlen_alibi_windowed`], with scaled scores x capped to `softcap * tanh(x / softcap)` before slopes are
-/// added. Without slopes nothing is added; a softcap of 0 is none.
+/// As [`flash_attn_varlen_alibi_windowed`], with scaled scores x capped to `softcap * tanh(x / softcap)` before slopes
+/// are added. Without slopes nothing is added; a softcap of 0 is none.
 ///
 /// # Errors
 /// As [`flash_attn`].
