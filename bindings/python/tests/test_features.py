@@ -62,6 +62,15 @@ def test_dense(options):
         reference.check(out[one], Q[one], K[one, :used], V[one, :used], lse[one], **others, **per_sequence)
 
 
+@pytest.mark.parametrize("columns", [8, 128, 256])
+def test_values_have_a_head_dim_of_their_own(columns):
+    v = normal(2, 90, 2, columns, seed=4)
+    out, lse = flashcore.attention(Q, K, v, causal=True, return_lse=True)
+    assert out.shape == (2, 70, 4, columns)
+    reference.check(out, Q, K, v, lse, causal=True)
+    assert "head_dim 64 x " in flashcore.plan(Q, K, v)
+
+
 def test_slopes_of_each_sequence():
     slopes = np.stack([SLOPES, 2 * SLOPES])
     out, lse = flashcore.attention(Q, K, V, alibi_slopes=slopes, return_lse=True)

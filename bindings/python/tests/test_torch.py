@@ -64,6 +64,7 @@ def test_operators_pass_opcheck(dtype, causal):
         torch.library.opcheck(operators.attention, (query, k, k, causal, 0.3))
         torch.library.opcheck(operators.attention_with_lse, (query, k, k, causal, None))
         torch.library.opcheck(operators.attention_out, (query, k, k, torch.empty_like(query), causal, None))
+        torch.library.opcheck(operators.attention_with_lse, (query, k, k[..., :32], causal, None))
 
 
 def ints(*numbers):

@@ -31,6 +31,10 @@ class CuPy(Framework):
         with q.device:
             return empty_in_order(cupy, q)
 
+    def empty(self, shape: tuple[int, ...], q: Any) -> Any:
+        with q.device:
+            return cupy.empty(shape, q.dtype)
+
     def empty_lse(self, q: Any) -> Any:
         with q.device:
             return cupy.empty(lse_shape(q.shape), cupy.float32)

@@ -201,6 +201,16 @@ class Framework(ABC):
         """Memory for the output."""
 
     @abstractmethod
+    def empty(self, shape: tuple[int, ...], q: Any) -> Any:
+        """Contiguous memory of a shape, for numbers of q's type, where q is."""
+
+    def empty_output(self, q: Any, v: Any) -> Any:
+        """Memory for the output: as q, but for the head_dim, which is v's."""
+        if q.shape[-1:] == v.shape[-1:]:
+            return self.empty_like(q)
+        return self.empty((*q.shape[:-1], *v.shape[-1:]), q)
+
+    @abstractmethod
     def empty_lse(self, q: Any) -> Any:
         """Memory for the log-sum-exp: f32, contiguous, of the shape that :func:`lse_shape` tells."""
 
@@ -305,7 +315,7 @@ class Framework(ABC):
         operands, side = self.inputs(q, k, v, features, stream)
         options = pack_options(causal, scale, features, side)
         if out is None:
-            out = self.empty_like(q)
+            out = self.empty_output(q, v)
         else:
             self.check_writable("out", out)
         operands["out"] = self.operand("out", out, q, stream, packed=packing(features)[0])
@@ -360,9 +370,11 @@ class Framework(ABC):
         stream = self.stream(q)
         operands, side = self.inputs(q, k, v, features, stream)
         if out is None:
-            batch, seqlen, heads, head_dim = operands["q"].shape
+            batch, seqlen, heads, _ = operands["q"].shape
+            head_dim = operands["v"].shape[-1]
             strides = (seqlen * heads * head_dim, heads * head_dim, head_dim, 1)
-            operands["out"] = Operand(0, operands["q"].shape, strides, operands["q"].dtype, None)
+            shape = (batch, seqlen, heads, head_dim)
+            operands["out"] = Operand(0, shape, strides, operands["q"].dtype, None)
         else:
             operands["out"] = self.operand("out", out, q, stream, packed=packing(features)[0])
         device = _library.emulated() if stream is None else _library.cuda(operands["q"].ordinal or 0)

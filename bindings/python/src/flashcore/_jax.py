@@ -40,6 +40,9 @@ class Jax(Framework):
     def empty_like(self, q: Any) -> Any:
         return jax.numpy.empty(q.shape, q.dtype, device=q.sharding)
 
+    def empty(self, shape: tuple[int, ...], q: Any) -> Any:
+        return jax.numpy.empty(shape, q.dtype, device=q.sharding)
+
     def empty_lse(self, q: Any) -> Any:
         return jax.numpy.empty(lse_shape(q.shape), jax.numpy.float32, device=q.sharding)
 

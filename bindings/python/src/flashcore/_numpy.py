@@ -61,6 +61,9 @@ class NumPy(Framework):
     def empty_like(self, q: Any) -> Any:
         return empty_in_order(numpy, q)
 
+    def empty(self, shape: tuple[int, ...], q: Any) -> Any:
+        return numpy.empty(shape, q.dtype)
+
     def empty_lse(self, q: Any) -> Any:
         return numpy.empty(lse_shape(q.shape), numpy.float32)
 

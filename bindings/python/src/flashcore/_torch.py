@@ -25,7 +25,6 @@ _NAMES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "
 _PLAIN = frozenset([torch.Tensor, torch.nn.Parameter])
 
 # Looking these up costs time, too.
-_empty_like = torch.empty_like
 _is_compiling = torch.compiler.is_compiling
 _is_grad_enabled = torch.is_grad_enabled
 _pack_tensor = _library.pack_tensor
@@ -69,6 +68,9 @@ class Torch(Framework):
     def empty_like(self, q: Any) -> Any:
         return torch.empty_like(q)
 
+    def empty(self, shape: tuple[int, ...], q: Any) -> Any:
+        return q.new_empty(shape)
+
     def empty_lse(self, q: Any) -> Any:
         return q.new_empty(lse_shape(q.shape), dtype=torch.float32)
 
@@ -111,7 +113,7 @@ class Torch(Framework):
         if ordinal < 0:
             return super().attention(q, k, v, causal, scale, features, return_lse, out)
         if out is None:
-            out = _empty_like(q)
+            out = self.empty_output(q, v)
         else:
             self.check_owned("out", out, q)
         if features is None:

@@ -73,10 +73,9 @@ def _forward(
     head_dim = q.shape[-1]
     if q.dtype not in (torch.float16, torch.bfloat16):
         raise _missing(f"attention in {q.dtype}")
-    if v.shape[-1] != head_dim:
-        raise _missing(f"v of another head_dim ({v.shape[-1]}) than q ({head_dim})")
-    if head_dim % 8 or head_dim > 256:
-        raise _missing(f"head_dim {head_dim}: it must be a multiple of 8 up to 256")
+    for columns in (head_dim, v.shape[-1]):
+        if columns % 8 or columns > 256:
+            raise _missing(f"head_dim {columns}: it must be a multiple of 8 up to 256")
     dense = all(length is None for length in lengths.values())
     causal, window = _window(causal, window_size, *((q.shape[1], k.shape[1]) if dense else (None, None)))
     q, k, v = _with_neighbours(q), _with_neighbours(k), _with_neighbours(v)

@@ -139,13 +139,13 @@ def _check_rank(q: torch.Tensor, features: tuple[Any, ...]) -> None:
 @attention.register_fake
 def _(q: Any, k: Any, v: Any, causal: bool = False, scale: Any = None, *features: Any) -> Any:
     _check_rank(q, features)
-    return TORCH.empty_like(q)
+    return TORCH.empty_output(q, v)
 
 
 @attention_with_lse.register_fake
 def _(q: Any, k: Any, v: Any, causal: bool = False, scale: Any = None, *features: Any) -> Any:
     _check_rank(q, features)
-    return TORCH.empty_like(q), TORCH.empty_lse(q)
+    return TORCH.empty_output(q, v), TORCH.empty_lse(q)
 
 
 @attention_out.register_fake
