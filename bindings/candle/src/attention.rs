@@ -160,14 +160,14 @@ impl Attention {
         self
     }
 
-    /// The output, in the shape of q, contiguous. Rows that see no key, and rows that are of no sequence or do not
+    /// The output, in the shape of q but for the head_dim, which is that of v, contiguous. Rows that see no key, and rows that are of no sequence or do not
     /// count, are zeros.
     ///
     /// # Errors
     /// What is wrong with the arguments, or what the driver refuses: see [`enum@Error`].
     pub fn forward(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
         let (out, _) = self.compute([q, k, v], false)?;
-        self.tensor("flash-attn", out, q.shape().clone(), [q, k, v])
+        self.tensor("flash-attn", out, output_shape(q, v)?, [q, k, v])
     }
 
     /// As [`Self::forward`], and the log-sum-exp of each row of scores: natural logarithm, f32, (batch, heads_q,
@@ -187,7 +187,7 @@ impl Attention {
             Shape::from((batch, heads, seqlen))
         };
         Ok((
-            self.tensor("flash-attn", out, q.shape().clone(), [q, k, v])?,
+            self.tensor("flash-attn", out, output_shape(q, v)?, [q, k, v])?,
             self.tensor("flash-attn-lse", lse, lse_shape, [q, k, v])?,
         ))
     }
@@ -225,4 +225,13 @@ impl Attention {
         let others = [&self.numbers.sinks, &self.numbers.slopes, &self.bias].into_iter().flatten();
         computed::tensor(name, (result, shape), tensors.into_iter().chain(others))
     }
+}
+
+/// The shape of q, but for the last dimension, which is that of v.
+fn output_shape(q: &Tensor, v: &Tensor) -> Result<Shape> {
+    let mut dims = q.dims().to_vec();
+    if let Some(columns) = dims.last_mut() {
+        *columns = v.dim(candle_core::D::Minus1)?;
+    }
+    Ok(dims.into())
 }

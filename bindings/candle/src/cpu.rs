@@ -95,7 +95,7 @@ fn emulate<T: Element>(
         // SAFETY: as above.
         attention = attention.bias(unsafe { bias.view(storage.ptr(), storage.bytes()) });
     }
-    let shape = q.shape();
+    let shape = q.output(&v);
     let out = Tensor::zeros(&device, T::DTYPE, shape, Order::Bshd)?;
     let lse = want_lse.then(|| Lse::new(&device, shape.batch, shape.heads, shape.seqlen)).transpose()?;
     if let Some(lse) = lse.as_ref().filter(|_| numbers.skip_rows()) {

@@ -83,7 +83,7 @@ fn forward_in<T: Element + CudaDType + DeviceRepr + ValidAsZeroBits>(
 ) -> candle_core::Result<(CudaStorage, Option<CudaStorage>)> {
     let [q, k, v] = storages;
     let slices = [q.as_cuda_slice::<T>()?, k.as_cuda_slice::<T>()?, v.as_cuda_slice::<T>()?];
-    let (device, shape, skip_rows) = (q.device(), inputs[0].shape(), numbers.skip_rows());
+    let (device, shape, skip_rows) = (q.device(), inputs[0].output(&inputs[2]), numbers.skip_rows());
     let mut out = output::<T>(device, shape, skip_rows)?;
     let mut lse =
         want_lse.then(|| output::<f32>(device, Shape { head_dim: 1, ..shape }, skip_rows)).transpose()?;
@@ -138,7 +138,8 @@ fn launch<T: Element + DeviceRepr>(
     let (out_bytes, lse_bytes) = (out.num_bytes(), lse.as_ref().map_or(0, |lse| lse.num_bytes()));
     let (out_ptr, _out) = out.device_ptr_mut(stream);
     let lse = lse.map(|lse| lse.device_ptr_mut(stream));
-    let strides = Order::Bshd.strides(q.shape());
+    let shape = q.output(&v);
+    let strides = Order::Bshd.strides(shape);
     // SAFETY: the slices are borrowed for this call, and the guards order all later use behind it.
     let (views, out, lse) = unsafe {
         (
@@ -147,7 +148,7 @@ fn launch<T: Element + DeviceRepr>(
                 k.view(k_ptr, slices[1].num_bytes()),
                 v.view(v_ptr, slices[2].num_bytes()),
             ],
-            TensorView::from_raw_parts(out_ptr, out_bytes, T::DTYPE, q.shape(), strides),
+            TensorView::from_raw_parts(out_ptr, out_bytes, T::DTYPE, shape, strides),
             lse.as_ref().map(|(ptr, _)| LseView::from_raw_parts(*ptr, lse_bytes)),
         )
     };

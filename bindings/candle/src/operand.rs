@@ -91,6 +91,11 @@ impl Input {
         self.layout.shape
     }
 
+    /// Sizes of the output where this is q.
+    pub(crate) fn output(&self, v: &Input) -> Shape {
+        Shape { head_dim: v.shape().head_dim, ..self.shape() }
+    }
+
     /// This input, its storage being the `bytes` bytes at device address `storage`.
     ///
     /// # Safety

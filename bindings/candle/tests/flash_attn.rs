@@ -300,9 +300,22 @@ fn gradients_are_refused(device: &Device) -> std::result::Result<(), Failure> {
     Ok(())
 }
 
+/// Columns of the output do not depend on how many there are.
+fn values_of_another_head_dim(device: &Device) -> std::result::Result<(), Failure> {
+    let inputs = || normal((2, 40, 2, 64), device);
+    let (q, k, v) = (inputs()?, inputs()?, inputs()?);
+    let (whole, lse) = flash_attn_with_lse(&q, &k, &v, 0.2, true)?;
+    let (part, part_lse) = flash_attn_with_lse(&q, &k, &v.narrow(D::Minus1, 0, 24)?, 0.2, true)?;
+    assert_eq!(part.dims(), [2, 40, 2, 24]);
+    assert_eq!(values(&part)?.data, values(&whole.narrow(D::Minus1, 0, 24)?)?.data);
+    assert_eq!(lse.flatten_all()?.to_vec1::<f32>()?, part_lse.flatten_all()?.to_vec1::<f32>()?);
+    Ok(())
+}
+
 fn main() -> ExitCode {
     let mut suite = Suite::on(common::devices());
-    let tests: [(&str, Test); 8] = [
+    let tests: [(&str, Test); 9] = [
+        ("values_of_another_head_dim", values_of_another_head_dim),
         ("merged_states", merged_states),
         ("wrong_states_are_refused", wrong_states_are_refused),
         ("random_problems", random_problems),
