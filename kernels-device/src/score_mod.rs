@@ -230,7 +230,8 @@ built_in! {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Biases {
-    /// Device address of the slope of each query head: `-slope * |i + seqlen_kv - seqlen_q - j|` is added; f32. 0: none.
+    /// Device address of the slope of each query head: `-slope * |i + seqlen_kv - seqlen_q - j|` is added; f32. 0:
+    /// none.
     pub slopes: u64,
     /// Slopes from one sequence to the next.
     pub slopes_batch: u64,

@@ -50,8 +50,8 @@ fn main() -> ExitCode {
             (Some(30), Some(400)),
         ];
         let masks = windows.map(|(left, right)| Extras { left, right, ..Extras::default() });
-        // With 212, a work tile that is not its CTA's first has a consumer that lets three key tiles pass before its own:
-        // where O is staged over V, it must have opened the gate for them.
+        // With 212, a work tile that is not its CTA's first has a consumer that lets three key tiles pass before its
+        // own: where O is staged over V, it must have opened the gate for them.
         let chunks =
             [64, 100, 192, 212, 257, 400].map(|keys| Extras { chunk: Some(keys), ..Extras::default() });
         let lengths = Some(Lengths::WithZeros { longest: 300 });

@@ -1,4 +1,5 @@
-//! Every case of the table, in both element types (on the emulator, which is slow, in one of them), on every device and every kernel that can compute it.
+//! Every case of the table, in both element types (on the emulator, which is slow, in one of them), on every device and
+//! every kernel that can compute it.
 
 use std::process::ExitCode;
 

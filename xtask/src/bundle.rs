@@ -83,7 +83,8 @@ impl Bundle {
 
         let mib = size(shell, &out)? as f64 / (1024.0 * 1024.0);
         println!(
-            "{}: {mib:.1} MiB; on the GPU node run run_tests.sh, flashcore-lab bench, features or tune, sanitize.sh",
+            "{}: {mib:.1} MiB; on the GPU node run run_tests.sh, flashcore-lab bench, features or tune, \
+             flashcore-example-score-mod, sanitize.sh",
             out.display()
         );
         if mib > LIMIT_MIB {
@@ -93,15 +94,17 @@ impl Bundle {
     }
 }
 
-/// Copies lab and the test programs, release builds without symbols.
+/// Copies lab, the example of functions of scores, and the test programs: release builds without symbols.
 fn copy_programs(workspace: &Workspace, out: &Path) -> Result<()> {
     let _spinner = Spinner::start("building lab and tests");
     let stripped = ["--release", "--config", "profile.release.strip=true"];
-    let lab = [&["build", "--package", "flashcore-lab"][..], &stripped].concat();
+    let package = |name| [&["build", "--package", name][..], &stripped].concat();
     let tests = [&["test", "--workspace", "--no-run"][..], &stripped].concat();
     let shell = &workspace.shell;
-    for program in cargo::executables(workspace, &lab)? {
-        shell.copy_file(program.path, out.join("flashcore-lab"))?;
+    for name in ["flashcore-lab", "flashcore-example-score-mod"] {
+        for program in cargo::executables(workspace, &package(name))? {
+            shell.copy_file(program.path, out.join(name))?;
+        }
     }
     for program in cargo::executables(workspace, &tests)? {
         let at_home = TESTS_AT_HOME.contains(&program.folder.as_str())

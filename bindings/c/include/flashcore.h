@@ -265,8 +265,8 @@ typedef struct {
     const float *sinks;
     // Length of `sinks`, which must be heads_q. Ignored if that is null.
     size_t num_sinks;
-    // For each query head h a slope (ALiBi): `-slope * |i + seqlen_kv - seqlen_q - j|` is added to the score of query i
-    // and key j, scaled and capped. Either (heads_q), or (sequences, heads_q). Null: nothing is added.
+    // For each query head h a slope (ALiBi): `-slope * |i + seqlen_kv - seqlen_q - j|` is added to the score of query
+    // i and key j, scaled and capped. Either (heads_q), or (sequences, heads_q). Null: nothing is added.
     const float *alibi_slopes;
     // Length of `alibi_slopes`: heads_q, or that times the number of sequences. Ignored if that is null.
     size_t num_alibi_slopes;
@@ -318,7 +318,8 @@ size_t fc_kernel_count(void);
 // device memory, waits for nothing, and may be recorded in a CUDA graph.
 //
 // q and out are (batch, seqlen_q, heads_q, head_dim), k and v (batch, seqlen_kv, heads_kv, head_dim); heads_q is a
-// multiple of heads_kv, and query head h reads K/V head h / (heads_q / heads_kv). Sums are in f32. A row that sees no
+// multiple of heads_kv, and query head h reads K/V head h / (heads_q / heads_kv). v and out may have another head_dim
+// than q and k. Sums are in f32. A row that sees no
 // key becomes zeros. `options` says which keys a query sees, and where sequences begin and end.
 //
 // `lse`, unless null, gets the natural logarithm of the sum of the exponentials of each row's scaled scores: f32,

@@ -113,17 +113,17 @@ impl Attention {
         self
     }
 
-    /// `-slopes[h] * |i + seqlen_kv - seqlen_q - j|` is added to the score of query i and key j in query head h (ALiBi):
-    /// f32, (heads_q,), or, where each sequence has slopes of its own, (sequences * heads_q,), those of a sequence side
-    /// by side.
+    /// `-slopes[h] * |i + seqlen_kv - seqlen_q - j|` is added to the score of query i and key j in query head h
+    /// (ALiBi): f32, (heads_q,), or, where each sequence has slopes of its own, (sequences * heads_q,), those of a
+    /// sequence side by side.
     pub fn alibi(mut self, slopes: &Tensor) -> Self {
         self.numbers.slopes = Some(slopes.clone());
         self
     }
 
     /// `bias[b, h, i, j]` is added to the score of query i and key j of query head h in sequence b: (batch, heads_q,
-    /// seqlen_q, seqlen_kv) of the element type of q, of which the first three may be 1, or broadcast. -inf hides a key.
-    /// Sequences are not packed.
+    /// seqlen_q, seqlen_kv) of the element type of q, of which the first three may be 1, or broadcast. -inf hides a
+    /// key. Sequences are not packed.
     ///
     /// Kernels load the numbers of two neighbouring keys at once: they are neighbours in memory, the first one is
     /// aligned to 4 bytes, other strides are even, and each row of an odd number of keys has room for one number more.
@@ -133,8 +133,9 @@ impl Attention {
         self
     }
 
-    /// Sequences of q are packed, one behind the other in (total_q, heads_q, head_dim), and begin there; the last number
-    /// is the end of the last one: (sequences + 1,), i32 or u32, known as `cu_seqlens_q`. Sequences may be empty.
+    /// Sequences of q are packed, one behind the other in (total_q, heads_q, head_dim), and begin there; the last
+    /// number is the end of the last one: (sequences + 1,), i32 or u32, known as `cu_seqlens_q`. Sequences may be
+    /// empty.
     pub fn starts_q(mut self, starts: &Tensor) -> Self {
         self.numbers.starts_q = Some(starts.clone());
         self
@@ -160,8 +161,8 @@ impl Attention {
         self
     }
 
-    /// The output, in the shape of q but for the head_dim, which is that of v, contiguous. Rows that see no key, and rows that are of no sequence or do not
-    /// count, are zeros.
+    /// The output, in the shape of q but for the head_dim, which is that of v, contiguous. Rows that see no key, and
+    /// rows that are of no sequence or do not count, are zeros.
     ///
     /// # Errors
     /// What is wrong with the arguments, or what the driver refuses: see [`enum@Error`].
@@ -171,8 +172,8 @@ impl Attention {
     }
 
     /// As [`Self::forward`], and the log-sum-exp of each row of scores: natural logarithm, f32, (batch, heads_q,
-    /// seqlen_q), or (heads_q, total_q) if q is packed. It is -inf for rows that see no key, unless there are sinks, and
-    /// 0 for rows that are of no sequence or do not count.
+    /// seqlen_q), or (heads_q, total_q) if q is packed. It is -inf for rows that see no key, unless there are sinks,
+    /// and 0 for rows that are of no sequence or do not count.
     ///
     /// # Errors
     /// As [`Self::forward`].

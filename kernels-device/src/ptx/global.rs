@@ -15,7 +15,8 @@ pub unsafe fn load_constant(address: u64) -> u32 {
     value
 }
 
-/// As [`load_constant`], but nothing waits for it to be in its place: it may be moved, and be done once for several uses.
+/// As [`load_constant`], but nothing waits for it to be in its place: it may be moved, and be done once for several
+/// uses.
 ///
 /// # Safety
 /// As of [`load_constant`].
