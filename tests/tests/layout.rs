@@ -248,7 +248,12 @@ fn variants_differ_and_are_named_by_how() {
     assert_eq!(different.len(), FWD.len());
     for Variant { symbol, head_dim, tile, dtype, mask, score, .. } in FWD {
         let mask = if *mask == Mask::Full { String::new() } else { format!("_{}", mask.name()) };
-        let score = if *score == Score::Softcap { "_softcap" } else { "" };
+        let score = match score {
+            Score::Plain => "",
+            Score::Softcap => "_softcap",
+            Score::Biased => "_biased",
+            Score::Custom => panic!("{symbol} is a user's"),
+        };
         let cluster = match (tile.cluster, tile.splits) {
             (1, 1) => String::new(),
             (1, splits) => format!("s{splits}"),
@@ -268,6 +273,7 @@ fn every_head_dim_dtype_and_mask_has_a_kernel() {
             (Mask::Causal, Score::Plain),
             (Mask::Band, Score::Plain),
             (Mask::Band, Score::Softcap),
+            (Mask::Band, Score::Biased),
         ];
         for (mask, score) in kinds {
             for head_dim in [64, 96, 128, 192, 256] {
