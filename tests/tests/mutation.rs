@@ -3,18 +3,26 @@
 
 use std::process::ExitCode;
 
+use flashcore::Dtype;
 use flashcore::kernels::{FWD, Variant};
 use flashcore_tests::mutation::{Fate, Subject, explanations};
 use flashcore_tests::suite::{Resource, Suite};
 
-/// One mutant of so many is run.
+/// One mutant of so many is run. Kernels of bf16 have the mutants of those of f16.
+const fn every(dtype: Dtype) -> usize {
+    match dtype {
+        Dtype::F16 => EVERY,
+        Dtype::Bf16 => 4 * EVERY,
+    }
+}
+
 const EVERY: usize = 100;
 
 /// Runs a sample of the mutants of a kernel, from the `first` on. None may survive that nobody has explained.
 fn report(variant: &'static Variant, first: usize) -> Result<(), String> {
     let subject = Subject::new(variant).map_err(|error| error.to_string())?;
     let mutants = subject.mutants();
-    let sample: Vec<_> = mutants.iter().skip(first).step_by(EVERY).collect();
+    let sample: Vec<_> = mutants.iter().skip(first).step_by(every(variant.dtype)).collect();
     assert!(!sample.is_empty(), "{} mutants", mutants.len());
     let known = explanations();
     for mutant in sample {
