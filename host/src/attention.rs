@@ -19,8 +19,7 @@ use crate::tensor::{AsTensorView, Shape, Tensor, TensorLayout, TensorView};
 /// q and out are (batch, seqlen_q, heads_q, head_dim), k and v (batch, seqlen_kv, heads_kv, head_dim); heads_q is a
 /// multiple of heads_kv, and query head h reads K/V head `h / (heads_q / heads_kv)`. v and out may have another
 /// head_dim than q and k; kernels then compute as many columns of both as the wider has. head_dim is a multiple of 8 up
-/// to
-/// 256. Everything is f16 or everything is bf16; sums are f32. A row that sees no key gives zeros and a log-sum-exp
+/// to 256. Everything is f16 or everything is bf16; sums are f32. A row that sees no key gives zeros and a log-sum-exp
 /// of -inf.
 ///
 /// # NaN, infinities and large scores

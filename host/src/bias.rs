@@ -36,8 +36,10 @@ impl BiasLayout {
     /// Rows of keys one behind the other; a row of an odd number has room for one more.
     pub const fn packed(dtype: Dtype, sizes: [usize; 4]) -> Self {
         let [_, heads, queries, keys] = sizes;
-        let keys = keys.next_multiple_of(PAIR);
-        BiasLayout { dtype, sizes, strides: [heads * queries * keys, queries * keys, keys, 1] }
+        // More than memory holds is refused later.
+        let keys = keys.saturating_add(keys % PAIR);
+        let head = queries.saturating_mul(keys);
+        BiasLayout { dtype, sizes, strides: [heads.saturating_mul(head), head, keys, 1] }
     }
 
     /// The same with a stride of 0 where one number serves all, if it is of this type and these sizes.
@@ -63,7 +65,9 @@ impl BiasLayout {
                 return Err(Error::StrideMisaligned { operand, dim, stride, multiple: PAIR });
             }
         }
-        self.span_bytes()?;
+        if self.span_bytes()? == 0 {
+            self.strides = [0; 4]; // of nothing they may be anything
+        }
         Ok(self)
     }
 
@@ -197,5 +201,12 @@ mod tests {
         let layout = BiasLayout::packed(Dtype::F16, odd).checked(Dtype::F16, odd).unwrap();
         assert_eq!((layout.strides, layout.span_bytes()), ([0, 0, 72, 1], Ok(2 * 5 * 72)));
         assert_eq!(error([0, 0, usize::MAX / 8 * 2, 1]), Error::BiasOverflow { sizes: SIZES });
+        let none = [2, 3, 0, 70];
+        let far = BiasLayout { strides: [2, usize::MAX - 1, 2, 1], ..BiasLayout::packed(Dtype::F16, none) };
+        let none = far.checked(Dtype::F16, none).unwrap();
+        assert_eq!((none.span_bytes(), none.at(0).bias_head), (Ok(0), 0));
+        let sizes = [1 << 40, 1 << 40, 1 << 40, (1 << 40) + 1];
+        let beyond = BiasLayout::packed(Dtype::F16, sizes).checked(Dtype::F16, sizes).unwrap_err();
+        assert!(matches!(beyond, Error::StrideMisaligned { .. } | Error::BiasOverflow { .. }), "{beyond}");
     }
 }

@@ -1,7 +1,7 @@
 //! Arithmetic in f32 of the pure half: as kernels do it on the device, plain on the host.
 //!
 //! On the device results are flushed to zero where they are denormal, and functions are approximations: [`exp2`] is
-//! within 2 ulp, [`log2`] and [`reciprocal`] within 1, [`tanh`] off by at most 2⁻²².
+//! within 2 ulp, [`log2`] and [`reciprocal`] within 1, [`tanh`] off by about 2⁻²².
 
 #[cfg(target_arch = "nvptx64")]
 pub use crate::ptx::math::{abs, add, exp2, fma, log2, max, mul, reciprocal};
