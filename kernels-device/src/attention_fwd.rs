@@ -164,9 +164,10 @@ pub unsafe fn attention_fwd<
         } else {
             sync_cluster();
         }
-        // All warps load lengths and prefixes, which the grid before may have written.
+        // All warps load lengths and prefixes, which the grid before may have written; consumers load what scores depend
+        // on, as constants (`ld.global.nc`), which it must be by then.
         let bundles = v.is_general() && params.general.sequences.bundles != 0;
-        if bundles || v.is_general() && params.general.band.prefix != 0 {
+        if bundles || v.is_general() && params.general.band.prefix != 0 || v.score.has_places() {
             grid::wait_for_previous_grid();
         }
         if bundles {
