@@ -12,6 +12,7 @@ use crate::lse::{Lse, LseView};
 use crate::plan::{Plan, Pointers};
 use crate::problem::Problem;
 use crate::score_mod::{self, Function, ScoreKernels};
+use crate::sparse::{BlockMask, KeyRanges, SparseSizes};
 use crate::tensor::{AsTensorView, Shape, Tensor, TensorLayout, TensorView};
 
 /// Scaled dot-product attention: `out = softmax(scale * q kᵀ) v`.
@@ -46,6 +47,8 @@ use crate::tensor::{AsTensorView, Shape, Tensor, TensorLayout, TensorView};
 /// | [`Self::window`] | `d - left <= j <= d + right` |
 /// | [`Self::chunk`] | j lies in the same chunk of n keys as d |
 /// | [`Self::prefix`] | as above, or `j < prefix` of the sequence |
+/// | [`Self::key_ranges`] | `first <= j < end` of the query's own range |
+/// | [`Self::block_mask`] | the block of `(i / 128, j / 128)` is listed |
 ///
 /// # Scores
 ///
@@ -58,6 +61,8 @@ pub struct Attention<'a> {
     scale: Option<f32>,
     sequences: Sequences<'a>,
     prefix: Option<ArrayView<'a, i32>>,
+    ranges: Option<KeyRanges<'a>>,
+    blocks: Option<BlockMask<'a>>,
     sinks: Option<ArrayView<'a, f32>>,
     slopes: Option<ArrayView<'a, f32>>,
     bias: Option<BiasView<'a>>,
@@ -119,6 +124,8 @@ impl<'a> Attention<'a> {
             scale: None,
             sequences: Sequences::new(),
             prefix: None,
+            ranges: None,
+            blocks: None,
             sinks: None,
             slopes: None,
             bias: None,
@@ -160,6 +167,23 @@ impl<'a> Attention<'a> {
     /// the left and no chunks.
     pub const fn prefix(self, lengths: ArrayView<'a, i32>) -> Self {
         Attention { prefix: Some(lengths), ..self }
+    }
+
+    /// Each query sees only keys of its own range, which may be empty; what lies beyond the sequence is ignored. Kernels
+    /// visit the keys from the first to the last that any of 128 queries sees.
+    ///
+    /// Where sequences of queries are packed, ranges are those of the rows of q, and count keys from the start of the
+    /// sequence.
+    pub const fn key_ranges(self, ranges: KeyRanges<'a>) -> Self {
+        Attention { ranges: Some(ranges), ..self }
+    }
+
+    /// Queries see only keys of the blocks that are listed for theirs; kernels visit no others. Blocks are listed in any
+    /// order, none of them twice; what a list says beyond the keys is ignored.
+    ///
+    /// Where sequences of queries are packed, blocks are those of each sequence, and one beyond the lists sees nothing.
+    pub const fn block_mask(self, mask: BlockMask<'a>) -> Self {
+        Attention { blocks: Some(mask), ..self }
     }
 
     /// Scores x become `cap * tanh(x / cap)`, for caps of at most [`crate::MAX_SOFTCAP`].
@@ -217,6 +241,10 @@ impl<'a> Attention<'a> {
         Ok(Features {
             right: if self.causal { Some(0) } else { self.features.right },
             prefix: self.prefix.is_some(),
+            sparse: SparseSizes {
+                ranges: self.ranges.map(|ranges| ranges.sizes),
+                blocks: self.blocks.map(|mask| mask.sizes),
+            },
             sinks: self.sinks.is_some(),
             alibi: self.slopes.map(|slopes| match slopes.len() == heads_q {
                 true => Slopes::PerHead,
@@ -233,7 +261,7 @@ impl<'a> Attention<'a> {
     }
 
     /// The numbers that go along, with how many are needed for this problem.
-    pub(crate) fn arrays(&self, problem: &Problem) -> [Option<Numbers>; 7] {
+    pub(crate) fn arrays(&self, problem: &Problem) -> [Option<Numbers>; 10] {
         let sequences = problem.sequences();
         let of = |operand, array: Option<(u64, usize)>, expected| {
             array.map(|(ptr, found)| Numbers { operand, ptr, found, expected })
@@ -242,6 +270,7 @@ impl<'a> Attention<'a> {
         let Sequences { starts_q, starts_kv, used_q, used_kv } = self.sequences;
         let floats = |array: Option<ArrayView<'_, f32>>| array.map(|array| (array.ptr(), array.len()));
         let heads = problem.q_shape().heads;
+        let [ranges, counts, lists] = problem.features().sparse.lengths(problem.q_shape().seqlen);
         let slopes = match problem.features().alibi {
             Some(Slopes::PerSequenceAndHead) => sequences * heads,
             _ => heads,
@@ -254,6 +283,9 @@ impl<'a> Attention<'a> {
             of(Operand::Prefix, ints(self.prefix), sequences),
             of(Operand::Sinks, floats(self.sinks), heads),
             of(Operand::Slopes, floats(self.slopes), slopes),
+            of(Operand::KeyRanges, ints(self.ranges.map(|ranges| ranges.numbers)), ranges),
+            of(Operand::BlockCounts, ints(self.blocks.map(|mask| mask.counts)), counts),
+            of(Operand::BlockIndices, ints(self.blocks.map(|mask| mask.indices)), lists),
         ]
     }
 
@@ -314,8 +346,19 @@ impl<'a> Attention<'a> {
         let _entered = stream.device().backend().enter()?;
         let arrays = self.arrays(&problem);
         check::residence(stream.device(), [&q, &k, &v, &out], lse.as_ref(), &arrays, self.bias.as_ref())?;
-        let [starts_q, starts_kv, used_q, used_kv, prefix, sinks, slopes] =
-            arrays.map(|array| array.map_or(0, |array| array.ptr));
+        let ptrs = arrays.map(|array| array.map_or(0, |array| array.ptr));
+        let [
+            starts_q,
+            starts_kv,
+            used_q,
+            used_kv,
+            prefix,
+            sinks,
+            slopes,
+            ranges,
+            block_counts,
+            block_indices,
+        ] = ptrs;
         let pointers = Pointers {
             q: q.ptr(),
             k: k.ptr(),
@@ -327,6 +370,9 @@ impl<'a> Attention<'a> {
             used_q,
             used_kv,
             prefix,
+            ranges,
+            block_counts,
+            block_indices,
             sinks,
             slopes,
             bias: self.bias.map_or(0, |bias| bias.ptr()),

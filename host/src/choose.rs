@@ -1,12 +1,12 @@
 //! Which kernel computes a problem: the one whose busiest SM should be done first.
 
-use flashcore_kernels::config::{Tile, Variant, WARPGROUP_ROWS};
+use flashcore_kernels::config::{Mask, Tile, Variant, WARPGROUP_ROWS};
 use flashcore_kernels::entry::FWD;
 
 use crate::problem::{MAX_GENERAL_DIM, Problem};
 
 /// The kernels that can compute a problem: those of its dtype, mask and scores, and of the narrowest head_dim that is
-/// wide enough. General kernels can compute every problem of tensors that they can reach.
+/// wide enough. Those for bands can compute every problem of tensors that they can reach, unless it needs a sparse one.
 pub(crate) fn eligible(problem: &Problem) -> impl Iterator<Item = &'static Variant> {
     let (dtype, mask, head_dim) = (problem.dtype(), problem.mask(), problem.widest_head_dim());
     let (score, reachable) = (problem.features.score(), problem.fits_general_kernels());
@@ -14,7 +14,8 @@ pub(crate) fn eligible(problem: &Problem) -> impl Iterator<Item = &'static Varia
     let wide_enough = move || {
         let fits =
             move |v: &&Variant| v.dtype == dtype && v.score == score && v.head_dim as usize >= head_dim;
-        kernels.iter().filter(fits).filter(move |v| v.mask == mask || reachable && v.is_general())
+        let stands_in = move |v: &Variant| reachable && mask != Mask::Sparse && v.mask == Mask::Band;
+        kernels.iter().filter(fits).filter(move |v| v.mask == mask || stands_in(v))
     };
     let narrowest = wide_enough().map(|variant| variant.head_dim).min();
     wide_enough().filter(move |variant| Some(variant.head_dim) == narrowest)

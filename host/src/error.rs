@@ -41,6 +41,12 @@ pub enum Operand {
     Slopes,
     /// What is added to scores.
     Bias,
+    /// The keys that each query may see.
+    KeyRanges,
+    /// Numbers of blocks that a block mask lists.
+    BlockCounts,
+    /// Blocks that a block mask lists.
+    BlockIndices,
     /// Output of the first of two states that are merged.
     O1,
     /// Its log-sum-exp.
@@ -67,6 +73,9 @@ impl fmt::Display for Operand {
             Operand::Sinks => "sinks",
             Operand::Slopes => "alibi_slopes",
             Operand::Bias => "bias",
+            Operand::KeyRanges => "key_ranges",
+            Operand::BlockCounts => "kv_num_blocks",
+            Operand::BlockIndices => "kv_indices",
             Operand::O1 => "o1",
             Operand::Lse1 => "lse1",
             Operand::O2 => "o2",
@@ -338,8 +347,13 @@ pub enum Error {
         /// What says so.
         operand: Operand,
     },
+    /// Kernels that know ranges of keys or block masks only scale scores.
+    #[error(
+        "key ranges and block masks go with no softcap, ALiBi or bias; a function of scores may do all of these"
+    )]
+    SparseScores,
     /// A function of scores was compiled into no kernel that computes such heads.
-    #[error("the function of scores has kernels for {} of head_dim up to {limit}, but {head_dim} is needed", .dtype.name())]
+    #[error("the function of scores has {}kernels for {} of head_dim up to {limit}, but {head_dim} is needed", of_sparse(*.sparse), .dtype.name())]
     NoScoreKernel {
         /// That of the problem.
         head_dim: usize,
@@ -347,6 +361,8 @@ pub enum Error {
         dtype: Dtype,
         /// The widest kernel's; 0 if there is none of this type.
         limit: usize,
+        /// Whether sparse kernels are needed: those for key ranges and block masks.
+        sparse: bool,
     },
     /// A function of scores does all that happens to them.
     #[error(
@@ -511,6 +527,10 @@ fn hazards(symbol: &str, report: &Report) -> String {
         text += &format!("\nand {} more", denied.len() - TOLD);
     }
     text
+}
+
+fn of_sparse(sparse: bool) -> &'static str {
+    if sparse { "sparse " } else { "" }
 }
 
 fn version(encoded: u32) -> String {

@@ -9,6 +9,7 @@ use flashcore_kernels::divisor::Divisor;
 use crate::bias::BiasLayout;
 use crate::error::{Error, Operand, Result};
 use crate::score_mod::Function;
+use crate::sparse::SparseSizes;
 
 /// Largest bound of scores. Capped scores are off by about 2⁻²² of it, which up to here they do not show.
 pub const MAX_SOFTCAP: f32 = 1e4;
@@ -47,6 +48,8 @@ pub struct Features {
     pub prefix: bool,
     /// Bound of the scores.
     pub softcap: Option<f32>,
+    /// What says for each query, or block of queries, which keys it may see.
+    pub sparse: SparseSizes,
     /// Whether each query head has a logit that joins the denominator.
     pub sinks: bool,
     /// Whether scores fall with the distance between query and key, and how many slopes there are.
@@ -73,6 +76,7 @@ impl Features {
         align: Align::BottomRight,
         chunk: None,
         prefix: false,
+        sparse: SparseSizes::NONE,
         softcap: None,
         sinks: false,
         alibi: None,
@@ -97,6 +101,9 @@ impl Features {
         if self.function.is_some() && (self.adds_to_scores() || self.softcap.is_some()) {
             return Err(Error::ScoreModAlone);
         }
+        if self.sparse.any() && !matches!(self.score(), Score::Plain | Score::Custom) {
+            return Err(Error::SparseScores);
+        }
         if self.bias.is_some() {
             for (operand, packed) in [(Operand::StartsQ, self.packed_q), (Operand::StartsKv, self.packed_kv)]
             {
@@ -116,8 +123,11 @@ impl Features {
         }
     }
 
-    /// Whether kernels whose launch says which keys a query sees are needed.
+    /// The mask that a kernel needs.
     pub(crate) fn mask(&self) -> Mask {
+        if self.sparse.any() {
+            return Mask::Sparse;
+        }
         let banded =
             self.left.is_some() || self.chunk.is_some() || self.prefix || self.align != Align::BottomRight;
         let general = banded || self.score() != Score::Plain || self.sinks || self.ragged();
@@ -193,6 +203,8 @@ impl fmt::Display for Features {
         }
         let parts = [
             (self.prefix, "prefixes"),
+            (self.sparse.ranges.is_some(), "ranges of keys"),
+            (self.sparse.blocks.is_some(), "a block mask"),
             (self.sinks, "sinks"),
             (self.alibi.is_some(), "ALiBi"),
             (self.bias.is_some(), "bias"),
@@ -233,6 +245,24 @@ mod tests {
             (Features { packed_kv: Some(2), ..bias }, Operand::StartsKv),
         ] {
             assert_eq!(packed.check(), Err(Error::BiasOfPacked { operand }));
+        }
+    }
+
+    #[test]
+    fn sparse_kernels_only_scale_scores() {
+        for sizes in [
+            SparseSizes { ranges: Some([1, 1]), ..SparseSizes::NONE },
+            SparseSizes { blocks: Some([1, 1, 3, 3]), ..SparseSizes::NONE },
+        ] {
+            let sparse = Features { sparse: sizes, sinks: true, left: Some(4), ..Features::NONE };
+            assert_eq!((sparse.check(), sparse.mask()), (Ok(()), Mask::Sparse));
+            for scored in [
+                Features { softcap: Some(4.0), ..sparse },
+                Features { alibi: Some(Slopes::PerHead), ..sparse },
+                Features { bias: Some(BiasLayout::packed(Dtype::F16, [1; 4])), ..sparse },
+            ] {
+                assert_eq!(scored.check(), Err(Error::SparseScores));
+            }
         }
     }
 
@@ -298,6 +328,7 @@ mod tests {
             align: Align::TopLeft,
             chunk: Some(64),
             prefix: true,
+            sparse: SparseSizes { ranges: Some([1, 1]), blocks: Some([1, 1, 1, 1]) },
             softcap: Some(30.5),
             sinks: true,
             alibi: Some(Slopes::PerHead),
@@ -315,7 +346,7 @@ mod tests {
             (
                 all,
                 "window 127 to all from top-left, chunks of 64, softcap 30.5, 3 sequences of queries, \
-                 3 sequences of keys, prefixes, sinks, ALiBi, bias, used queries, used keys",
+                 3 sequences of keys, prefixes, ranges of keys, a block mask, sinks, ALiBi, bias, used queries, used keys",
             ),
         ] {
             assert_eq!(features.to_string(), expected);

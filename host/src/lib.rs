@@ -97,6 +97,7 @@ mod plan;
 mod problem;
 mod ragged;
 mod score_mod;
+mod sparse;
 mod tensor;
 pub mod tensor_map;
 
@@ -114,4 +115,5 @@ pub use merge::{
 pub use plan::{Plan, Pointers};
 pub use problem::{HEAD_DIM_STEP, MAX_DIM, MAX_GENERAL_DIM, MAX_HEAD_DIM, MAX_STRIDE, Problem};
 pub use score_mod::{Function, ScoreKernels};
+pub use sparse::{BlockMask, KeyRanges, MASK_BLOCK, SparseSizes, block_lists};
 pub use tensor::{AsTensorView, Element, Order, Shape, Strides, Tensor, TensorLayout, TensorView};

@@ -8,6 +8,7 @@ use flashcore_kernels::divisor::Divisor;
 use flashcore_kernels::layout::{SLAB_COLUMNS, Swizzle};
 use flashcore_kernels::params::{FwdParams, General, Sequences, Work};
 use flashcore_kernels::score_mod::{ARGS_WORDS, Biases};
+use flashcore_kernels::sparse::Sparse;
 
 use crate::choose::{choose, eligible, estimate, pack};
 use crate::driver::Properties;
@@ -75,6 +76,12 @@ pub struct Pointers {
     pub used_kv: u64,
     /// Lengths of prefixes.
     pub prefix: u64,
+    /// Ranges of keys.
+    pub ranges: u64,
+    /// Numbers of blocks of a block mask.
+    pub block_counts: u64,
+    /// Its blocks.
+    pub block_indices: u64,
     /// Logits of attention sinks.
     pub sinks: u64,
     /// Slopes of ALiBi.
@@ -156,7 +163,9 @@ impl Plan {
             None => seqlen,
         };
         let (seqlen_q, seqlen_kv) = (mean(features.packed_q, q.seqlen), mean(features.packed_kv, kv.seqlen));
-        let pack = pack(problem.gqa_ratio(), seqlen_q, q.seqlen, block_m);
+        // Rows of sparse kernels are queries.
+        let may_pack = !variant.is_sparse();
+        let pack = if may_pack { pack(problem.gqa_ratio(), seqlen_q, q.seqlen, block_m) } else { 0 };
         let packed_heads = if pack == 0 { 1 } else { problem.gqa_ratio() };
         let heads = q.heads / packed_heads;
         let all_heads = heads as u64 * sequences as u64;
@@ -205,6 +214,7 @@ impl Plan {
                 ..General::NONE.sequences
             },
             band: features.band(),
+            sparse: features.sparse.params(q.seqlen),
             lse_batch: if features.packed_q.is_some() { 0 } else { lse_head * q.heads as u64 },
             lse_head,
             q: steps(&problem.q, packed_heads, features.packed_q),
@@ -246,6 +256,9 @@ impl Plan {
             used_q,
             used_kv,
             prefix,
+            ranges,
+            block_counts,
+            block_indices,
             sinks,
             slopes,
             bias,
@@ -257,6 +270,7 @@ impl Plan {
         general.sequences =
             Sequences { start_q: starts_q, start_kv: starts_kv, used_q, used_kv, ..general.sequences };
         general.band.prefix = prefix;
+        general.sparse = Sparse { ranges, counts: block_counts, lists: block_indices, ..general.sparse };
         general.sinks = sinks;
         let features = &self.problem.features;
         general.score_args = score_args;
@@ -406,6 +420,9 @@ mod tests {
         used_q: 0,
         used_kv: 0,
         prefix: 0,
+        ranges: 0,
+        block_counts: 0,
+        block_indices: 0,
         sinks: 0,
         slopes: 0,
         bias: 0,

@@ -71,17 +71,21 @@ impl Problem {
         let out = check_layout(Operand::Out, out.normalized())?;
         check_distinct_elements(&out)?;
         if let Some(function) = features.function {
-            function.check(q.shape.head_dim.max(v.shape.head_dim), q.dtype)?;
+            let head_dim = q.shape.head_dim.max(v.shape.head_dim);
+            function.check(head_dim, q.dtype, features.sparse.any())?;
         }
         let mut features = features;
         if let Some(bias) = features.bias {
             let sizes = [q.shape.batch, q.shape.heads, q.shape.seqlen, k.shape.seqlen];
             features.bias = Some(bias.checked(q.dtype, sizes)?);
         }
+        let sequences = features.packed_q.unwrap_or(q.shape.batch);
+        let (rows, packed) = (q.shape.seqlen, features.packed_q.is_some());
+        features.sparse.check(q.shape.batch, sequences, q.shape.heads, rows, packed)?;
         let scale = scale.unwrap_or(1.0 / (q.shape.head_dim as f32).sqrt());
         check_scale(scale, features.softcap)?;
         let problem = Problem { q, k, v, out, features, scale };
-        if problem.mask() == Mask::Band {
+        if matches!(problem.mask(), Mask::Band | Mask::Sparse) {
             check_general(&problem)?;
         }
         Ok(problem)

@@ -46,11 +46,12 @@ impl Function {
         self.images.iter().find(|image| image.symbol == symbol).ok_or(Error::KernelMissing { symbol })
     }
 
-    /// Whether a kernel computes such heads.
-    pub(crate) fn check(&self, head_dim: usize, dtype: Dtype) -> Result<()> {
-        let widest = self.variants.iter().filter(|variant| variant.dtype == dtype);
+    /// Whether a kernel computes such heads, sparse or not.
+    pub(crate) fn check(&self, head_dim: usize, dtype: Dtype, sparse: bool) -> Result<()> {
+        let fits = |variant: &&Variant| variant.dtype == dtype && variant.is_sparse() == sparse;
+        let widest = self.variants.iter().filter(fits);
         let limit = widest.map(|variant| variant.head_dim as usize).max().unwrap_or(0);
-        if head_dim > limit { Err(Error::NoScoreKernel { head_dim, dtype, limit }) } else { Ok(()) }
+        if head_dim > limit { Err(Error::NoScoreKernel { head_dim, dtype, limit, sparse }) } else { Ok(()) }
     }
 }
 
@@ -84,6 +85,7 @@ mod tests {
     use super::*;
     use crate::features::Features;
     use crate::problem::Problem;
+    use crate::sparse::SparseSizes;
     use crate::tensor::{Order, Shape, TensorLayout};
 
     struct Nothing;
@@ -114,9 +116,13 @@ mod tests {
             assert!(problem(head_dim, Dtype::F16, Features::NONE).is_ok());
         }
         for (head_dim, dtype, limit) in [(104, Dtype::F16, 96), (64, Dtype::Bf16, 0)] {
-            let expected = Error::NoScoreKernel { head_dim, dtype, limit };
+            let sparse = false;
+            let expected = Error::NoScoreKernel { head_dim, dtype, limit, sparse };
             assert_eq!(problem(head_dim, dtype, Features::NONE), Err(expected));
         }
+        let ranges = SparseSizes { ranges: Some([1, 1]), ..SparseSizes::NONE };
+        let expected = Error::NoScoreKernel { head_dim: 64, dtype: Dtype::F16, limit: 0, sparse: true };
+        assert_eq!(problem(64, Dtype::F16, Features { sparse: ranges, ..Features::NONE }), Err(expected));
     }
 
     #[test]

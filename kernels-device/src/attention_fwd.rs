@@ -31,6 +31,9 @@
 //! which query heads share the tiles of a K/V head. Their tensor maps are [ragged](crate::params::Steps): what lies
 //! beyond a sequence is read as zeros and not written, wherever it ends.
 //!
+//! *Sparse* kernels are general ones in which arrays say besides which keys each query sees, or which key tiles each tile
+//! of queries visits. All consumers visit all of those, and each asks at each whether there is something to hide.
+//!
 //! Keys are visited from the last tile to the first, so that the tiles that need a mask come first and the steady
 //! loop has none (under a window the first tiles need one again, and have a loop of their own). A consumer skips those
 //! of which its own rows see nothing.
@@ -58,6 +61,7 @@ use crate::score;
 use crate::score_mod::Query;
 use crate::search;
 use crate::softmax::{Finished, Partial, Softmax};
+use crate::sparse_lookup::{self, List};
 
 /// The tensor maps of a launch, boxes (64, block_m), (64, block_n), (64, block_n) and (64, 16) of
 /// (head_dim, seqlen, heads, batch); where keys are split, that of O is as narrow as a consumer's share. Those of
@@ -164,10 +168,11 @@ pub unsafe fn attention_fwd<
         } else {
             sync_cluster();
         }
-        // All warps load lengths and prefixes, which the grid before may have written; consumers load what scores depend
-        // on, as constants (`ld.global.nc`), which it must be by then.
+        // All warps load lengths and prefixes, which the grid before may have written; consumers load what scores and
+        // masks depend on, as constants (`ld.global.nc`), which it must be by then.
         let bundles = v.is_general() && params.general.sequences.bundles != 0;
-        if bundles || v.is_general() && params.general.band.prefix != 0 || v.score.has_places() {
+        let has_arrays = v.score.has_places() || v.is_sparse();
+        if bundles || v.is_general() && params.general.band.prefix != 0 || has_arrays {
             grid::wait_for_previous_grid();
         }
         if bundles {
@@ -274,12 +279,30 @@ impl Cta<'_> {
 
     /// The key tiles that are loaded for a work tile: those that any row of the cluster sees, or this CTA's share of
     /// them.
+    ///
+    /// # Safety
+    /// All lanes of the warp execute it together.
     #[inline(always)]
-    fn key_blocks(&self, v: &Variant, tile: WorkTile) -> KeyBlocks {
+    unsafe fn key_blocks(&self, v: &Variant, tile: WorkTile) -> KeyBlocks {
+        if v.is_sparse() {
+            // SAFETY: the caller's.
+            return unsafe { sparse_lookup::key_blocks(self.params, v, tile, self.lengths(v, tile)) };
+        }
         let Tile { block_m, cluster, .. } = v.tile;
         let first_row = tile.m_block / cluster * cluster * block_m;
         let all = self.blocks_of_rows(v, self.lengths(v, tile), first_row, cluster * block_m);
         if v.splits_keys() { all.share(cluster::rank(), v.split_ctas()) } else { all }
+    }
+
+    /// Sparse: the keys that this thread's two of a consumer's rows see, from the first to before the second.
+    #[inline(always)]
+    fn keys_of_rows(&self, v: &Variant, tile: WorkTile, rows: Rows, lengths: Lengths) -> [[i32; 2]; 2] {
+        if !v.is_sparse() {
+            return [[0; 2]; 2];
+        }
+        let Place { warp_row, lane } = Place::here();
+        let query = rows.0 + warp_row % WARPGROUP_ROWS + lane / 4;
+        [query, query + 8].map(|query| sparse_lookup::keys(self.params, tile, query, lengths))
     }
 
     /// The key tiles that the rows `first_row..first_row + rows` see.
@@ -350,8 +373,8 @@ unsafe fn produce<S: Spec>(cta: &Cta, leader: bool) {
         let general = &cta.params.general;
         let load = |ring: &Ring, cursor: &mut Cursor, map, steps: &Steps, tile: WorkTile, n_block: u32| {
             let (slot, full) = ring.acquire(cursor, leader);
+            let row = List::of(cta.params, v, tile).key_block(v, n_block) * v.tile.block_n;
             if leader {
-                let row = n_block * v.tile.block_n;
                 let at = if v.is_general() {
                     steps.coordinates(tile.batch, tile.head_kv, tile.kv.start, tile.kv.len, row)
                 } else {
@@ -507,6 +530,8 @@ struct ScoreTile {
     tile: WorkTile,
     rows: Rows,
     lengths: Lengths,
+    /// Sparse: the keys that the thread's two rows see, from the first to before the second.
+    keys: [[i32; 2]; 2],
     /// Where these rows of Q lie.
     q: SmemAddr,
     n_block: u32,
@@ -640,7 +665,11 @@ unsafe fn consume<
             let rows = Rows(tile.m_block * v.tile.block_m + row_group * WARPGROUP_ROWS);
             let lengths = cta.lengths(v, tile);
             let loaded = cta.key_blocks(v, tile);
-            let mut blocks = cta.blocks_of_rows(v, lengths, rows.0, WARPGROUP_ROWS).among(loaded);
+            let mut blocks = if v.is_sparse() {
+                loaded
+            } else {
+                cta.blocks_of_rows(v, lengths, rows.0, WARPGROUP_ROWS).among(loaded)
+            };
             if v.splits_keys() {
                 blocks.end -= group.min(blocks.count());
             }
@@ -686,12 +715,15 @@ unsafe fn consume<
                 // The last key tile: scores beside the last product of the work tile before. Where a few of its keys
                 // are all that these rows see, only those.
                 let mut n_block = blocks.end - 1;
+                let keys = cta.keys_of_rows(v, tile, rows, lengths);
+                let list = List::of(cta.params, v, tile);
                 let tile_at = move |n_block: u32, masked: bool| ScoreTile {
                     tile,
                     rows,
                     lengths,
                     q,
-                    n_block,
+                    n_block: list.key_block(v, n_block),
+                    keys,
                     masked,
                     goes_on: n_block >= blocks.first + v.key_groups(),
                 };
@@ -718,14 +750,15 @@ unsafe fn consume<
                 }
                 wgmma::hold(&mut at.p);
                 // Scores of a tile beside the product of the tile before: those with a mask, then those without.
-                if (v.is_causal() || v.is_general()) && !v.has_short_step() {
+                let has_masked_loop = (v.is_causal() || v.is_general()) && !v.is_sparse();
+                if has_masked_loop && !v.has_short_step() {
                     while n_block >= blocks.full.max(blocks.first) + v.key_groups() {
                         n_block -= v.key_groups();
                         at = me.step::<S_REGS, _, _, _>(tile_at(n_block, true), &mut softmax, at);
                     }
                 }
                 let clear = if v.is_general() { blocks.first.max(blocks.clear) } else { blocks.first };
-                while n_block >= clear + v.key_groups() {
+                while !v.is_sparse() && n_block >= clear + v.key_groups() {
                     n_block -= v.key_groups();
                     at = me.step::<S_REGS, _, _, _>(tile_at(n_block, false), &mut softmax, at);
                 }
@@ -1163,13 +1196,25 @@ impl ScoreTile {
     }
 
     /// Hides the scores of keys that the two rows of this thread do not see.
+    ///
+    /// # Safety
+    /// All lanes of the warp execute it together.
     #[inline(always)]
-    fn hide<const R: usize>(&self, v: &Variant, params: &FwdParams, s: &mut Acc<R>) {
+    unsafe fn hide<const R: usize>(&self, v: &Variant, params: &FwdParams, s: &mut Acc<R>) {
         let Place { warp_row, lane } = Place::here();
         let row = self.rows.0 + warp_row % WARPGROUP_ROWS + lane / 4;
         let (q, kv) = (self.lengths.q as i32, self.lengths.kv as i32);
         let column = (self.n_block * v.tile.block_n + 2 * (lane % 4)) as i32;
-        if v.is_general() {
+        if v.is_sparse() {
+            let first = (self.n_block * v.tile.block_n) as i32;
+            let end = first + v.tile.block_n as i32;
+            let [[from_0, to_0], [from_1, to_1]] = self.keys;
+            let sees_all = from_0.max(from_1) <= first && end <= to_0.min(to_1);
+            // SAFETY: the caller's.
+            if unsafe { warp::ballot(!sees_all) } != 0 {
+                mask::apply_range(s, [from_0 - column, from_1 - column], [to_0 - column, to_1 - column]);
+            }
+        } else if v.is_general() {
             let general = &params.general;
             let keys = [row, row + 8].map(|row| general.band.keys(row >> general.pack, self.lengths));
             mask::apply_range(s, keys.map(|[first, _]| first - column), keys.map(|[_, end]| end - column));

@@ -2,6 +2,7 @@
 
 use crate::layout::{FwdSmem, SLAB_COLUMNS, Swizzle};
 use crate::score_mod::ScoreMod;
+use crate::sparse::LIST_TILE;
 
 /// Element type of Q, K, V and O. Accumulation is always f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,6 +36,9 @@ pub enum Mask {
     /// Those of a [band](crate::band::Band) that the launch describes. Kernels with this mask also take sequences of
     /// different lengths, and the query heads of a K/V head as rows of one tile.
     Band,
+    /// Those of a band that also lie in the query's own [range, or in the key tiles listed](crate::sparse) for it.
+    /// Kernels with this mask can do all that those for bands can.
+    Sparse,
 }
 
 impl Mask {
@@ -44,6 +48,7 @@ impl Mask {
             Mask::Full => "full",
             Mask::Causal => "causal",
             Mask::Band => "band",
+            Mask::Sparse => "sparse",
         }
     }
 }
@@ -168,7 +173,12 @@ impl Variant {
 
     /// Whether the launch says which keys a query sees, how long sequences are, and which heads share a tile.
     pub const fn is_general(&self) -> bool {
-        matches!(self.mask, Mask::Band)
+        matches!(self.mask, Mask::Band | Mask::Sparse)
+    }
+
+    /// Whether the launch says for each query, or tile of queries, which keys it sees.
+    pub const fn is_sparse(&self) -> bool {
+        matches!(self.mask, Mask::Sparse)
     }
 
     /// Consumer warpgroups: each owns 64 rows of the Q tile, or half of the key tiles.
@@ -197,9 +207,10 @@ impl Variant {
         self.tile.cluster * self.split_ctas()
     }
 
-    /// Whether some rows that load keys together see more of them than others.
+    /// Whether some rows that load keys together visit more of them than others. Where key tiles are listed, all rows
+    /// of a tile visit them.
     pub const fn skips_key_tiles(&self) -> bool {
-        self.tile.block_m * self.tile.cluster > WARPGROUP_ROWS
+        self.tile.block_m * self.tile.cluster > WARPGROUP_ROWS && !self.is_sparse()
     }
 
     /// Columns of O that one TMA store takes: a slab, or a consumer's share of the columns.
@@ -238,9 +249,11 @@ impl Variant {
 
     /// Registers of a thread of (the producer, a consumer) after `setmaxnreg` moved them.
     pub const fn role_registers(&self) -> (u32, u32) {
-        match (self.consumers(), self.is_general()) {
-            (2, false) => (32, 232),
-            (2, true) => (40, 232), // which work is next takes more to say
+        match self.consumers() {
+            // Which work is next, and which keys, takes more to say.
+            2 if self.is_sparse() => (56, 224),
+            2 if self.is_general() => (40, 232),
+            2 => (32, 232),
             _ => (32, 160),
         }
     }
@@ -343,6 +356,10 @@ impl Variant {
             "head_dim is the N of PV, at most 256, and O is stored 16 columns at a time"
         );
         assert!(!self.is_general() || cluster == 1 && splits == 1, "bundles of work are for single CTAs");
+        assert!(
+            !self.is_sparse() || block_m == LIST_TILE && LIST_TILE.is_multiple_of(block_n),
+            "lists are of tiles of queries and keys as kernels have them, or of whole ones of theirs"
+        );
         assert!(
             self.is_general() || matches!(self.score, Score::Plain),
             "scores are changed by general kernels only"

@@ -8,20 +8,25 @@ use crate::band::Band;
 use crate::config::{Cost, Dtype, MMA_K, Mask, REGISTER_FILE, Score, Spec, Tile, Variant};
 use crate::params::{FwdParams, General, Sequences, TensorMap};
 use crate::score_mod::{self, ARGS_WORDS};
+use crate::sparse::Sparse;
 
-/// Where the parameters of a general kernel have the addresses of lengths.
+/// Where the parameters of a general kernel have the addresses of lengths, and of what says which keys are seen.
 const LENGTHS: &[u32] = &lengths_at(4 * size_of::<TensorMap>());
 
 /// The same where [`FwdParams`] are `offset` bytes behind the first parameter.
-pub(crate) const fn lengths_at(offset: usize) -> [u32; 5] {
+pub(crate) const fn lengths_at(offset: usize) -> [u32; 8] {
     let general = offset + offset_of!(FwdParams, general);
     let sequences = general + offset_of!(General, sequences);
+    let sparse = general + offset_of!(General, sparse);
     [
         (sequences + offset_of!(Sequences, start_q)) as u32,
         (sequences + offset_of!(Sequences, start_kv)) as u32,
         (sequences + offset_of!(Sequences, used_q)) as u32,
         (sequences + offset_of!(Sequences, used_kv)) as u32,
         (general + offset_of!(General, band) + offset_of!(Band, prefix)) as u32,
+        (sparse + offset_of!(Sparse, ranges)) as u32,
+        (sparse + offset_of!(Sparse, counts)) as u32,
+        (sparse + offset_of!(Sparse, lists)) as u32,
     ]
 }
 
@@ -123,7 +128,8 @@ impl Variant {
         let begins = 1 + short;
         let joins = if self.joins_work_tiles() { begins } else { 0 };
         // The main loop, and the masked loop or the step after a short one; under a band masked loops on both sides.
-        let steps = 1 + causal + 2 * general;
+        // Sparse kernels have one for all.
+        let steps = if self.is_sparse() { 1 } else { 1 + causal + 2 * general };
         let scores = begins + joins + steps;
         let ends = if joins == 0 { 1 } else { 2 }; // before a work tile without keys, and at last
         let (columns, keys) = (self.head_dim / MMA_K, self.tile.block_n / MMA_K);
@@ -140,6 +146,8 @@ impl Variant {
         let k_skips = skips * (1 + causal + general * (2 + ends + (joins > 0) as u32));
         let v_skips = skips * (1 + causal + short_skips + general * (2 + ends + joins));
         let releases = (scores + k_skips) + (steps + joins + ends + v_skips);
+        // Where O lies over V, its gate opens before the first key tile, or while that is scored, and where some pass.
+        let gates = begins + 1 + skips;
         // At the start and the end; where CTAs share keys, producers and consumers meet in between, too.
         let cluster_syncs = if self.cluster_ctas() == 1 { 0 } else { 2 * self.key_groups() };
         // Consumers that share keys meet before they write over K and V, and then, unless the cluster meets.
@@ -164,7 +172,7 @@ impl Variant {
             cluster_arrive: cluster_syncs,
             cluster_wait: cluster_syncs,
             stmatrix: stores * self.head_dim / self.tile.splits / STMATRIX_COLUMNS,
-            elect: 1 + 2 + stores + if alone { releases + (begins + 2) * o_over_v } else { 0 },
+            elect: 1 + 2 + stores + if alone { releases + gates * o_over_v } else { 0 },
         }
     }
 }
@@ -385,6 +393,16 @@ fwd_variants! {
     fwd_hd192_m128n80_bf16_band_biased:    192, Bf16, Band,   Biased,  [128, 80, 2, 1, 1], 10120, 300;
     fwd_hd256_m128n64_f16_band_biased:     256, F16,  Band,   Biased,  [128, 64, 2, 1, 1], 13423, 300;
     fwd_hd256_m128n64_bf16_band_biased:    256, Bf16, Band,   Biased,  [128, 64, 2, 1, 1], 13423, 300;
+    fwd_hd64_m128n128_f16_sparse:            64, F16,  Sparse, Plain,  [128, 128, 2, 1, 1],  5013, 300;
+    fwd_hd64_m128n128_bf16_sparse:           64, Bf16, Sparse, Plain,  [128, 128, 2, 1, 1],  5013, 300;
+    fwd_hd96_m128n128_f16_sparse:            96, F16,  Sparse, Plain,  [128, 128, 2, 1, 1],  6200, 300;
+    fwd_hd96_m128n128_bf16_sparse:           96, Bf16, Sparse, Plain,  [128, 128, 2, 1, 1],  6200, 300;
+    fwd_hd128_m128n128_f16_sparse:          128, F16,  Sparse, Plain,  [128, 128, 2, 1, 1],  6710, 300;
+    fwd_hd128_m128n128_bf16_sparse:         128, Bf16, Sparse, Plain,  [128, 128, 2, 1, 1],  6710, 300;
+    fwd_hd192_m128n64_f16_sparse:           192, F16,  Sparse, Plain,  [128, 64, 2, 1, 1], 10120, 300;
+    fwd_hd192_m128n64_bf16_sparse:          192, Bf16, Sparse, Plain,  [128, 64, 2, 1, 1], 10120, 300;
+    fwd_hd256_m128n64_f16_sparse:           256, F16,  Sparse, Plain,  [128, 64, 2, 1, 1], 13423, 300;
+    fwd_hd256_m128n64_bf16_sparse:          256, Bf16, Sparse, Plain,  [128, 64, 2, 1, 1], 13423, 300;
 }
 
 /// A kernel that merges attention states. Only the element type changes its code.

@@ -7,7 +7,7 @@
 //!   helps);
 //! - [`score_mod`], [`float`]: what becomes of scores, as a function of yours;
 //! - [`band`], [`bundle`]: which keys a query sees, and who computes what, where only the launch or the device knows;
-//! - `pipeline`, `softmax`, `score`, `mask`, `search`, `attention_fwd`: the kernel (device build only);
+//! - `pipeline`, `softmax`, `score`, `mask`, `search`, `sparse_lookup`, `attention_fwd`: the kernel (device build only);
 //! - `merge_states`: the kernel that merges what several calls of it left (device build only);
 //! - `ptx`: the only room with inline assembly (device build only).
 //!
@@ -31,6 +31,7 @@ pub mod patterns;
 pub mod probe;
 pub mod schedule;
 pub mod score_mod;
+pub mod sparse;
 
 #[cfg(target_arch = "nvptx64")]
 pub mod attention_fwd;
@@ -48,6 +49,8 @@ pub mod score;
 pub mod search;
 #[cfg(target_arch = "nvptx64")]
 pub mod softmax;
+#[cfg(target_arch = "nvptx64")]
+pub mod sparse_lookup;
 
 #[cfg(target_arch = "nvptx64")]
 #[panic_handler]

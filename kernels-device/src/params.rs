@@ -3,6 +3,7 @@
 use crate::band::Band;
 use crate::divisor::Divisor;
 use crate::score_mod::ARGS_WORDS;
+use crate::sparse::Sparse;
 
 /// The 128-byte descriptor of a tensor for the TMA unit (`CUtensorMap`), opaque to everyone but the driver.
 ///
@@ -50,6 +51,8 @@ pub struct General {
     pub sequences: Sequences,
     /// Which keys a query sees.
     pub band: Band,
+    /// What says more about that, for each query or tile of queries.
+    pub sparse: Sparse,
     /// Device address of a logit for each query head that joins the denominator, f32; 0 if there are none.
     pub sinks: u64,
     /// Elements of the log-sum-exp from one sequence to the next, and from one head to the next.
@@ -82,7 +85,8 @@ pub struct General {
     pub score_args: [u64; ARGS_WORDS],
 }
 
-const _: () = assert!(size_of::<General>() == 48 + 40 + 3 * 8 + 4 * 12 + 24 + 8 * ARGS_WORDS);
+const _: () =
+    assert!(size_of::<General>() == 48 + 40 + size_of::<Sparse>() + 3 * 8 + 4 * 12 + 24 + 8 * ARGS_WORDS);
 
 impl General {
     /// Says nothing: for kernels that do not ask.
@@ -98,6 +102,7 @@ impl General {
             reserved: 0,
         },
         band: Band::FULL,
+        sparse: Sparse::NONE,
         sinks: 0,
         lse_batch: 0,
         lse_head: 0,

@@ -184,7 +184,7 @@ pub struct KeyBlocks {
 
 impl KeyBlocks {
     /// No key blocks.
-    const NONE: KeyBlocks = KeyBlocks { first: 0, end: 0, full: 0, clear: 0 };
+    pub const NONE: KeyBlocks = KeyBlocks { first: 0, end: 0, full: 0, clear: 0 };
 
     /// The blocks of `block_n` keys that the query rows `first_row..first_row + rows` visit, under a causal mask or
     /// none. Rows beyond `seqlen_q` do not count.

@@ -9,10 +9,9 @@ use crate::bundle::{Place, Sequence, part_before};
 use crate::params::FwdParams;
 use crate::ptx::global::load_constant;
 use crate::ptx::math::{add, max, mul, reciprocal};
-use crate::ptx::{thread, warp};
+use crate::ptx::thread;
+use crate::ptx::warp::{self, LANES};
 use crate::schedule::Span;
-
-const LANES: u32 = 32;
 
 /// Sequence `batch` of the launch.
 ///

@@ -71,6 +71,7 @@ const COOPERATION: &[&str] = &[
     "mbarrier.arrive.expect_tx",
     "mbarrier.init",
     "mbarrier.try_wait",
+    "redux.sync",
     "setmaxnreg.dec",
     "setmaxnreg.inc",
     "shfl.sync",

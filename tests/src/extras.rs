@@ -1,16 +1,19 @@
 //! What a case asks for beyond plain attention, and the numbers that go along.
 
 use std::fmt;
+use std::ops::Range;
 
 use flashcore::{
-    Align, Array, ArrayView, Attention, BiasLayout, BiasView, Device, Dtype, Features, Sequences, Slopes,
+    Align, Array, ArrayView, Attention, BiasLayout, BiasView, BlockMask, Device, Dtype, Features, KeyRanges,
+    MASK_BLOCK, Sequences, Slopes, SparseSizes, block_lists,
 };
 
-use flashcore_kernels::config::{Score, Variant};
+use flashcore_kernels::config::{self, Score, Variant};
 
-use crate::oracle::{self, Broadcast, Mask, Scoring, Tokens};
+use crate::oracle::{self, Blocks, Broadcast, Mask, Scoring, Tokens};
 use crate::side_inputs::{
-    Lengths, alibi_slopes, bias, cu_seqlens, hiding_bias, prefixes, random_slopes, seqused, sinks,
+    Lengths, alibi_slopes, bias, bitmap, cu_seqlens, document_ranges, hiding_bias, key_ranges, prefixes,
+    random_slopes, seqused, sinks,
 };
 use crate::values::encode;
 
@@ -32,6 +35,10 @@ pub struct Extras {
     pub chunk: Option<usize>,
     /// All queries see a prefix.
     pub prefix: bool,
+    /// Each query has a range of keys.
+    pub ranges: Option<Ranges>,
+    /// Blocks of queries see only some blocks of keys.
+    pub blocks: Option<PerHead>,
     /// Bound of the scores.
     pub softcap: Option<f32>,
     /// A logit joins the denominators.
@@ -46,6 +53,24 @@ pub struct Extras {
     pub packed_kv: Option<Lengths>,
     /// Only some of the rows of each sequence count.
     pub used: bool,
+}
+
+/// For whom something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PerHead {
+    /// One for each sequence, not for all.
+    pub batch: bool,
+    /// One for each query head, not for all.
+    pub heads: bool,
+}
+
+/// Ranges of keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ranges {
+    /// For whom they are.
+    pub of: PerHead,
+    /// Those of documents; else any.
+    pub documents: bool,
 }
 
 /// Sizes of a bias: which of those of the problem it has.
@@ -78,6 +103,10 @@ pub struct Numbers {
     pub used_kv: Option<Vec<i32>>,
     /// Lengths of prefixes.
     pub prefix: Option<Vec<i32>>,
+    /// Ranges of keys of (sequences in memory, query heads), and whether a block is seen.
+    pub ranges: Option<Vec<Vec<Vec<Range<usize>>>>>,
+    /// See [`Self::ranges`].
+    pub blocks: Option<Broadcast<bool>>,
     /// Logits of query heads.
     pub sinks: Option<Vec<f32>>,
     /// Slopes of query heads, maybe of each sequence.
@@ -91,7 +120,9 @@ impl Extras {
     pub fn of_kernel(variant: &Variant) -> Self {
         let softcap = (variant.score == Score::Softcap).then_some(20.0);
         let alibi = (variant.score == Score::Biased).then_some(Slopes::PerHead);
-        Extras { softcap, alibi, ..Extras::default() }
+        let ranges =
+            (variant.mask == config::Mask::Sparse).then_some(Ranges { of: PerHead::EACH, documents: false });
+        Extras { softcap, alibi, ranges, ..Extras::default() }
     }
 
     /// Tokens of all packed sequences.
@@ -135,7 +166,34 @@ impl Extras {
             let sizes = of.sizes([batch, heads_q, seqlen_q, seqlen_kv]);
             if of.hides { hiding_bias(sizes, 0.3, seed + 5) } else { bias(sizes, seed + 5) }
         });
-        Numbers { queries, keys, starts_q, starts_kv, used_q, used_kv, prefix, sinks, slopes, bias }
+        let longest_kv = Extras::longest(self.packed_kv, batch, seqlen_kv);
+        let [memory_batch, rows] = match self.packed_q {
+            Some(lengths) => [1, Extras::total(lengths, batch)],
+            None => [batch, seqlen_q],
+        };
+        let ranges = self.ranges.map(|Ranges { of, documents }| {
+            let [batch, heads] = of.sizes(memory_batch, heads_q);
+            let draw = if documents { document_ranges } else { key_ranges };
+            let of_head =
+                |b: usize| (0..heads).map(move |h| draw(rows, longest_kv, seed + (6 + b * heads + h) as u64));
+            (0..batch).map(|b| of_head(b).collect()).collect()
+        });
+        let blocks = self.sparse_sizes([batch, heads_q, seqlen_q, seqlen_kv]).blocks;
+        let blocks = blocks.map(|sizes| bitmap(sizes, 0.6, seed + 5));
+        Numbers {
+            queries,
+            keys,
+            starts_q,
+            starts_kv,
+            used_q,
+            used_kv,
+            prefix,
+            ranges,
+            blocks,
+            sinks,
+            slopes,
+            bias,
+        }
     }
 
     /// The same, without numbers, as the host asks for it.
@@ -147,6 +205,7 @@ impl Extras {
             align: self.align(),
             chunk: self.chunk,
             prefix: self.prefix,
+            sparse: self.sparse_sizes(sizes),
             softcap: self.softcap,
             sinks: self.sinks,
             alibi: self.alibi,
@@ -157,6 +216,23 @@ impl Extras {
             used_q: self.used,
             used_kv: self.used,
         }
+    }
+
+    /// Sizes of ranges and blocks; lists have room for all blocks.
+    fn sparse_sizes(&self, [batch, heads, seqlen_q, seqlen_kv]: [usize; 4]) -> SparseSizes {
+        let memory_batch = if self.packed_q.is_some() { 1 } else { batch };
+        let blocks = self.blocks.map(|of| {
+            let [of_batch, of_heads] = of.sizes(batch, heads);
+            let [queries, keys] = [(self.packed_q, seqlen_q), (self.packed_kv, seqlen_kv)]
+                .map(|(packed, seqlen)| Extras::longest(packed, batch, seqlen).div_ceil(MASK_BLOCK));
+            [of_batch, of_heads, queries, keys]
+        });
+        SparseSizes { ranges: self.ranges.map(|ranges| ranges.of.sizes(memory_batch, heads)), blocks }
+    }
+
+    /// The longest of packed sequences, or the length of all.
+    fn longest(packed: Option<Lengths>, batch: usize, seqlen: usize) -> usize {
+        packed.map_or(seqlen, |lengths| lengths.draw(batch, SHAPE_SEED).into_iter().max().unwrap_or(0))
     }
 
     fn align(&self) -> Align {
@@ -172,7 +248,18 @@ impl Extras {
             align: if self.top_left { oracle::Align::TopLeft } else { oracle::Align::BottomRight },
             chunk: self.chunk,
             prefix,
-            ..Mask::full()
+            ranges: numbers.ranges.as_ref().map(|of| {
+                // (sequences, heads, rows), each of the first two maybe one for all, becomes (heads, all rows).
+                let heads = of.first().map_or(0, Vec::len);
+                let sequences = plain.q.shape.batch;
+                let of_head = |h: usize| (0..sequences).flat_map(move |b| of[b.min(of.len() - 1)][h].clone());
+                (0..heads).map(|h| of_head(h).collect()).collect()
+            }),
+            blocks: numbers.blocks.clone().map(|visible| Blocks {
+                block_q: MASK_BLOCK,
+                block_kv: MASK_BLOCK,
+                visible,
+            }),
         };
         oracle::Attention {
             mask,
@@ -199,6 +286,8 @@ pub struct ExtrasOnDevice {
     used_q: Option<Array<i32>>,
     used_kv: Option<Array<i32>>,
     prefix: Option<Array<i32>>,
+    ranges: Option<(Array<i32>, [usize; 2])>,
+    blocks: Option<(Array<i32>, Array<i32>, [usize; 4])>,
     sinks: Option<Array<f32>>,
     slopes: Option<Array<f32>>,
     bias: Option<(Array<u16>, BiasLayout)>,
@@ -220,6 +309,8 @@ impl ExtrasOnDevice {
             used_q: upload(device, &numbers.used_q)?,
             used_kv: upload(device, &numbers.used_kv)?,
             prefix: upload(device, &numbers.prefix)?,
+            ranges: numbers.ranges.as_ref().map(|ranges| upload_ranges(device, ranges)).transpose()?,
+            blocks: numbers.blocks.as_ref().map(|blocks| upload_blocks(device, blocks)).transpose()?,
             sinks: upload(device, &numbers.sinks)?,
             slopes: upload(device, &numbers.slopes.as_ref().map(|slopes| slopes.data.clone()))?,
             bias: numbers.bias.as_ref().map(|bias| upload_bias(device, bias, dtype)).transpose()?,
@@ -242,6 +333,12 @@ impl ExtrasOnDevice {
         attention = chunk.map_or(attention, |keys| attention.chunk(keys));
         attention = softcap.map_or(attention, |cap| attention.softcap(cap));
         attention = ints(&self.prefix).map_or(attention, |prefix| attention.prefix(prefix));
+        attention = self.ranges.as_ref().map_or(attention, |(numbers, sizes)| {
+            attention.key_ranges(KeyRanges::new(numbers.view(), *sizes))
+        });
+        attention = self.blocks.as_ref().map_or(attention, |(counts, indices, sizes)| {
+            attention.block_mask(BlockMask::new(counts.view(), indices.view(), *sizes))
+        });
         attention = self.slopes.as_ref().map_or(attention, |slopes| attention.alibi(slopes.view()));
         attention = self.bias.as_ref().map_or(attention, |(numbers, layout)| {
             let numbers = numbers.view();
@@ -261,6 +358,9 @@ impl ExtrasOnDevice {
             used_q: ptr(&self.used_q),
             used_kv: ptr(&self.used_kv),
             prefix: ptr(&self.prefix),
+            ranges: self.ranges.as_ref().map_or(0, |(array, _)| array.view().ptr()),
+            block_counts: self.blocks.as_ref().map_or(0, |(counts, ..)| counts.view().ptr()),
+            block_indices: self.blocks.as_ref().map_or(0, |(_, indices, _)| indices.view().ptr()),
             sinks: self.sinks.as_ref().map_or(0, |array| array.view().ptr()),
             slopes: self.slopes.as_ref().map_or(0, |array| array.view().ptr()),
             bias: self.bias.as_ref().map_or(0, |(array, _)| array.view().ptr()),
@@ -277,6 +377,48 @@ impl Bias {
         let size = |own: bool, size: usize| if own { size } else { 1 };
         [size(self.batch, batch), size(self.heads, heads), size(self.queries, queries), keys]
     }
+}
+
+impl PerHead {
+    /// The same for all.
+    pub const ONE: PerHead = PerHead { batch: false, heads: false };
+    /// One for each.
+    pub const EACH: PerHead = PerHead { batch: true, heads: true };
+
+    fn sizes(self, batch: usize, heads: usize) -> [usize; 2] {
+        [if self.batch { batch } else { 1 }, if self.heads { heads } else { 1 }]
+    }
+}
+
+/// Ranges on the device, and their sizes. What may be larger than the sequence is: kernels do not care.
+fn upload_ranges(
+    device: &Device,
+    ranges: &[Vec<Vec<Range<usize>>>],
+) -> flashcore::Result<(Array<i32>, [usize; 2])> {
+    let sizes = [ranges.len(), ranges.first().map_or(0, Vec::len)];
+    let longest = ranges.iter().flatten().flatten().map(|range| range.end).max();
+    let pair = |range: &Range<usize>| {
+        let first = if range.start == 0 { -5 } else { range.start as i32 };
+        [first, if Some(range.end) == longest { i32::MAX } else { range.end as i32 }]
+    };
+    let numbers: Vec<i32> = ranges.iter().flatten().flatten().flat_map(pair).collect();
+    Ok((Array::from_slice(device, &numbers)?, sizes))
+}
+
+/// Lists of the visible blocks on the device, and their sizes.
+fn upload_blocks(
+    device: &Device,
+    blocks: &Broadcast<bool>,
+) -> flashcore::Result<(Array<i32>, Array<i32>, [usize; 4])> {
+    let keys = blocks.sizes[3];
+    let (mut counts, lists) = block_lists(&blocks.data, keys);
+    counts.resize(blocks.sizes[..3].iter().product(), 0); // without keys there is no bit to count
+    let longest = lists.len().checked_div(counts.len()).unwrap_or(0);
+    // Room for all; what is not listed is never looked at.
+    let rows = lists.chunks(longest.max(1));
+    let lists = rows.flat_map(|row| row.iter().copied().chain(std::iter::repeat(-1)).take(keys));
+    let lists = if longest == 0 { vec![-1; counts.len() * keys] } else { lists.collect() };
+    Ok((Array::from_slice(device, &counts)?, Array::from_slice(device, &lists)?, blocks.sizes))
 }
 
 /// A copy of a bias on the device, in the order of [`BiasLayout::packed`]; what fills its rows up is NaN.
@@ -310,6 +452,15 @@ impl fmt::Display for Extras {
             if let Some(lengths) = lengths {
                 write!(f, "_{name}{lengths:?}")?;
             }
+        }
+        let of = |PerHead { batch, heads }| {
+            format!("{}{}", if batch { "b" } else { "" }, if heads { "h" } else { "" })
+        };
+        if let Some(ranges) = self.ranges {
+            write!(f, "_{}{}", if ranges.documents { "documents" } else { "ranges" }, of(ranges.of))?;
+        }
+        if let Some(blocks) = self.blocks {
+            write!(f, "_blocks{}", of(blocks))?;
         }
         if let Some(slopes) = self.alibi {
             write!(f, "_alibi_{slopes:?}")?;

@@ -162,6 +162,20 @@ pub fn key_ranges(rows: usize, seqlen_kv: usize, seed: u64) -> Vec<Range<usize>>
     (0..rows).map(range).collect()
 }
 
+/// A range of keys for each of `rows` queries: the document that it is in, of those that fill the keys.
+pub fn document_ranges(rows: usize, seqlen_kv: usize, seed: u64) -> Vec<Range<usize>> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let longest = seqlen_kv / 3 + 1;
+    let ends = std::iter::successors(Some(0), |&end| Some(end + rng.random_range(1..=longest)));
+    let ends: Vec<usize> = ends.take_while(|&end| end < seqlen_kv).chain([seqlen_kv]).collect();
+    let document = |row: usize| {
+        let key = row * seqlen_kv / rows;
+        let next = ends.partition_point(|&end| end <= key).min(ends.len() - 1);
+        ends[next.saturating_sub(1)]..ends[next]
+    };
+    (0..rows).map(document).collect()
+}
+
 /// Bits, (batch, heads, tiles of queries, tiles of keys), each set with a probability of `density`.
 pub fn bitmap(sizes: [usize; 4], density: f64, seed: u64) -> Broadcast<bool> {
     let mut rng = StdRng::seed_from_u64(seed);

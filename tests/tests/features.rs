@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use flashcore::{Dtype, Slopes};
 use flashcore_tests::cases::{Case, KERNEL_HEAD_DIMS, Layout};
 use flashcore_tests::device;
-use flashcore_tests::extras::{Bias, Extras};
+use flashcore_tests::extras::{Bias, Extras, PerHead, Ranges};
 use flashcore_tests::side_inputs::Lengths;
 use flashcore_tests::suite::{Resource, Suite, few_sms};
 
@@ -82,6 +82,27 @@ fn cases() -> Vec<Case> {
                 add(Case { causal, ..base }, Extras { head_dim_v, softcap, ..none });
             }
         }
+        let any_of = [PerHead::ONE, PerHead::EACH, PerHead { heads: false, ..PerHead::EACH }];
+        for of in any_of {
+            let case = Case { batch: 2, ..base };
+            let [ranges, documents] = [false, true].map(|documents| Some(Ranges { of, documents }));
+            let blocks = Some(of);
+            add(case, Extras { ranges, ..none });
+            add(case, Extras { ranges: documents, left: Some(90), sinks: true, ..none });
+            add(Case { causal: true, ..case }, Extras { ranges: documents, used: true, ..none });
+            add(case, Extras { blocks, ..none });
+            add(Case { causal: true, ..case }, Extras { blocks, ranges, sinks: true, ..none });
+            let lengths = Some(Lengths::WithZeros { longest: 200 });
+            let packed = Extras { packed_q: lengths, packed_kv: lengths, ..none };
+            let case = Case { batch: 5, causal: true, ..base };
+            add(case, Extras { ranges, ..packed });
+            add(case, Extras { blocks, ..packed });
+        }
+        // Many heads on one, and nothing seen.
+        let of = PerHead { batch: false, heads: true };
+        let many = Case { seqlen_q: 5, heads_q: 6, heads_kv: 2, ..base };
+        add(many, Extras { ranges: Some(Ranges { of, documents: false }), blocks: Some(of), ..none });
+        add(Case { seqlen_kv: 0, ..base }, Extras { blocks: Some(of), sinks: true, ..none });
         let both = Extras { bias: biases.first().copied(), alibi: slopes[0], ..none };
         add(Case { batch: 3, ..base }, Extras { used: true, ..both });
         add(Case { seqlen_kv: 0, ..base }, Extras { sinks: true, ..both });

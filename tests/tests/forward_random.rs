@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use flashcore::{Dtype, Slopes};
 use flashcore_tests::cases::{Case, Layout};
 use flashcore_tests::device;
-use flashcore_tests::extras::{Bias, Extras};
+use flashcore_tests::extras::{Bias, Extras, PerHead, Ranges};
 use flashcore_tests::inputs::Fill;
 use flashcore_tests::side_inputs::Lengths;
 use flashcore_tests::suite::{Suite, backends};
@@ -51,19 +51,31 @@ fn extras(longest: usize) -> impl Strategy<Value = Extras> {
         prop_oneof![3 => Just(None), 1 => bias.prop_map(Some)],
     );
     let head_dim_v = prop_oneof![2 => Just(None), 1 => (1..=32usize).prop_map(|eighths| Some(8 * eighths))];
-    let some = (mask, rest, added, head_dim_v).prop_map(|(mask, rest, (alibi, bias), head_dim_v)| {
+    let of = any::<[bool; 2]>().prop_map(|[batch, heads]| PerHead { batch, heads });
+    let ranges = (of.clone(), any::<bool>()).prop_map(|(of, documents)| Ranges { of, documents });
+    let sparse = (
+        prop_oneof![3 => Just(None), 1 => ranges.prop_map(Some)],
+        prop_oneof![3 => Just(None), 1 => of.prop_map(Some)],
+    );
+    let some = (mask, rest, added, sparse, head_dim_v).prop_map(|(mask, rest, added, sparse, head_dim_v)| {
+        let ((alibi, bias), (ranges, blocks)) = (added, sparse);
         let (left, right, top_left, chunk, prefix) = mask;
         let (softcap, sinks, packed_q, packed_kv, used) = rest;
         let chunk = chunk.map(|keys| keys + 1);
         let prefix = prefix && left.is_none() && chunk.is_none();
         // Packed sequences have no bias.
         let bias = bias.filter(|_| packed_q.is_none() && packed_kv.is_none());
+        // Sparse kernels only scale scores.
+        let scales = softcap.is_none() && alibi.is_none() && bias.is_none();
+        let (ranges, blocks) = (ranges.filter(|_| scales), blocks.filter(|_| scales));
         Extras {
             left,
             right,
             top_left,
             chunk,
             prefix,
+            ranges,
+            blocks,
             softcap,
             sinks,
             alibi,

@@ -274,6 +274,7 @@ fn every_head_dim_dtype_and_mask_has_a_kernel() {
             (Mask::Band, Score::Plain),
             (Mask::Band, Score::Softcap),
             (Mask::Band, Score::Biased),
+            (Mask::Sparse, Score::Plain),
         ];
         for (mask, score) in kinds {
             for head_dim in [64, 96, 128, 192, 256] {

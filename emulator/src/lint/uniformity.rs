@@ -26,6 +26,8 @@ pub(super) enum Spread {
     Warps,
     /// Between the lanes of a warp, but not between warps: lanes of the same number agree.
     LanesAlike,
+    /// Between the lanes of a warp and between warpgroups: lanes of the same number agree within a warpgroup.
+    LanesAlikeInWarpgroup,
     /// Between the lanes of a warp.
     Lanes,
 }
@@ -33,11 +35,10 @@ pub(super) enum Spread {
 impl Spread {
     /// The spread of what depends on both.
     fn join(self, other: Spread) -> Spread {
-        match self.max(other) {
-            Spread::LanesAlike if !matches!(self.min(other), Spread::None | Spread::LanesAlike) => {
-                Spread::Lanes
-            }
-            widest => widest,
+        match (self.min(other), self.max(other)) {
+            (Spread::Warpgroups, Spread::LanesAlike) => Spread::LanesAlikeInWarpgroup,
+            (Spread::Warps, Spread::LanesAlike | Spread::LanesAlikeInWarpgroup) => Spread::Lanes,
+            (_, widest) => widest,
         }
     }
 
@@ -45,6 +46,7 @@ impl Spread {
     fn told_to_warp(self) -> Spread {
         match self {
             Spread::LanesAlike => Spread::None,
+            Spread::LanesAlikeInWarpgroup => Spread::Warpgroups,
             Spread::Lanes => Spread::Warps,
             same => same,
         }

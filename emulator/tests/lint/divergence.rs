@@ -122,14 +122,16 @@ fn code_that_no_path_leads_to_is_left_alone() {
 fn lanes_of_the_same_number_agree() {
     let told = "shfl.sync.idx.b32 r1, r1, 31, 31, -1; setp.eq.s32 p0, r1, 0;";
     let ballot = "setp.lt.u32 p1, r1, 9; vote.sync.ballot.b32 r2, p1, -1; setp.eq.s32 p0, r2, 5;";
+    let least = "redux.sync.min.s32 r2, r1, -1; setp.eq.s32 p0, r2, 5;";
     for alike in [
         "mov.u32 r1, %laneid;",
         "mov.u32 r0, %laneid; ld.param.b32 r2, [n]; add.s32 r1, r0, r2;",
         "mov.u32 r0, %laneid; shfl.sync.up.b32 r1, r0, 1, 0, -1;",
+        "mov.u32 r0, %laneid; mov.u32 r2, %tid.x; shr.u32 r2, r2, 7; add.s32 r1, r0, r2;",
     ] {
-        for to_warp in [told, ballot] {
+        for to_warp in [told, ballot, least] {
             let condition = format!("{alike} {to_warp}");
-            assert_eq!(under(&condition, FENCE), [""; 0], "{condition}: every warp learns the same");
+            assert_eq!(under(&condition, FENCE), [""; 0], "{condition}: every warp of a warpgroup learns the same");
         }
         let itself = format!("{alike} setp.lt.u32 p0, r1, 9;");
         assert_eq!(under(&itself, SHUFFLE), ["S04 3<2"], "{itself}: lanes differ");
@@ -141,7 +143,7 @@ fn lanes_of_the_same_number_agree() {
         "mov.u32 r0, %laneid; mov.u32 r2, %tid.x; shr.u32 r2, r2, 7; add.s32 r1, r0, r2;",
         "mov.u32 r0, %laneid; ld.shared.b32 r2, [smem]; add.s32 r1, r0, r2;",
     ] {
-        for to_warp in [told, ballot] {
+        for to_warp in [told, ballot, least] {
             let condition = format!("{differs} {to_warp}");
             assert_eq!(under(&condition, SHUFFLE), [""; 0], "{condition}: a warp agrees");
             assert_eq!(under(&condition, FENCE), ["S04 3<2"], "{condition}: warps may not");

@@ -6,6 +6,8 @@ use super::intrinsics;
 
 /// All lanes of a warp.
 pub const FULL_MASK: u32 = u32::MAX;
+/// Threads of a warp.
+pub const LANES: u32 = 32;
 
 /// `%laneid`: number of this thread in its warp.
 #[inline(always)]
@@ -54,6 +56,34 @@ pub unsafe fn shuffle(value: f32, lane: u32) -> f32 {
 pub unsafe fn ballot(value: bool) -> u32 {
     // SAFETY: the caller's.
     unsafe { intrinsics::ballot(FULL_MASK, value) }
+}
+
+/// The least of the values of all lanes.
+///
+/// # Safety
+/// All lanes of the warp execute it together.
+#[inline(always)]
+pub unsafe fn least(value: i32) -> i32 {
+    let least: i32;
+    // SAFETY: the caller's.
+    unsafe {
+        asm!("redux.sync.min.s32 {0}, {1}, 0xffffffff;", out(reg32) least, in(reg32) value, options(nostack));
+    }
+    least
+}
+
+/// The greatest of the values of all lanes.
+///
+/// # Safety
+/// All lanes of the warp execute it together.
+#[inline(always)]
+pub unsafe fn greatest(value: i32) -> i32 {
+    let greatest: i32;
+    // SAFETY: the caller's.
+    unsafe {
+        asm!("redux.sync.max.s32 {0}, {1}, 0xffffffff;", out(reg32) greatest, in(reg32) value, options(nostack));
+    }
+    greatest
 }
 
 /// `shfl.sync.idx.b32` from lane 0: tells the compiler that a value is the same in the whole warp.

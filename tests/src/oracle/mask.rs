@@ -50,9 +50,9 @@ pub struct Mask {
     pub chunk: Option<usize>,
     /// For each sequence, how many of its first keys the band does not hide.
     pub prefix: Option<Vec<usize>>,
-    /// For each row of Q's tensor, (batch, seqlen_q) as it lies in memory, the keys that the query may see. Those
-    /// beyond the sequence do not exist.
-    pub ranges: Option<Vec<Range<usize>>>,
+    /// For each query head, or one for all: for each row of Q's tensor, (batch, seqlen_q) as it lies in memory, the keys
+    /// that the query may see. Those beyond the sequence do not exist.
+    pub ranges: Option<Vec<Vec<Range<usize>>>>,
     /// The tiles that are visible.
     pub blocks: Option<Blocks>,
 }
@@ -100,7 +100,8 @@ impl Mask {
             allowed = intersection(&allowed, &(first..first.saturating_add(signed(chunk))));
         }
         if let Some(ranges) = &self.ranges {
-            allowed = intersection(&allowed, &(signed(ranges[row].start)..signed(ranges[row].end)));
+            let range = &ranges[if ranges.len() == 1 { 0 } else { h }][row];
+            allowed = intersection(&allowed, &(signed(range.start)..signed(range.end)));
         }
         let prefix = 0..self.prefix.as_ref().map_or(0, |prefix| signed(prefix[b]));
         let band = Range {

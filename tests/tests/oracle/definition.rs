@@ -24,7 +24,8 @@ pub(crate) fn sees(a: &Attention, [b, h, i, j]: [usize; 4]) -> bool {
     let in_prefix = mask.prefix.as_ref().is_some_and(|prefix| j < prefix[b]);
     let other_chunk = mask.chunk.is_some_and(|n| (key / n as f64).floor() != (position / n as f64).floor());
     let row = a.queries[b].batch * a.q.shape.seqlen + a.queries[b].start + i;
-    let out_of_range = mask.ranges.as_ref().is_some_and(|r| j < r[row].start || j >= r[row].end);
+    let range = mask.ranges.as_ref().map(|ranges| &ranges[h.min(ranges.len() - 1)][row]);
+    let out_of_range = range.is_some_and(|r| j < r.start || j >= r.end);
     let hidden_tile = mask
         .blocks
         .as_ref()

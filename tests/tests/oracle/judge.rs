@@ -141,7 +141,7 @@ fn featured(dtype: Dtype) -> Attention {
         mask: Mask {
             chunk: Some(64),
             prefix: Some(vec![20, 70]),
-            ranges: Some(key_ranges(120, 130, 2)),
+            ranges: Some(vec![key_ranges(120, 130, 2)]),
             blocks: Some(Blocks { block_q: 16, block_kv: 30, visible }),
             ..Mask::window(Some(40), Some(7))
         },

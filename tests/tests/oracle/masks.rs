@@ -80,11 +80,14 @@ fn prefixes_widen_the_band_and_nothing_else() {
 fn ranges_belong_to_rows_of_q() {
     let reversed = Range { start: 3, end: 1 };
     let ranges = vec![0..2, 1..1, 2..9, reversed, 0..3, 1..2];
-    let a = Attention { mask: Mask { ranges: Some(ranges), ..Mask::full() }, ..zeros(2, 2, 3, 3) };
+    let of = |ranges| Attention { mask: Mask { ranges: Some(ranges), ..Mask::full() }, ..zeros(2, 2, 3, 3) };
+    let a = of(vec![ranges.clone()]);
     for h in 0..2 {
         assert_eq!([drawn(&a, 0, h), drawn(&a, 1, h)], [["xx.", "...", "..x"], ["...", "xxx", ".x."]]);
     }
-    let causal = Mask { ranges: Some(vec![0..9, 1..9, 1..2]), ..Mask::causal() };
+    let a = of(vec![ranges, vec![1..3; 6]]);
+    assert_eq!([drawn(&a, 0, 0), drawn(&a, 0, 1)], [["xx.", "...", "..x"], [".xx"; 3]]);
+    let causal = Mask { ranges: Some(vec![vec![0..9, 1..9, 1..2]]), ..Mask::causal() };
     assert_eq!(picture(causal, 3, 3), ["x..", ".x.", ".x."]);
 }
 
@@ -127,7 +130,7 @@ proptest! {
         prop_assert_eq!(&of(Mask { chunk: Some(whole), ..Mask::causal() }), &causal);
         prop_assert_eq!(&of(Mask { prefix: Some(vec![kv]), ..Mask::window(Some(0), Some(0)) }), &full);
         prop_assert_eq!(&of(Mask { prefix: Some(vec![0]), ..Mask::causal() }), &causal);
-        prop_assert_eq!(&of(Mask { ranges: Some(vec![0..kv; q]), ..Mask::causal() }), &causal);
+        prop_assert_eq!(&of(Mask { ranges: Some(vec![vec![0..kv; q]]), ..Mask::causal() }), &causal);
         let tiles = [1, 1, q.div_ceil(n).max(1), kv.div_ceil(n).max(1)];
         let all = Broadcast::new(tiles, vec![true; tiles.iter().product()]);
         let blocks = Some(Blocks { block_q: n, block_kv: n, visible: all });

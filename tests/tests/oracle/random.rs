@@ -145,7 +145,7 @@ impl Problem {
             align: if self.top_left { Align::TopLeft } else { Align::BottomRight },
             chunk: self.chunk,
             prefix: self.prefix.then(|| prefixes(&lens, seed)),
-            ranges: self.ranges.then(|| key_ranges(q_batch * seqlen_q, self.longest_kv, seed)),
+            ranges: self.ranges.then(|| vec![key_ranges(q_batch * seqlen_q, self.longest_kv, seed)]),
             blocks: self.blocks.map(blocks),
         };
         let slopes = |own| random_slopes(if own { batch } else { 1 }, heads, seed);

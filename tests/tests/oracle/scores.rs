@@ -65,7 +65,7 @@ fn slopes_of_each_sequence_and_head() {
     let slopes = Broadcast::per_sequence_and_head(2, vec![1.0, 2.0, 3.0, 4.0]);
     let a = Attention {
         scoring: Scoring { alibi: Some(slopes), ..Scoring::default() },
-        mask: Mask { ranges: Some(vec![0..1; 2]), ..Mask::full() },
+        mask: Mask { ranges: Some(vec![vec![0..1; 2]]), ..Mask::full() },
         ..Attention::new(Values::zeros(shape(1)), Values::zeros(shape(2)), Values::zeros(shape(2)), 1.0)
     };
     let lse = |b, h| a.exact(Position { b, s: 0, h }).lse;
@@ -76,7 +76,7 @@ fn slopes_of_each_sequence_and_head() {
 fn indices_of_a_bias_and_of_a_function() {
     let sizes = [2, 4, 9, 13];
     let number = |index: [usize; 4]| index.iter().zip([1000, 100, 10, 1]).map(|(i, x)| i * x).sum::<usize>();
-    let one_key = |key: usize| Mask { ranges: Some(vec![key..key + 1; 18]), ..Mask::full() };
+    let one_key = |key: usize| Mask { ranges: Some(vec![vec![key..key + 1; 18]]), ..Mask::full() };
     let mut data = Vec::new();
     for b in 0..sizes[0] {
         for h in 0..sizes[1] {
