@@ -911,7 +911,7 @@ impl<V: Spec> Consumer<'_, V> {
             let mut s = s.wait::<0>();
             cta.k.release(&mut self.k);
             let at = if v.score.has_places() { Some(tile.place(cta, v)) } else { None };
-            score::apply::<V, S>(cta.params, &mut s, at);
+            score::apply::<V, S>(cta.params, &mut s, at, tile.masked);
             if tile.masked {
                 tile.hide(v, cta.params, &mut s);
             }
@@ -983,7 +983,7 @@ impl<V: Spec> Consumer<'_, V> {
                 o
             };
             let at = if v.score.has_places() { Some(tile.place(cta, v)) } else { None };
-            score::apply::<V, S>(cta.params, &mut s, at);
+            score::apply::<V, S>(cta.params, &mut s, at, tile.masked);
             if tile.masked {
                 tile.hide(v, cta.params, &mut s);
             }

@@ -263,6 +263,7 @@ impl Variant {
     pub const fn spill_limit(&self) -> u32 {
         match self.score {
             Score::Biased if self.head_dim >= 128 => 128,
+            Score::Plain if self.is_general() && self.head_dim > 192 => 128,
             Score::Custom => 4096,
             _ => 0,
         }

@@ -2,10 +2,13 @@
 
 use crate::config::{Score, Spec};
 use crate::params::FwdParams;
-use crate::ptx::global;
-use crate::ptx::math::{abs, add, exp2, fma, mul, reciprocal, unpack};
+use crate::ptx::math::{abs, add, exp2, fma, min, mul, reciprocal, unpack};
 use crate::ptx::wgmma::Acc;
+use crate::ptx::{global, warp};
 use crate::score_mod::{Biases, Key, Query, ScoreMod};
+
+/// Powers of 2 in the denominator of a capped score are no larger: beyond, the fraction is less than f32 shows.
+const MOST_LOG2: f32 = 30.0;
 
 /// Where the scores of a thread are: under two queries, and keys of which each query has every fourth pair.
 pub struct At {
@@ -18,11 +21,12 @@ pub struct At {
 }
 
 /// Changes products into scores, but for the factor `scale_log2` of the parameters and a constant, which no weight
-/// depends on: `offset_log2`, to the base 2. `at` says where they are, if that matters.
+/// depends on: `offset_log2`, to the base 2. `at` says where they are, if that matters, `masked` whether some are hidden
+/// later.
 #[inline(always)]
-pub fn apply<S: Spec, const R: usize>(params: &FwdParams, s: &mut Acc<R>, at: Option<At>) {
+pub fn apply<S: Spec, const R: usize>(params: &FwdParams, s: &mut Acc<R>, at: Option<At>, masked: bool) {
     match (S::VARIANT.score, at) {
-        (Score::Softcap, _) => cap(params, s),
+        (Score::Softcap, _) => cap(params, s, masked),
         (Score::Biased, Some(at)) => add_biases(params, s, &at),
         (Score::Custom, Some(at)) => modify::<S::Mod, R>(params, s, &at),
         _ => {}
@@ -32,13 +36,33 @@ pub fn apply<S: Spec, const R: usize>(params: &FwdParams, s: &mut Acc<R>, at: Op
 /// Capped: `cap * tanh(x / cap)` is `cap - 2 cap / (e^(2 x / cap) + 1)`, which loses nothing that a score could show,
 /// and of which only the fraction depends on x. `tanh.approx` is quicker, one special function instead of two, but off
 /// by 2^-11.
+///
+/// Special functions are what these kernels wait for. So four scores of a row share one reciprocal, that of the product
+/// of their denominators: it is less than 2^124, and where a score is beyond it has long come to its bound. NaN in one is
+/// NaN in four, as it would be in the end: but not where a mask hides some of them.
 #[inline(always)]
-fn cap<const R: usize>(params: &FwdParams, s: &mut Acc<R>) {
+fn cap<const R: usize>(params: &FwdParams, s: &mut Acc<R>, masked: bool) {
     let mut i = 0;
     while i < R {
-        let power = exp2(mul(s.0[i], params.general.product_scale));
-        s.0[i] = reciprocal(add(-power, -1.0));
+        let power = exp2(min(mul(s.0[i], params.general.product_scale), MOST_LOG2));
+        s.0[i] = add(-power, -1.0);
         i += 1;
+    }
+    let mut i = 0;
+    while i < R {
+        // Two neighbours, and the two of the next eight columns.
+        let [a, b, c, d] = [s.0[i], s.0[i + 1], s.0[i + 4], s.0[i + 5]];
+        if masked {
+            [s.0[i], s.0[i + 1]] = [reciprocal(a), reciprocal(b)];
+            [s.0[i + 4], s.0[i + 5]] = [reciprocal(c), reciprocal(d)];
+        } else {
+            let (ab, cd) = (mul(a, b), mul(c, d));
+            let inverse = reciprocal(mul(ab, cd));
+            let (of_ab, of_cd) = (mul(inverse, cd), mul(inverse, ab));
+            [s.0[i], s.0[i + 1]] = [mul(of_ab, b), mul(of_ab, a)];
+            [s.0[i + 4], s.0[i + 5]] = [mul(of_cd, d), mul(of_cd, c)];
+        }
+        i += if i % 8 == 0 { 2 } else { 6 };
     }
 }
 
@@ -95,62 +119,91 @@ fn add_biases<const R: usize>(params: &FwdParams, s: &mut Acc<R>, at: &At) {
     let general = &params.general;
     // SAFETY: the launch has passed arguments of this kernel's type.
     let biases = unsafe { &*general.score_args.as_ptr().cast::<Biases>() };
-    if general.softcap == 0.0 {
+    let mut scale = general.product_scale;
+    if general.softcap != 0.0 {
+        cap(params, s, at.masked);
+        scale = general.fraction_scale;
+    }
+    if biases.slopes == 0 {
         let mut i = 0;
         while i < R {
-            s.0[i] = mul(s.0[i], general.product_scale);
+            s.0[i] = fma(s.0[i], scale, general.softcap);
             i += 1;
         }
     } else {
-        cap(params, s);
-        let mut i = 0;
-        while i < R {
-            s.0[i] = fma(s.0[i], general.fraction_scale, general.softcap);
-            i += 1;
-        }
-    }
-    if biases.slopes != 0 {
-        let mut slopes = [0.0; 2];
-        let mut distances = [0.0; 2];
-        let mut r = 0;
-        while r < 2 {
-            let query = &at.queries[r];
-            let slope = u64::from(query.batch) * biases.slopes_batch + u64::from(query.head);
-            // SAFETY: the host vouches for a slope of each head.
-            slopes[r] = f32::from_bits(unsafe { global::load_public(biases.slopes + 4 * slope) });
-            distances[r] =
-                distance(at.first_key, query.index as i32 + query.keys as i32 - query.queries as i32);
-            r += 1;
-        }
-        let mut i = 0;
-        while i < R {
-            let apart = abs(add(distances[row(i)], column(i) as f32));
-            s.0[i] = add(s.0[i], -mul(slopes[row(i)], apart));
-            i += 1;
-        }
+        add_slopes(params, s, at, biases, scale);
     }
     if biases.bias != 0 {
-        let mut first = [0; 2];
-        let mut r = 0;
-        while r < 2 {
-            let Query { batch, head, index, .. } = at.queries[r];
-            first[r] = biases.bias
-                + u64::from(batch) * biases.bias_batch
-                + u64::from(head) * biases.bias_head
-                + u64::from(index) * biases.bias_query
-                + 2 * u64::from(at.first_key);
-            r += 1;
-        }
-        let dtype = at.queries[0].dtype;
-        let end = if at.masked { at.queries[0].keys } else { u32::MAX };
+        add_bias(s, at, biases);
+    }
+}
+
+/// `scale * s + softcap - slope * |distance|`
+#[inline(always)]
+fn add_slopes<const R: usize>(params: &FwdParams, s: &mut Acc<R>, at: &At, biases: &Biases, scale: f32) {
+    let softcap = params.general.softcap;
+    let mut slopes = [0.0; 2];
+    let mut distances = [0; 2];
+    let mut crosses = false;
+    let mut r = 0;
+    while r < 2 {
+        let query = &at.queries[r];
+        let slope = u64::from(query.batch) * biases.slopes_batch + u64::from(query.head);
+        // SAFETY: the host vouches for a slope of each head.
+        slopes[r] = f32::from_bits(unsafe { global::load_public(biases.slopes + 4 * slope) });
+        distances[r] = (at.first_key + query.queries) as i32 - (query.index + query.keys) as i32;
+        crosses |= distances[r] < 0 && distances[r] + column(R) as i32 > 0;
+        r += 1;
+    }
+    // SAFETY: the warp is together.
+    if unsafe { warp::ballot(crosses) } != 0 {
         let mut i = 0;
         while i < R {
-            let (pair, key) = (first[row(i)] + 2 * u64::from(column(i)), at.first_key + column(i));
-            // SAFETY: the host vouches for a number for each query and key, and that pairs are aligned and whole.
-            let [low, high] = unpack(dtype, unsafe { global::load_below(pair, key, end) });
-            s.0[i] = add(s.0[i], low);
-            s.0[i + 1] = add(s.0[i + 1], high);
-            i += 2;
+            let apart = abs(add(distances[row(i)] as f32, column(i) as f32));
+            s.0[i] = fma(s.0[i], scale, fma(-slopes[row(i)], apart, softcap));
+            i += 1;
         }
+        return;
+    }
+    // All keys lie on one side of the query, and what is added falls, or rises, in equal steps.
+    let mut first = [0.0; 2];
+    let mut r = 0;
+    while r < 2 {
+        slopes[r] = if distances[r] < 0 { slopes[r] } else { -slopes[r] };
+        first[r] = fma(slopes[r], distances[r] as f32, softcap);
+        r += 1;
+    }
+    let mut i = 0;
+    while i < R {
+        s.0[i] = fma(s.0[i], scale, fma(slopes[row(i)], column(i) as f32, first[row(i)]));
+        i += 1;
+    }
+}
+
+/// Adds the bias, two neighbouring keys at a time.
+#[inline(always)]
+fn add_bias<const R: usize>(s: &mut Acc<R>, at: &At, biases: &Biases) {
+    let mut first = [0; 2];
+    let mut r = 0;
+    while r < 2 {
+        let Query { batch, head, index, .. } = at.queries[r];
+        first[r] = biases.bias
+            + u64::from(batch) * biases.bias_batch
+            + u64::from(head) * biases.bias_head
+            + u64::from(index) * biases.bias_query
+            + 2 * u64::from(at.first_key);
+        r += 1;
+    }
+    let (dtype, end) = (at.queries[0].dtype, at.queries[0].keys);
+    let mut i = 0;
+    while i < R {
+        let (pair, key) = (first[row(i)] + 2 * u64::from(column(i)), at.first_key + column(i));
+        // SAFETY: the host vouches for a number for each query and key, and that pairs are aligned and whole.
+        let pair =
+            unsafe { if at.masked { global::load_below(pair, key, end) } else { global::load_public(pair) } };
+        let [low, high] = unpack(dtype, pair);
+        s.0[i] = add(s.0[i], low);
+        s.0[i + 1] = add(s.0[i + 1], high);
+        i += 2;
     }
 }

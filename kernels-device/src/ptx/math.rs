@@ -38,6 +38,10 @@ f32_op!(
     max(a, b) = "max.ftz.f32 {d}, {a}, {b};"
 );
 f32_op!(
+    /// `min.NaN.ftz.f32` (ISA 9.7.3.11): the smaller one; NaN if either is.
+    min(a, b) = "min.NaN.ftz.f32 {d}, {a}, {b};"
+);
+f32_op!(
     /// `fma.rn.ftz.f32` (ISA 9.7.3.6): a * b + c, rounded once.
     fma(a, b, c) = "fma.rn.ftz.f32 {d}, {a}, {b}, {c};"
 );
