@@ -43,6 +43,7 @@ use core::marker::PhantomData;
 use crate::band::Lengths;
 use crate::bundle::{Bundle, Place as WorkPlace};
 use crate::config::{Dtype, MAX_SPLITS, MMA_K, Spec, Tile, Variant, WARPGROUP_ROWS, WARPGROUP_THREADS};
+use crate::dropout::{ALL_KEPT, Dropout};
 use crate::layout::{SLAB_COLUMNS, SLAB_ROW_BYTES, SWIZZLE_ATOM_BYTES, Swizzle};
 use crate::mask;
 use crate::params::{FwdParams, Steps};
@@ -600,6 +601,10 @@ impl<const H: usize> Done<H> {
         let mut row = 0;
         while row < 2 {
             finished.inverse_sum[row] = math::mul(finished.inverse_sum[row], weight[row]);
+            if v.drops_weights() {
+                let factor = cta.params.general.dropout.factor;
+                finished.inverse_sum[row] = math::mul(finished.inverse_sum[row], factor);
+            }
             row += 1;
         }
         Done::divided(v, tile, o, finished)
@@ -917,7 +922,8 @@ impl<V: Spec> Consumer<'_, V> {
             }
             softmax.observe(&s);
             softmax.exponentiate(&mut s, 0, S);
-            let p = pack(v, &s);
+            let mut p = pack(v, &s);
+            tile.drop_weights(cta, v, &mut p);
             if self.o_over_v {
                 self.open_gate();
             }
@@ -1011,7 +1017,9 @@ impl<V: Spec> Consumer<'_, V> {
                     softmax.exponentiate(&mut s, early, S);
                 }
             }
-            (o_done, alpha, pack(v, &s))
+            let mut p = pack(v, &s);
+            tile.drop_weights(cta, v, &mut p);
+            (o_done, alpha, p)
         }
     }
 
@@ -1223,6 +1231,46 @@ impl ScoreTile {
                 if v.is_causal() { kv.min(row as i32 + 1 + kv - q) - column } else { kv - column }
             });
             mask::apply(s, visible);
+        }
+    }
+}
+
+impl ScoreTile {
+    /// Leaves out probabilities of this thread, if the launch says so. Their sums have them all.
+    ///
+    /// Random numbers come for two groups of 16 keys at a time. A tile of an odd number of groups may begin with the
+    /// second of two.
+    #[inline(always)]
+    fn drop_weights<const P: usize>(&self, cta: &Cta, v: &Variant, p: &mut [u32; P]) {
+        let Dropout { seed, offset, threshold, factor } = cta.params.general.dropout;
+        if !v.drops_weights() || threshold == ALL_KEPT {
+            return;
+        }
+        let dropout =
+            Dropout { seed: seed.map(math::anew), offset, threshold: math::anew(threshold), factor };
+        let Place { warp_row, lane } = Place::here();
+        let query = self.rows.0 + warp_row % WARPGROUP_ROWS + lane / 4;
+        let head = math::anew(self.tile.batch) * cta.params.heads_q.value + math::anew(self.tile.head);
+        let (groups, first) = (v.tile.block_n / MMA_K, self.n_block * v.tile.block_n);
+        let random = |pair: u32| dropout.random(head, query, (first / 32 + pair) * 32 + 2 * (lane % 4));
+        let begins_with_second = !groups.is_multiple_of(2) && !(first / MMA_K).is_multiple_of(2);
+        let choose = |even: u32, odd: u32| if begins_with_second { odd } else { even };
+        let mut group = 0;
+        let mut now = random(0);
+        while group < groups {
+            let next = if group + 2 < groups { random(group / 2 + 1) } else { now };
+            let words = [
+                [choose(now[0], now[2]), choose(now[1], now[3])],
+                [choose(now[2], next[0]), choose(now[3], next[1])],
+            ];
+            let mut i = 0;
+            while i < 8 && group as usize + i / 4 < groups as usize {
+                let dropped = dropout.dropped(words[i / 4][i % 2], i as u32 / 2 % 2);
+                p[4 * group as usize + i] &= !math::spread_signs(dropped);
+                i += 1;
+            }
+            now = next;
+            group += 2;
         }
     }
 }

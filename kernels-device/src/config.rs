@@ -237,6 +237,11 @@ impl Variant {
         self.head_dim.div_ceil(SLAB_COLUMNS)
     }
 
+    /// Whether the launch may ask for dropout.
+    pub const fn drops_weights(&self) -> bool {
+        matches!(self.score, Score::Biased)
+    }
+
     /// Threads of a CTA: the producer warpgroup, then the consumers.
     pub const fn threads(&self) -> u32 {
         (1 + self.consumers()) * WARPGROUP_THREADS
@@ -262,6 +267,7 @@ impl Variant {
     /// registers and a bias is loaded beside it. What a function of the user's takes is the user's business.
     pub const fn spill_limit(&self) -> u32 {
         match self.score {
+            Score::Biased if self.head_dim > 192 => 448,
             Score::Biased if self.head_dim >= 128 => 128,
             Score::Plain if self.is_general() && self.head_dim > 192 => 128,
             Score::Custom => 4096,

@@ -1,6 +1,6 @@
 //! The table of kernels: one row a variant. From each row come its [`Spec`] type, its place in [`FWD`], its
 //! legality check (on the host build too) and its entry point in the PTX. Kernels that merge what attention left are in
-//! a table of their own, [`MERGE`].
+//! a table of their own, [`MERGE`]; that which writes masks of dropout stands alone.
 
 use core::mem::offset_of;
 
@@ -468,7 +468,37 @@ merge_variants! {
     merge_states_bf16: Bf16;
 }
 
+/// The kernel that writes which weights dropout keeps.
+pub const DROPOUT_MASK: Entry = Entry {
+    symbol: "dropout_mask",
+    threads: 128,
+    cluster: 1,
+    smem_bytes: 0,
+    max_registers: 40,
+    spill_limit: 0,
+    public_pointers: &[],
+    opcodes: None,
+};
+
+/// CTAs of [`DROPOUT_MASK`] that an SM has room for.
+pub const DROPOUT_MASK_CTAS_PER_SM: u32 = REGISTER_FILE / (DROPOUT_MASK.max_registers * DROPOUT_MASK.threads);
+
+#[cfg(all(target_arch = "nvptx64", feature = "product"))]
+mod dropout_mask_symbol {
+    use crate::params::DropoutMaskParams;
+
+    /// Entry point.
+    ///
+    /// # Safety
+    /// The launch must have [`super::DROPOUT_MASK`]'s threads, and parameters that say where there is room for the mask.
+    #[unsafe(no_mangle)]
+    unsafe extern "ptx-kernel" fn dropout_mask(params: DropoutMaskParams) {
+        // SAFETY: passed on to the caller.
+        unsafe { crate::dropout_mask::dropout_mask(&params) }
+    }
+}
+
 /// Every entry point of the product, as the builder sees it.
 pub fn entries() -> impl Iterator<Item = Entry> {
-    FWD.iter().map(Variant::entry).chain(MERGE.iter().map(MergeVariant::entry))
+    FWD.iter().map(Variant::entry).chain(MERGE.iter().map(MergeVariant::entry)).chain([DROPOUT_MASK])
 }

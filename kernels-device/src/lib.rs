@@ -6,12 +6,14 @@
 //! - [`params`], [`layout`], [`schedule`]: what the host passes, where bytes lie, who computes what ([`divisor`]
 //!   helps);
 //! - [`score_mod`], [`float`]: what becomes of scores, as a function of yours;
-//! - [`band`], [`bundle`]: which keys a query sees, and who computes what, where only the launch or the device knows;
+//! - [`dropout`], [`philox`]: which weights are left out;
+//! - [`band`], [`sparse`], [`bundle`]: which keys a query sees, and who computes what, where only the launch or the device knows;
 //! - `pipeline`, `softmax`, `score`, `mask`, `search`, `sparse_lookup`, `attention_fwd`: the kernel (device build only);
-//! - `merge_states`: the kernel that merges what several calls of it left (device build only);
+//! - `merge_states`: the kernel that merges what several calls of it left; `dropout_mask`: the one that writes which
+//!   weights are left out (device build only);
 //! - `ptx`: the only room with inline assembly (device build only).
 //!
-//! The first four lines are plain Rust, the *pure half*: the host crate depends on it and tests run it.
+//! The first six lines are plain Rust, the *pure half*: the host crate depends on it and tests run it.
 #![no_std]
 #![cfg_attr(target_arch = "nvptx64", feature(abi_ptx, asm_experimental_arch, stdarch_nvptx))]
 #![cfg_attr(target_arch = "nvptx64", feature(link_llvm_intrinsics, abi_unadjusted))]
@@ -21,12 +23,14 @@ pub mod band;
 pub mod bundle;
 pub mod config;
 pub mod divisor;
+pub mod dropout;
 pub mod entry;
 pub mod float;
 pub mod layout;
 pub mod params;
 #[cfg(feature = "patterns")]
 pub mod patterns;
+pub mod philox;
 #[cfg(feature = "probes")]
 pub mod probe;
 pub mod schedule;
@@ -35,6 +39,8 @@ pub mod sparse;
 
 #[cfg(target_arch = "nvptx64")]
 pub mod attention_fwd;
+#[cfg(target_arch = "nvptx64")]
+pub mod dropout_mask;
 #[cfg(target_arch = "nvptx64")]
 pub mod mask;
 #[cfg(target_arch = "nvptx64")]

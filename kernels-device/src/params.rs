@@ -2,6 +2,7 @@
 
 use crate::band::Band;
 use crate::divisor::Divisor;
+use crate::dropout::Dropout;
 use crate::score_mod::ARGS_WORDS;
 use crate::sparse::Sparse;
 
@@ -83,10 +84,16 @@ pub struct General {
     pub fraction_scale: f32,
     /// What the function of the scores is told: the arguments of a [`ScoreMod`](crate::score_mod::ScoreMod).
     pub score_args: [u64; ARGS_WORDS],
+    /// Which weights are left out, of kernels that can.
+    pub dropout: Dropout,
+    /// Makes the size a multiple of 8.
+    pub reserved: u32,
 }
 
-const _: () =
-    assert!(size_of::<General>() == 48 + 40 + size_of::<Sparse>() + 3 * 8 + 4 * 12 + 24 + 8 * ARGS_WORDS);
+const _: () = assert!(
+    size_of::<General>()
+        == 48 + 40 + size_of::<Sparse>() + 3 * 8 + 4 * 12 + 24 + 8 * ARGS_WORDS + size_of::<Dropout>() + 4
+);
 
 impl General {
     /// Says nothing: for kernels that do not ask.
@@ -117,6 +124,8 @@ impl General {
         softcap: 0.0,
         fraction_scale: 0.0,
         score_args: [0; ARGS_WORDS],
+        dropout: Dropout::NONE,
+        reserved: 0,
     };
 }
 
@@ -290,3 +299,21 @@ impl MergeRows {
         self.ptr + outer as u64 * a + middle as u64 * b + inner as u64 * c
     }
 }
+
+/// Run-time parameters of the kernel that writes which weights dropout keeps.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DropoutMaskParams {
+    /// Device address of the output: u8, contiguous (batch, heads_q, seqlen_q, seqlen_kv).
+    pub mask: u64,
+    /// Queries of all heads of all sequences, counted in i32.
+    pub rows: u32,
+    /// Keys of a sequence.
+    pub keys: u32,
+    /// Queries of a head.
+    pub queries: Divisor,
+    /// Which weights are left out.
+    pub dropout: Dropout,
+}
+
+const _: () = assert!(size_of::<DropoutMaskParams>() == 8 + 2 * 4 + 12 + 20);

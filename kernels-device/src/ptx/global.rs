@@ -91,6 +91,16 @@ pub unsafe fn store_x4(address: u64, words: [u32; 4]) {
     }
 }
 
+/// `st.global.u8` (ISA 9.7.9.11): the low byte of a number.
+///
+/// # Safety
+/// The byte is allocated, and nobody else accesses it meanwhile.
+#[inline(always)]
+pub unsafe fn store_byte(address: u64, byte: u32) {
+    // SAFETY: the caller's.
+    unsafe { asm!("st.global.u8 [{0}], {1};", in(reg64) address, in(reg32) byte, options(nostack)) }
+}
+
 /// `ld.global.f32` (ISA 9.7.9.8).
 ///
 /// # Safety

@@ -94,6 +94,41 @@ pub fn mask_of_nonzero(x: f32) -> u32 {
     select_equal(x, 0.0, 0.0, f32::from_bits(u32::MAX)).to_bits()
 }
 
+/// `mul.wide.u32` (ISA 9.7.1.3): low and high half of a product.
+#[inline(always)]
+pub fn wide_product(a: u32, b: u32) -> [u32; 2] {
+    let (low, high): (u32, u32);
+    // SAFETY: arithmetic on registers.
+    unsafe {
+        asm!(
+            "{{", ".reg .b64 product;", "mul.wide.u32 product, {a}, {b};", "mov.b64 {{{low}, {high}}}, product;", "}}",
+            a = in(reg32) a, b = in(reg32) b, low = lateout(reg32) low, high = lateout(reg32) high,
+            options(pure, nomem, nostack)
+        )
+    }
+    [low, high]
+}
+
+/// `prmt.b32` (ISA 9.7.9.7): each half all ones if its highest bit is set, else all zeros.
+#[inline(always)]
+pub fn spread_signs(halves: u32) -> u32 {
+    let spread: u32;
+    // SAFETY: arithmetic on registers. Selectors of 8 and more stand for the sign of a byte.
+    unsafe {
+        asm!("prmt.b32 {0}, {1}, 0, 0xBB99;", lateout(reg32) spread, in(reg32) halves, options(pure, nomem, nostack))
+    }
+    spread
+}
+
+/// The same number anew: what follows from it is computed where it stands, and holds no register before.
+#[inline(always)]
+pub fn anew(x: u32) -> u32 {
+    let y: u32;
+    // SAFETY: a copy of a register.
+    unsafe { asm!("mov.b32 {0}, {1};", lateout(reg32) y, in(reg32) x, options(nostack)) }
+    y
+}
+
 /// `cvt.rn.{f16x2,bf16x2}.f32` (ISA 9.7.9.21): two elements packed into one register, `low` in its low half.
 #[inline(always)]
 pub fn pack(dtype: Dtype, low: f32, high: f32) -> u32 {
