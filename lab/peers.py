@@ -77,6 +77,7 @@ class Problem:
         self.starts_q, self.starts_kv = ([0, *itertools.accumulate(x)] for x in zip(*self.sequences))
         self.left, self.right, self.prefix = (r["mask"][x] for x in ("left", "right", "prefix"))
         self.kind, self.score = r["score"]["kind"], r["score"]
+        self.dropout = 1 - r["score"].get("keep_256", 256) / 256
         self.q = self.randn(self.starts_q[-1], self.heads_q, self.head_dim)
         self.k = self.randn(self.starts_kv[-1], self.heads_kv, self.head_dim)
         self.v = self.randn(self.starts_kv[-1], self.heads_kv, r["head_dim_v"])
@@ -154,7 +155,7 @@ def same(out):
 def flash3(p):
     if fa3 is None:
         raise NotImplementedError(MISSING["flash3"])
-    p.refuse(prefix="has no prefix mask", alibi="has no ALiBi", bias="has no additive bias")
+    p.refuse(prefix="has no prefix mask", alibi="has no ALiBi", bias="has no additive bias", dropout="has no dropout")
     options = {}
     if not p.full and not p.causal:
         options["window_size"] = p.window
@@ -178,7 +179,7 @@ def sdpa(p, backend):
         top_left="aligns its causal mask top-left",
         **dict.fromkeys(("softcap", "alibi", "sinks"), f"PyTorch offers it no {p.kind}"),
     )
-    options = {"is_causal": p.causal}
+    options = {"is_causal": p.causal, "dropout_p": p.dropout}
     if p.kind == "bias":
         if p.causal:
             raise NotImplementedError("takes a bias or a causal mask, not both")
@@ -202,7 +203,7 @@ def flash2(p):
         **dict.fromkeys(("softcap", "sinks"), f"PyTorch's build has no {p.kind}"),
     )
     square = p.full or p.causal and p.max_q == p.max_kv
-    if square and p.kind == "plain" and not p.varlen:
+    if square and p.kind in ("plain", "dropout") and not p.varlen:
         return sdpa(p, SDPBackend.FLASH_ATTENTION)
     options = {} if p.full or p.causal else dict(zip(("window_size_left", "window_size_right"), p.window))
     if p.kind == "alibi":
@@ -210,7 +211,7 @@ def flash2(p):
     q, k, v = (p.q, p.k, p.v) if p.varlen else p.bshd()
     starts = p.cumulative if p.varlen else (None, None)
     attend = torch.ops.aten._flash_attention_forward
-    call = lambda: attend(q, k, v, *starts, p.max_q, p.max_kv, 0.0, p.causal, False, **options)[0]
+    call = lambda: attend(q, k, v, *starts, p.max_q, p.max_kv, p.dropout, p.causal, False, **options)[0]
     return call, same if p.varlen else rows_of_bshd
 
 
@@ -221,13 +222,14 @@ def cudnn(p):
         window="PyTorch offers it no window",
         prefix="PyTorch offers it no prefix mask",
         top_left="aligns its causal mask top-left",
-        **dict.fromkeys(("softcap", "alibi", "sinks", "bias"), f"PyTorch offers it no {p.kind} beside varlen"),
+        **dict.fromkeys(("softcap", "alibi", "sinks", "bias", "dropout"), f"PyTorch offers it no {p.kind} beside varlen"),
     )
     attend = torch.ops.aten._cudnn_attention_forward
     return lambda: attend(p.q, p.k, p.v, None, *p.cumulative, p.max_q, p.max_kv, False, 0.0, p.causal)[0], same
 
 
 def flex(p):
+    p.refuse(dropout="has no dropout")
     if p.varlen:
         # One sequence of all tokens; those of others are masked.
         q, k, v = (x.transpose(0, 1).contiguous()[None] for x in (p.q, p.k, p.v))
@@ -331,6 +333,12 @@ def compare(p, rows):
         i = sample.randrange(p.sequences[sequence][0])
         wanted = reference(p, sequence, head, i)
         error = (rows[p.starts_q[sequence] + i, head].float() - wanted).norm()
+        if p.dropout:
+            # Everybody leaves out other weights: the row is off by chance, by about so much.
+            expected = (p.dropout / (1 - p.dropout)) ** 0.5 * wanted.norm()
+            if i > 256 and not expected / 2 <= error <= expected * 2:
+                raise RuntimeError(f"computes something else: row {i} is off by {error:.2g}, not by {expected:.2g}")
+            continue
         if not error <= TOLERANCE * wanted.norm():
             what = f"sequence {sequence}, head {head}, row {i} is off by {error:.2g} of {wanted.norm():.2g}"
             raise RuntimeError(f"computes something else: {what}")

@@ -66,6 +66,12 @@ impl<T: bytemuck::Pod> Array<T> {
         Ok(Array { memory: Memory::from_bytes(device, bytemuck::cast_slice(numbers))?, numbers: PhantomData })
     }
 
+    /// Room for `len` numbers, uninitialised.
+    pub(crate) fn uninit(device: &Device, len: usize) -> Result<Self> {
+        let bytes = len.saturating_mul(size_of::<T>());
+        Ok(Array { memory: Memory::new(device, bytes)?, numbers: PhantomData })
+    }
+
     /// The numbers. Waits for all work of the device.
     ///
     /// # Errors

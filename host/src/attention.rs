@@ -6,6 +6,7 @@ use crate::Stream;
 use crate::array::ArrayView;
 use crate::bias::BiasView;
 use crate::check::{self, Numbers};
+use crate::dropout::Dropout;
 use crate::error::{Error, Operand, Result};
 use crate::features::{Align, Features, Slopes};
 use crate::lse::{Lse, LseView};
@@ -53,7 +54,8 @@ use crate::tensor::{AsTensorView, Shape, Tensor, TensorLayout, TensorView};
 /// # Scores
 ///
 /// Scores are `x = scale * q·k`; with [`Self::softcap`], `cap * tanh(x / cap)`. Then [`Self::alibi`] and [`Self::bias`]
-/// are added. [`Self::sinks`] adds a logit of each query head to the denominator of the softmax.
+/// are added. [`Self::sinks`] adds a logit of each query head to the denominator of the softmax. [`Self::dropout`]
+/// leaves out weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Attention<'a> {
     causal: bool,
@@ -210,6 +212,21 @@ impl<'a> Attention<'a> {
     /// broadcast. -inf hides a key. Sequences are not packed.
     pub const fn bias(self, bias: BiasView<'a>) -> Self {
         Attention { bias: Some(bias), ..self }
+    }
+
+    /// Weights are left out at random. Those that are kept count `1 / keep` times, where `keep = 1 - p`, rounded to a
+    /// multiple of 1/256, is the probability of that. Sums of rows and the log-sum-exp are those of all weights.
+    ///
+    /// Whether a weight is kept is a function of seed, offset, sequence, number of query heads, head, query and key, and
+    /// of nothing else: not of lengths, masks, types or strides, nor of the kernel and its tiles. It is the same in all
+    /// versions of this library; docs/attention_fwd.md has the formula, and [`crate::dropout_mask`] writes it out.
+    /// Queries and keys are counted from the start of their sequence, packed or not.
+    ///
+    /// Seed and offset are those of the call: each replay of a recorded CUDA graph leaves out the same weights. It goes
+    /// with everything but [`Self::score_mod`].
+    pub const fn dropout(mut self, dropout: Dropout) -> Self {
+        self.features.dropout = Some(dropout);
+        self
     }
 
     /// Scores become what a function written in Rust makes of them: see [`flashcore_kernels::score_mod`], and

@@ -47,6 +47,8 @@ pub enum Operand {
     BlockCounts,
     /// Blocks that a block mask lists.
     BlockIndices,
+    /// Which weights dropout keeps.
+    DropoutMask,
     /// Output of the first of two states that are merged.
     O1,
     /// Its log-sum-exp.
@@ -76,6 +78,7 @@ impl fmt::Display for Operand {
             Operand::KeyRanges => "key_ranges",
             Operand::BlockCounts => "kv_num_blocks",
             Operand::BlockIndices => "kv_indices",
+            Operand::DropoutMask => "mask",
             Operand::O1 => "o1",
             Operand::Lse1 => "lse1",
             Operand::O2 => "o2",
@@ -272,7 +275,7 @@ pub enum Error {
     /// The problem has more tiles of queries than a launch can count.
     #[error("the problem has {tiles} work tiles; at most {limit} are supported: split the batch")]
     TooManyTiles {
-        /// Tiles of queries over all heads and sequences; of a merge, rows.
+        /// Tiles of queries over all heads and sequences; of a merge or a mask of dropout, rows.
         tiles: u64,
         /// Supported.
         limit: u64,
@@ -369,6 +372,15 @@ pub enum Error {
         "a function of scores goes with no softcap, ALiBi or bias of the library: let the function do it"
     )]
     ScoreModAlone,
+    /// No such probability.
+    #[error("a dropout of {p} is not supported: it must be at least 0 and below 1")]
+    DropoutRate {
+        /// Given.
+        p: f32,
+    },
+    /// Kernels with functions of scores leave out no weights.
+    #[error("dropout does not go with a function of scores")]
+    DropoutOfScoreMod,
     /// Chunks without keys.
     #[error("a chunk must have at least one key, but 0 was given")]
     EmptyChunk,

@@ -7,6 +7,7 @@ use flashcore_kernels::config::{Mask, Score};
 use flashcore_kernels::divisor::Divisor;
 
 use crate::bias::BiasLayout;
+use crate::dropout::Dropout;
 use crate::error::{Error, Operand, Result};
 use crate::score_mod::Function;
 use crate::sparse::SparseSizes;
@@ -58,6 +59,8 @@ pub struct Features {
     pub bias: Option<BiasLayout>,
     /// The function that changes scores, if there is one.
     pub function: Option<Function>,
+    /// Which weights are left out.
+    pub dropout: Option<Dropout>,
     /// Sequences packed one behind the other in q and out, if they are.
     pub packed_q: Option<usize>,
     /// The same in k and v.
@@ -82,6 +85,7 @@ impl Features {
         alibi: None,
         bias: None,
         function: None,
+        dropout: None,
         packed_q: None,
         packed_kv: None,
         used_q: false,
@@ -103,6 +107,12 @@ impl Features {
         }
         if self.sparse.any() && !matches!(self.score(), Score::Plain | Score::Custom) {
             return Err(Error::SparseScores);
+        }
+        if let Some(dropout) = &self.dropout {
+            dropout.check()?;
+            if self.function.is_some() {
+                return Err(Error::DropoutOfScoreMod);
+            }
         }
         if self.bias.is_some() {
             for (operand, packed) in [(Operand::StartsQ, self.packed_q), (Operand::StartsKv, self.packed_kv)]
@@ -138,9 +148,10 @@ impl Features {
         }
     }
 
-    /// What kernels do to scores.
+    /// What kernels do to scores; those that add to them can leave out weights, too.
     pub(crate) fn score(&self) -> Score {
-        match (self.function, self.adds_to_scores(), self.softcap) {
+        let biased = self.adds_to_scores() || self.drops_weights();
+        match (self.function, biased, self.softcap) {
             (Some(_), ..) => Score::Custom,
             (None, true, _) => Score::Biased,
             (None, false, Some(_)) => Score::Softcap,
@@ -150,6 +161,11 @@ impl Features {
 
     fn adds_to_scores(&self) -> bool {
         self.alibi.is_some() || self.bias.is_some()
+    }
+
+    /// Whether weights are left out.
+    pub(crate) fn drops_weights(&self) -> bool {
+        self.dropout.is_some_and(|dropout| dropout.drops())
     }
 
     /// Whether only the device knows how long sequences are.
@@ -195,6 +211,9 @@ impl fmt::Display for Features {
         }
         if let Some(softcap) = self.softcap {
             write!(f, ", softcap {softcap}")?;
+        }
+        if let Some(dropout) = self.dropout {
+            write!(f, ", dropout {}", dropout.p())?;
         }
         for (sequences, of) in [(self.packed_q, "queries"), (self.packed_kv, "keys")] {
             if let Some(sequences) = sequences {
@@ -295,6 +314,7 @@ mod tests {
                 Features { sinks: true, ..plain },
                 Features { alibi: Some(Slopes::PerHead), ..plain },
                 Features { bias: Some(BiasLayout::packed(Dtype::F16, [1; 4])), ..plain },
+                Features { dropout: Some(Dropout::new(0.1, 1)), ..plain },
                 Features { packed_q: Some(1), ..plain },
                 Features { packed_kv: Some(1), ..plain },
                 Features { used_q: true, ..plain },
@@ -303,6 +323,15 @@ mod tests {
                 assert_eq!(general.mask(), Mask::Band, "{general}");
             }
         }
+    }
+
+    #[test]
+    fn dropout_takes_kernels_that_can_add_to_scores() {
+        let dropout = |p| Features { dropout: Some(Dropout::new(p, 1)), ..Features::NONE };
+        assert_eq!((dropout(0.1).score(), dropout(0.1).check()), (Score::Biased, Ok(())));
+        let nothing = dropout(0.0);
+        assert_eq!((nothing.score(), nothing.mask(), nothing.check()), (Score::Plain, Mask::Full, Ok(())));
+        assert_eq!(dropout(1.0).check(), Err(Error::DropoutRate { p: 1.0 }));
     }
 
     #[test]
@@ -334,6 +363,7 @@ mod tests {
             alibi: Some(Slopes::PerHead),
             bias: Some(BiasLayout::packed(Dtype::F16, [1; 4])),
             function: None,
+            dropout: Some(Dropout::new(0.1, 1)),
             packed_q: Some(3),
             packed_kv: Some(3),
             used_q: true,
@@ -345,7 +375,7 @@ mod tests {
             (Features { left: Some(100), right: Some(0), ..Features::NONE }, "window 100 to 0"),
             (
                 all,
-                "window 127 to all from top-left, chunks of 64, softcap 30.5, 3 sequences of queries, \
+                "window 127 to all from top-left, chunks of 64, softcap 30.5, dropout 0.1, 3 sequences of queries, \
                  3 sequences of keys, prefixes, ranges of keys, a block mask, sinks, ALiBi, bias, used queries, used keys",
             ),
         ] {

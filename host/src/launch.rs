@@ -1,7 +1,7 @@
 //! The one place where kernels are launched.
 
-use flashcore_kernels::entry::MergeVariant;
-use flashcore_kernels::params::{FwdParams, MergeParams, TensorMap};
+use flashcore_kernels::entry::{DROPOUT_MASK, MergeVariant};
+use flashcore_kernels::params::{DropoutMaskParams, FwdParams, MergeParams, TensorMap};
 
 use crate::driver::{Launch, MAX_PARAMS};
 use crate::error::{Error, Result};
@@ -97,6 +97,28 @@ impl Stream {
         unsafe { self.launch(&launch) }
     }
 
+    /// Launches the kernel that writes a mask of dropout, and returns at once. Nothing is checked any more:
+    /// [`crate::dropout_mask_into`] does that.
+    ///
+    /// # Errors
+    /// [`Error::KernelMissing`], and as [`Self::launch`].
+    ///
+    /// # Safety
+    /// There must be room for the mask where the parameters say, until the kernel has completed.
+    pub(crate) unsafe fn launch_dropout_mask(&self, grid: u32, params: &DropoutMaskParams) -> Result<()> {
+        let launch = Launch {
+            kernel: kernels::image(DROPOUT_MASK.symbol)?,
+            grid: [grid, 1, 1],
+            block: DROPOUT_MASK.threads,
+            cluster: 1,
+            smem_bytes: 0,
+            overlaps_previous: self.may_overlap(),
+            params: &[dropout_mask_params_bytes(params)],
+        };
+        // SAFETY: parameters and launch shape are those of the kernel; the caller vouches for the memory.
+        unsafe { self.launch(&launch) }
+    }
+
     /// Whether a kernel may start while the one before it runs: all of this library wait for what is before them in the
     /// stream, once they have set themselves up.
     fn may_overlap(&self) -> bool {
@@ -116,6 +138,11 @@ fn params_bytes(params: &FwdParams) -> &[u8] {
 fn merge_params_bytes(params: &MergeParams) -> &[u8] {
     // SAFETY: `repr(C)`, u64 and then an even number of 32-bit words (as is asserted where it is declared): no padding.
     unsafe { std::slice::from_raw_parts((&raw const *params).cast(), size_of::<MergeParams>()) }
+}
+
+fn dropout_mask_params_bytes(params: &DropoutMaskParams) -> &[u8] {
+    // SAFETY: as above.
+    unsafe { std::slice::from_raw_parts((&raw const *params).cast(), size_of::<DropoutMaskParams>()) }
 }
 
 #[cfg(test)]

@@ -163,8 +163,8 @@ impl Plan {
             None => seqlen,
         };
         let (seqlen_q, seqlen_kv) = (mean(features.packed_q, q.seqlen), mean(features.packed_kv, kv.seqlen));
-        // Rows of sparse kernels are queries.
-        let may_pack = !variant.is_sparse();
+        // Rows of sparse kernels are queries, and random numbers are of one head's queries.
+        let may_pack = !variant.is_sparse() && !features.drops_weights();
         let pack = if may_pack { pack(problem.gqa_ratio(), seqlen_q, q.seqlen, block_m) } else { 0 };
         let packed_heads = if pack == 0 { 1 } else { problem.gqa_ratio() };
         let heads = q.heads / packed_heads;
@@ -227,6 +227,7 @@ impl Plan {
             product_scale,
             softcap: features.softcap.unwrap_or(0.0),
             fraction_scale: 2.0 * features.softcap.unwrap_or(0.0),
+            dropout: features.dropout.map_or(General::NONE.dropout, |dropout| dropout.params()),
             ..General::NONE
         };
         let params = FwdParams {
@@ -508,6 +509,17 @@ mod tests {
             [(0, 1), (0, 1)],
             "more than a warpgroup's rows; nothing saved"
         );
+    }
+
+    #[test]
+    fn heads_are_apart_where_weights_are_left_out() {
+        let dropout = Some(crate::Dropout::new(0.1, 1));
+        let (q, kv) = (Shape::new(2, 5, 8, 128), Shape::new(2, 900, 2, 128));
+        let plan = plan(&general(q, kv, Features { dropout, ..Features::NONE }));
+        let FwdParams { general, heads_q, .. } = plan.params;
+        assert_eq!((general.pack, general.packed_heads, heads_q.value), (0, 1, 8));
+        assert_eq!(general.dropout, dropout.unwrap().params());
+        assert_eq!(plan.variant.score, Score::Biased);
     }
 
     #[test]

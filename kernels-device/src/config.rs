@@ -264,11 +264,13 @@ impl Variant {
     }
 
     /// Bytes that may be spilled: a few numbers of a work tile, which are read again once a step, where O takes many
-    /// registers and a bias is loaded beside it. What a function of the user's takes is the user's business.
+    /// registers, and a bias is loaded and weights are left out beside it. What a function of the user's takes is the
+    /// user's business.
     pub const fn spill_limit(&self) -> u32 {
         match self.score {
             Score::Biased if self.head_dim > 192 => 448,
-            Score::Biased if self.head_dim >= 128 => 128,
+            Score::Biased if self.head_dim > 128 => 320,
+            Score::Biased if self.head_dim == 128 => 128,
             Score::Plain if self.is_general() && self.head_dim > 192 => 128,
             Score::Custom => 4096,
             _ => 0,

@@ -52,10 +52,9 @@ impl Dropout {
     /// Whether the weight of a query and a key is kept.
     #[inline(always)]
     pub fn keeps(&self, head: u32, query: u32, key: u32) -> bool {
-        let random = self.random(head, query, key);
-        // Not by an index: kernels have no arrays in memory.
-        let [low, high] = if key / 16 % 2 == 0 { [random[0], random[1]] } else { [random[2], random[3]] };
-        let word = if query / 8 % 2 == 0 { low } else { high };
+        let [a, b, c, d] = self.random(head, query, key);
+        let choose = |even, odd, number: u32| if number.is_multiple_of(2) { even } else { odd };
+        let word = choose(choose(a, b, query / 8), choose(c, d, query / 8), key / 16);
         (word >> (8 * (key % 2 * 2 + key / 8 % 2)) & 0xFF) < self.threshold
     }
 

@@ -310,10 +310,10 @@ pub struct DropoutMaskParams {
     pub rows: u32,
     /// Keys of a sequence.
     pub keys: u32,
-    /// Queries of a head.
-    pub queries: Divisor,
     /// Which weights are left out.
     pub dropout: Dropout,
+    /// Queries of a head.
+    pub queries: Divisor,
 }
 
-const _: () = assert!(size_of::<DropoutMaskParams>() == 8 + 2 * 4 + 12 + 20);
+const _: () = assert!(size_of::<DropoutMaskParams>() == 8 + 2 * 4 + 20 + 12);

@@ -4,7 +4,7 @@ use std::fmt;
 
 use flashcore::Slopes;
 use flashcore_tests::cases::Case;
-use flashcore_tests::extras::{Bias, Extras};
+use flashcore_tests::extras::{Bias, Dropout, Extras};
 use flashcore_tests::side_inputs;
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +25,7 @@ pub(crate) struct Feature {
     pub(crate) lengths: Lengths,
     /// Who sees whom.
     pub(crate) mask: Mask,
-    /// What becomes of scores before the softmax.
+    /// What becomes of scores before the softmax, or of weights after it.
     pub(crate) score: Score,
 }
 
@@ -57,7 +57,7 @@ pub(crate) struct Mask {
     pub(crate) prefix: usize,
 }
 
-/// What becomes of scores, scaled by 1/sqrt(head_dim), before the softmax.
+/// What becomes of scores, scaled by 1/sqrt(head_dim), before the softmax, or of weights after it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum Score {
@@ -77,6 +77,11 @@ pub(crate) enum Score {
     },
     /// Each head has one score more, whose value is zero.
     Sinks,
+    /// Weights are left out at random.
+    Dropout {
+        /// How many of 256 are kept on average.
+        keep_256: u32,
+    },
 }
 
 impl Mask {
@@ -134,6 +139,7 @@ impl fmt::Display for Score {
             Score::Bias { per_head: true } => write!(f, "bias (B,H,S,S)"),
             Score::Bias { per_head: false } => write!(f, "bias (1,1,S,S)"),
             Score::Sinks => write!(f, "sinks"),
+            Score::Dropout { keep_256 } => write!(f, "dropout, {keep_256} of 256 kept"),
         }
     }
 }
@@ -167,6 +173,9 @@ impl Feature {
             Score::Softcap { cap } => extras.softcap = Some(cap as f32),
             Score::Sinks => extras.sinks = true,
             Score::Alibi => extras.alibi = Some(Slopes::PerHead),
+            Score::Dropout { keep_256 } => {
+                extras.dropout = Some(Dropout { threshold: keep_256, seed: 1, offset: 0 });
+            }
             Score::Bias { per_head } => {
                 extras.bias = Some(Bias { batch: per_head, heads: per_head, ..Bias::FULL });
             }
@@ -327,7 +336,8 @@ mod tests {
 
     #[test]
     fn what_is_written_can_be_read() {
-        for score in [Score::Plain, Score::Softcap { cap: 50.0 }, Score::Bias { per_head: true }] {
+        let dropout = Score::Dropout { keep_256: 230 };
+        for score in [Score::Plain, Score::Softcap { cap: 50.0 }, Score::Bias { per_head: true }, dropout] {
             let feature = Feature { score, ..dense(5, 6, Mask::window(3)) };
             let text = serde_json::to_string(&feature).unwrap();
             assert_eq!(serde_json::from_str::<Feature>(&text).unwrap(), feature, "{text}");

@@ -53,6 +53,26 @@ pub struct Extras {
     pub packed_kv: Option<Lengths>,
     /// Only some of the rows of each sequence count.
     pub used: bool,
+    /// Weights are left out.
+    pub dropout: Option<Dropout>,
+}
+
+/// Which weights are left out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dropout {
+    /// How many of 256 are kept on average.
+    pub threshold: u32,
+    /// The seed.
+    pub seed: u64,
+    /// The offset.
+    pub offset: u32,
+}
+
+impl Dropout {
+    /// The same, as the host asks for it.
+    pub fn asked(self) -> flashcore::Dropout {
+        flashcore::Dropout::new(1.0 - self.threshold as f32 / 256.0, self.seed).offset(self.offset)
+    }
 }
 
 /// For whom something is.
@@ -211,6 +231,7 @@ impl Extras {
             alibi: self.alibi,
             bias: self.bias.map(|bias| BiasLayout::packed(dtype, bias.sizes(sizes))),
             function: None,
+            dropout: self.dropout.map(Dropout::asked),
             packed_q: self.packed_q.map(|_| batch),
             packed_kv: self.packed_kv.map(|_| batch),
             used_q: self.used,
@@ -270,6 +291,9 @@ impl Extras {
                 modify: None,
             },
             sinks: numbers.sinks.clone(),
+            dropout: self.dropout.map(|Dropout { threshold, seed, offset }| {
+                oracle::Dropout::promised(threshold, seed, offset, plain.q.shape.heads)
+            }),
             queries: numbers.queries.clone(),
             keys: numbers.keys.clone(),
             ..plain
@@ -319,7 +343,7 @@ impl ExtrasOnDevice {
 
     /// The call with all of them.
     pub fn attention(&self) -> Attention<'_> {
-        let Extras { left, right, chunk, softcap, .. } = self.extras;
+        let Extras { left, right, chunk, softcap, dropout, .. } = self.extras;
         let mut sequences = Sequences::new();
         fn ints(array: &Option<Array<i32>>) -> Option<ArrayView<'_, i32>> {
             array.as_ref().map(Array::view)
@@ -332,6 +356,7 @@ impl ExtrasOnDevice {
             Attention::new().window(left, right).align(self.extras.align()).sequences(sequences);
         attention = chunk.map_or(attention, |keys| attention.chunk(keys));
         attention = softcap.map_or(attention, |cap| attention.softcap(cap));
+        attention = dropout.map_or(attention, |dropout| attention.dropout(dropout.asked()));
         attention = ints(&self.prefix).map_or(attention, |prefix| attention.prefix(prefix));
         attention = self.ranges.as_ref().map_or(attention, |(numbers, sizes)| {
             attention.key_ranges(KeyRanges::new(numbers.view(), *sizes))
@@ -461,6 +486,9 @@ impl fmt::Display for Extras {
         }
         if let Some(blocks) = self.blocks {
             write!(f, "_blocks{}", of(blocks))?;
+        }
+        if let Some(Dropout { threshold, seed, offset }) = self.dropout {
+            write!(f, "_keep{threshold}_{seed:x}_{offset}")?;
         }
         if let Some(slopes) = self.alibi {
             write!(f, "_alibi_{slopes:?}")?;

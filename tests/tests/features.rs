@@ -1,12 +1,12 @@
 //! What goes beyond plain attention agrees with the oracle: sequences of different lengths, windows, chunks, prefixes,
-//! capped scores, slopes, biases, sinks.
+//! capped scores, slopes, biases, sinks, dropout.
 
 use std::process::ExitCode;
 
 use flashcore::{Dtype, Slopes};
 use flashcore_tests::cases::{Case, KERNEL_HEAD_DIMS, Layout};
 use flashcore_tests::device;
-use flashcore_tests::extras::{Bias, Extras, PerHead, Ranges};
+use flashcore_tests::extras::{Bias, Dropout, Extras, PerHead, Ranges};
 use flashcore_tests::side_inputs::Lengths;
 use flashcore_tests::suite::{Resource, Suite, few_sms};
 
@@ -107,6 +107,19 @@ fn cases() -> Vec<Case> {
         add(Case { batch: 3, ..base }, Extras { used: true, ..both });
         add(Case { seqlen_kv: 0, ..base }, Extras { sinks: true, ..both });
         add(Case { seqlen_q: 5, heads_q: 6, heads_kv: 2, ..base }, Extras { sinks: true, ..both });
+        let dropout = Some(Dropout { threshold: 230, seed: 0x0123_4567_89AB_CDEF, offset: 3 });
+        for causal in [false, true] {
+            add(Case { batch: 2, causal, ..base }, Extras { dropout, ..none });
+        }
+        // Tiles of an odd number of groups of 16 keys; few weights are kept; several heads of few queries.
+        let most = Some(Dropout { threshold: 40, seed: 1, offset: u32::MAX });
+        let few = Case { seqlen_q: 5, seqlen_kv: 333, heads_q: 6, heads_kv: 2, ..base };
+        add(Case { causal: true, ..few }, Extras { dropout: most, sinks: true, left: Some(200), ..none });
+        add(base, Extras { dropout, softcap: Some(20.0), ..both });
+        let lengths = Some(Lengths::WithZeros { longest: 200 });
+        let (packed_q, packed_kv) = (lengths, lengths);
+        add(Case { batch: 5, causal: true, ..base }, Extras { dropout, packed_q, packed_kv, ..none });
+        add(Case { seqlen_kv: 0, ..base }, Extras { dropout, sinks: true, ..none });
         let packed = |lengths| Extras { packed_q: Some(lengths), packed_kv: Some(lengths), ..none };
         let mixes = [
             Lengths::Equal(128),

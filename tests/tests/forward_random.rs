@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use flashcore::{Dtype, Slopes};
 use flashcore_tests::cases::{Case, Layout};
 use flashcore_tests::device;
-use flashcore_tests::extras::{Bias, Extras, PerHead, Ranges};
+use flashcore_tests::extras::{Bias, Dropout, Extras, PerHead, Ranges};
 use flashcore_tests::inputs::Fill;
 use flashcore_tests::side_inputs::Lengths;
 use flashcore_tests::suite::{Suite, backends};
@@ -46,9 +46,15 @@ fn extras(longest: usize) -> impl Strategy<Value = Extras> {
     let slopes = [Slopes::PerHead, Slopes::PerSequenceAndHead].map(Some);
     let bias =
         any::<[bool; 4]>().prop_map(|[batch, heads, queries, hides]| Bias { batch, heads, queries, hides });
+    let dropout = (1..256u32, any::<u64>(), any::<u32>()).prop_map(|(threshold, seed, offset)| Dropout {
+        threshold,
+        seed,
+        offset,
+    });
     let added = (
         select(vec![None, None, slopes[0], slopes[1]]),
         prop_oneof![3 => Just(None), 1 => bias.prop_map(Some)],
+        prop_oneof![3 => Just(None), 1 => dropout.prop_map(Some)],
     );
     let head_dim_v = prop_oneof![2 => Just(None), 1 => (1..=32usize).prop_map(|eighths| Some(8 * eighths))];
     let of = any::<[bool; 2]>().prop_map(|[batch, heads]| PerHead { batch, heads });
@@ -58,7 +64,7 @@ fn extras(longest: usize) -> impl Strategy<Value = Extras> {
         prop_oneof![3 => Just(None), 1 => of.prop_map(Some)],
     );
     let some = (mask, rest, added, sparse, head_dim_v).prop_map(|(mask, rest, added, sparse, head_dim_v)| {
-        let ((alibi, bias), (ranges, blocks)) = (added, sparse);
+        let ((alibi, bias, dropout), (ranges, blocks)) = (added, sparse);
         let (left, right, top_left, chunk, prefix) = mask;
         let (softcap, sinks, packed_q, packed_kv, used) = rest;
         let chunk = chunk.map(|keys| keys + 1);
@@ -66,7 +72,7 @@ fn extras(longest: usize) -> impl Strategy<Value = Extras> {
         // Packed sequences have no bias.
         let bias = bias.filter(|_| packed_q.is_none() && packed_kv.is_none());
         // Sparse kernels only scale scores.
-        let scales = softcap.is_none() && alibi.is_none() && bias.is_none();
+        let scales = softcap.is_none() && alibi.is_none() && bias.is_none() && dropout.is_none();
         let (ranges, blocks) = (ranges.filter(|_| scales), blocks.filter(|_| scales));
         Extras {
             left,
@@ -84,6 +90,7 @@ fn extras(longest: usize) -> impl Strategy<Value = Extras> {
             packed_kv,
             used,
             head_dim_v,
+            dropout,
         }
     });
     prop_oneof![Just(Extras::default()), some]

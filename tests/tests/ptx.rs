@@ -3,8 +3,8 @@
 use flashcore::kernels::{IMAGES, image};
 use flashcore_emulator::ir::{Kernel, Module};
 use flashcore_kernels::config::Variant;
-use flashcore_kernels::entry::{FWD, MERGE, MergeVariant, entries};
-use flashcore_kernels::params::{FwdParams, MergeParams, TensorMap};
+use flashcore_kernels::entry::{DROPOUT_MASK, FWD, MERGE, MergeVariant, entries};
+use flashcore_kernels::params::{DropoutMaskParams, FwdParams, MergeParams, TensorMap};
 
 /// The kernel of this name, decoded.
 fn decoded(symbol: &'static str) -> Kernel {
@@ -52,6 +52,8 @@ fn parameters_are_what_the_host_passes() {
         let [params] = &decoded(variant.symbol).params[..] else { panic!("one parameter") };
         assert_eq!(params.bytes as usize, size_of::<MergeParams>(), "{}", params.name);
     }
+    let [params] = &decoded(DROPOUT_MASK.symbol).params[..] else { panic!("one parameter") };
+    assert_eq!(params.bytes as usize, size_of::<DropoutMaskParams>(), "{}", params.name);
 }
 
 #[test]
@@ -67,6 +69,8 @@ fn launch_bounds_are_the_variants() {
         assert_eq!(kernel.max_threads, Some([MergeVariant::THREADS, 1, 1]), "{}", variant.symbol);
         assert_eq!(kernel.cluster, None, "{}", variant.symbol);
     }
+    let kernel = decoded(DROPOUT_MASK.symbol);
+    assert_eq!((kernel.max_threads, kernel.cluster), (Some([DROPOUT_MASK.threads, 1, 1]), None));
 }
 
 /// A merge is as fast as memory only if memory is accessed in the largest pieces, and chunks of one lane do not wait

@@ -5,8 +5,8 @@ use std::mem::offset_of;
 use std::ptr::null;
 
 use flashcore::{
-    Align, ArrayView, Attention, BiasLayout, BiasView, Dtype, LseView, Plan, Sequences, Shape, Strides,
-    TensorLayout, TensorView,
+    Align, ArrayView, Attention, BiasLayout, BiasView, Dropout, Dtype, LseView, Plan, Sequences, Shape,
+    Strides, TensorLayout, TensorView,
 };
 
 use crate::call::{call, require_size, required};
@@ -199,6 +199,16 @@ pub struct fc_attention_options {
     /// `bias[b, h, i, j]` is added to the score of query i and key j, scaled and capped; -infinity hides a key. It goes
     /// with sequences that are not packed.
     pub bias: fc_bias,
+    /// Each weight is left out with this probability, at least 0 and below 1; those that are kept count 1 / keep times,
+    /// where keep = 1 - dropout_p is rounded to a multiple of 1/256, of which it is at least one. The log-sum-exp is that
+    /// of all weights. Whether a weight is kept is a function of seed, offset, sequence, number of query heads, head,
+    /// query and key, and of nothing else; `fc_dropout_mask` writes it out. 0: nothing is left out.
+    pub dropout_p: f32,
+    /// Tells random numbers of one seed apart: say, those of a step or of a layer.
+    pub dropout_offset: u32,
+    /// Seed of the random numbers. Seed and offset are those of the call: each replay of a recorded graph leaves out the
+    /// same weights.
+    pub dropout_seed: u64,
 }
 
 impl fc_attention_options {
@@ -206,6 +216,8 @@ impl fc_attention_options {
     const FIRST_SIZE: usize = 24;
     /// Size in the second header, which ended with `num_sinks`.
     const SECOND_SIZE: usize = 128;
+    /// Size in the third header, which ended with `bias`.
+    const THIRD_SIZE: usize = 224;
 
     /// The default.
     const PLAIN: Self = fc_attention_options {
@@ -232,6 +244,9 @@ impl fc_attention_options {
         alibi_slopes: null(),
         num_alibi_slopes: 0,
         bias: fc_bias::NONE,
+        dropout_p: 0.0,
+        dropout_offset: 0,
+        dropout_seed: 0,
     };
 
     /// # Safety
@@ -264,6 +279,9 @@ impl fc_attention_options {
         }
         if self.softcap != 0.0 {
             call = call.softcap(self.softcap);
+        }
+        if self.dropout_p != 0.0 {
+            call = call.dropout(Dropout::new(self.dropout_p, self.dropout_seed).offset(self.dropout_offset));
         }
         // SAFETY: as above.
         unsafe {
@@ -298,7 +316,7 @@ unsafe fn attention(options: *const fc_attention_options) -> Result<Attention<'s
         let known = match struct_size {
             // What follows the scale was padding, which may hold anything.
             fc_attention_options::FIRST_SIZE => offset_of!(fc_attention_options, align),
-            fc_attention_options::SECOND_SIZE => fc_attention_options::SECOND_SIZE,
+            older @ (fc_attention_options::SECOND_SIZE | fc_attention_options::THIRD_SIZE) => older,
             _ => {
                 require_size::<fc_attention_options>(struct_size, "options")?;
                 struct_size

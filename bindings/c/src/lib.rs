@@ -11,6 +11,7 @@
 mod attention;
 mod call;
 mod device;
+mod dropout;
 mod memory;
 mod merge;
 mod status;
@@ -29,6 +30,7 @@ pub use device::{
     fc_device_open_emulated, fc_device_preload, fc_device_properties, fc_device_synchronize,
     fc_stream_synchronize,
 };
+pub use dropout::fc_dropout_mask;
 pub use memory::{fc_alloc, fc_copy_to_device, fc_copy_to_host, fc_free};
 pub use merge::fc_merge_attention_states;
 pub use status::fc_status;

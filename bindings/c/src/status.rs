@@ -59,7 +59,7 @@ pub enum fc_status {
     FC_ERROR_SHAPE_OVERFLOW = 40,
     /// A dimension is larger than the kernels can index.
     FC_ERROR_DIMENSION_TOO_LARGE = 41,
-    /// There are more tiles of queries, or rows to merge, than a launch can count: split the batch.
+    /// There are more tiles of queries, or rows to merge or of a mask of dropout, than a launch can count: split the batch.
     FC_ERROR_TOO_MANY_TILES = 42,
     /// head_dim is not a multiple of 8 from 8 to 256 (512 where states are merged).
     FC_ERROR_HEAD_DIM = 43,
@@ -79,6 +79,8 @@ pub enum fc_status {
     FC_ERROR_ARRAY_LENGTH = 50,
     /// A bias beside packed sequences: those differ in length, but its rows do not.
     FC_ERROR_BIAS_OF_PACKED = 51,
+    /// `dropout_p` is not at least 0 and below 1.
+    FC_ERROR_DROPOUT_RATE = 52,
 
     /// A tensor with elements has a null address.
     FC_ERROR_NULL_POINTER = 60,
@@ -171,6 +173,7 @@ fn of_host(error: &Error) -> fc_status {
         Error::PrefixUnderWindow => fc_status::FC_ERROR_PREFIX_UNDER_WINDOW,
         Error::ArrayLength { .. } => fc_status::FC_ERROR_ARRAY_LENGTH,
         Error::BiasOfPacked { .. } => fc_status::FC_ERROR_BIAS_OF_PACKED,
+        Error::DropoutRate { .. } => fc_status::FC_ERROR_DROPOUT_RATE,
         Error::NullPointer { .. } => fc_status::FC_ERROR_NULL_POINTER,
         Error::NotDevicePointer { .. } => fc_status::FC_ERROR_NOT_DEVICE_POINTER,
         Error::WrongDevice { .. } => fc_status::FC_ERROR_WRONG_DEVICE,

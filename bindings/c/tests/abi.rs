@@ -7,12 +7,12 @@ use std::ptr::{null, null_mut};
 use std::thread;
 
 use flashcore::driver::Graph;
-use flashcore::{BiasLayout, Device, Dtype, Plan, Slopes};
+use flashcore::{BiasLayout, Device, Dtype, Plan, Slopes, dropout_mask};
 use flashcore_c::fc_status::*;
 use flashcore_c::*;
 use flashcore_tests::cases::{Case, Inputs, Layout};
 use flashcore_tests::device::{Failure, OnDevice, Outputs};
-use flashcore_tests::extras::{Bias, Extras};
+use flashcore_tests::extras::{Bias, Dropout, Extras};
 use flashcore_tests::merge::{self, Merge, Place, States, Sums};
 use flashcore_tests::oracle::Broadcast;
 use flashcore_tests::side_inputs::Lengths;
@@ -22,6 +22,8 @@ use flashcore_tests::values::{HostTensor, encode};
 const POISON: u8 = 0xFF;
 /// Lengths of sequences that lie one behind the other.
 const PACKED: Lengths = Lengths::WithZeros { longest: 90 };
+
+const DROPOUT: Dropout = Dropout { threshold: 200, seed: u64::MAX - 1, offset: 9 };
 
 /// Devices that both sides can open.
 #[derive(Clone, Copy, Debug)]
@@ -171,6 +173,9 @@ fn options(device: &Opened, case: &Case, inputs: &Inputs) -> fc_attention_option
             .as_ref()
             .map_or(null(), |slopes| device.upload(&slopes.data).cast_const().cast()),
         num_alibi_slopes: numbers.slopes.as_ref().map_or(7, |slopes| slopes.data.len()),
+        dropout_p: extras.dropout.map_or(0.0, |dropout| dropout.asked().p()),
+        dropout_offset: extras.dropout.map_or(7, |dropout| dropout.offset),
+        dropout_seed: extras.dropout.map_or(7, |dropout| dropout.seed),
         bias: numbers.bias.as_ref().map_or(NO_BIAS, |numbers| bias(device, numbers, inputs.q.dtype)),
     }
 }
@@ -595,6 +600,11 @@ fn wrong_options_are_refused(kind: &Kind) -> Result<(), Failure> {
             "alibi_slopes has 2 numbers, but 6 are needed".to_owned(),
         ),
         (
+            fc_attention_options { dropout_p: 1.0, ..right },
+            FC_ERROR_DROPOUT_RATE,
+            "a dropout of 1 is not supported: it must be at least 0 and below 1".to_owned(),
+        ),
+        (
             fc_attention_options { seqused_q: misaligned, ..right },
             FC_ERROR_MISALIGNED,
             format!("seqused_q at {misaligned:p} is not aligned to 4 bytes"),
@@ -648,6 +658,12 @@ fn older_options_work(kind: &Kind) -> Result<(), Failure> {
         struct_size: 128,
         alibi_slopes: nowhere,
         bias: fc_bias { data: nowhere.cast(), ..NO_BIAS },
+        ..options
+    })?;
+    let third = Case { extras: Extras { alibi: Some(Slopes::PerHead), ..Extras::default() }, ..first };
+    older_options_work_for(kind, third, |options| fc_attention_options {
+        struct_size: 224,
+        dropout_p: 7.0,
         ..options
     })
 }
@@ -729,6 +745,33 @@ fn wrong_biases_are_refused(kind: &Kind) -> Result<(), Failure> {
     call.options.bias = right;
     let message = "a bias goes with sequences of one length, but those of cu_seqlens_q are packed";
     call.is_refused(&device, FC_ERROR_BIAS_OF_PACKED, message);
+    Ok(())
+}
+
+fn masks_of_dropout_are_those_of_the_host(kind: &Kind) -> Result<(), Failure> {
+    let (sizes, len) = ([2, 3, 33, 70], 2 * 3 * 33 * 70);
+    let expected = dropout_mask(&kind.host()?.stream()?, DROPOUT.asked(), sizes)?.to_vec()?;
+    let device = kind.open();
+    let memory = device.upload(&vec![POISON; len]);
+    let write = |p, keys, mask: *mut c_void| {
+        let ([batch, heads, queries, _], Dropout { seed, offset, .. }) = (sizes, DROPOUT);
+        // SAFETY: the memory has a byte for each query and key, or null is refused.
+        unsafe {
+            let (stream, mask) = (null_mut(), mask.cast());
+            fc_dropout_mask(device.0, stream, p, seed, offset, batch, heads, queries, keys, mask)
+        }
+    };
+    refused(
+        write(1.5, 70, memory),
+        FC_ERROR_DROPOUT_RATE,
+        "a dropout of 1.5 is not supported: it must be at least 0 and below 1",
+    );
+    refused(write(0.5, 70, null_mut()), FC_ERROR_NULL_POINTER, "mask is a null pointer");
+    let message = format!("mask has seqlen_kv {}; at most {} is supported", usize::MAX, flashcore::MAX_DIM);
+    refused(write(0.5, usize::MAX, memory), FC_ERROR_DIMENSION_TOO_LARGE, &message);
+    assert_eq!(device.download::<u8>(memory, len), vec![POISON; len]);
+    ok(write(DROPOUT.asked().p(), 70, memory));
+    assert_eq!(device.download::<u8>(memory, len), expected);
     Ok(())
 }
 
@@ -876,6 +919,7 @@ fn main() -> ExitCode {
         Extras { alibi: Some(Slopes::PerSequenceAndHead), packed_q: q, packed_kv: kv, ..extras },
         Extras { bias: Some(Bias::FULL), softcap: Some(5.0), ..extras },
         Extras { bias: Some(Bias { heads: false, hides: true, ..Bias::FULL }), sinks: true, ..extras },
+        Extras { dropout: Some(DROPOUT), right: Some(0), ..extras },
     ];
     let odd_keys = Case {
         seqlen_kv: 131,
@@ -889,7 +933,8 @@ fn main() -> ExitCode {
         suite.test(format!("same_bits_{case}"), move |kind: &Kind| same_bits(*kind, &case));
     }
     type Test = fn(&Kind) -> Result<(), Failure>;
-    let tests: [(&str, Test); 16] = [
+    let tests: [(&str, Test); 17] = [
+        ("masks_of_dropout_are_those_of_the_host", masks_of_dropout_are_those_of_the_host),
         ("merges_have_the_same_bits", merges_have_the_same_bits),
         ("wrong_merges_are_refused", wrong_merges_are_refused),
         ("default_options", default_options),

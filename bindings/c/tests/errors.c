@@ -105,7 +105,9 @@ int main(void) {
     options.has_scale = 0;
     options.softcap = -1;
     expect("softcap", FORWARD(q, k, v, out, NULL), FC_ERROR_SOFTCAP);
-    options.softcap = 0, options.align = 2;
+    options.softcap = 0, options.dropout_p = 1;
+    expect("dropout", FORWARD(q, k, v, out, NULL), FC_ERROR_DROPOUT_RATE);
+    options.dropout_p = 0, options.align = 2;
     expect("align", FORWARD(q, k, v, out, NULL), FC_ERROR_UNKNOWN_ALIGN);
     options.align = FC_ALIGN_BOTTOM_RIGHT, options.prefix = q->data, options.num_sequences = 3;
     expect("prefixes", FORWARD(q, k, v, out, NULL), FC_ERROR_ARRAY_LENGTH);

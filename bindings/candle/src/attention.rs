@@ -1,7 +1,7 @@
 //! Calls with everything that flashcore offers.
 
 use candle_core::{DeviceLocation, Result, Shape, Storage, Tensor};
-use flashcore::{Align, Operand};
+use flashcore::{Align, Dropout, Operand};
 
 #[cfg(feature = "cuda")]
 use crate::cuda;
@@ -10,7 +10,7 @@ use crate::operand::check_location;
 use crate::{Error, computed, cpu};
 
 /// Attention with everything that [`flashcore::Attention`] offers, under the same names: masks, softcap, sinks, ALiBi,
-/// biases, packed sequences, and the log-sum-exp with any of them.
+/// biases, dropout, packed sequences, and the log-sum-exp with any of them.
 ///
 /// ```
 /// use candle_core::{DType, Device, Tensor};
@@ -130,6 +130,13 @@ impl Attention {
     /// `bias.pad_with_zeros(3, 0, 1)?.narrow(3, 0, keys)?` has it.
     pub fn bias(mut self, bias: &Tensor) -> Self {
         self.bias = Some(bias.clone());
+        self
+    }
+
+    /// Weights are left out at random; those that are kept count `1 / keep` times. Which ones is a function of seed,
+    /// offset, sequence, number of query heads, head, query and key: see [`flashcore::Attention::dropout`].
+    pub fn dropout(mut self, dropout: Dropout) -> Self {
+        self.scalars = self.scalars.dropout(dropout);
         self
     }
 

@@ -14,8 +14,8 @@
 //! # }
 //! ```
 //!
-//! [`Attention`] is the call with everything: masks, softcap, sinks, ALiBi, biases, packed sequences, the log-sum-exp.
-//! The functions are short for it.
+//! [`Attention`] is the call with everything: masks, softcap, sinks, ALiBi, biases, dropout, packed sequences, the
+//! log-sum-exp. The functions are short for it.
 //!
 //! # Tensors
 //!
@@ -53,7 +53,7 @@ use candle_core::{Result, Tensor};
 
 pub use attention::Attention;
 pub use error::Error;
-pub use flashcore::Align;
+pub use flashcore::{Align, Dropout};
 pub use merge::merge_attention_states;
 
 /// Attention: `softmax(softmax_scale * q kᵀ) v`, in the shape of q.

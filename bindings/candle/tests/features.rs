@@ -12,7 +12,9 @@ use flashcore_candle::{
     flash_attn_varlen, flash_attn_varlen_alibi, flash_attn_varlen_alibi_windowed,
     flash_attn_varlen_alibi_windowed_softcap, flash_attn_varlen_windowed, flash_attn_windowed,
 };
+use flashcore_tests::extras::Dropout;
 use flashcore_tests::inputs::Fill;
+use flashcore_tests::oracle;
 use flashcore_tests::suite::Suite;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -37,6 +39,7 @@ struct Features {
     slopes: Option<Vec<f32>>,
     /// Which sizes of the problem the bias has: those of sequences, query heads, queries.
     bias: Option<[bool; 3]>,
+    dropout: Option<Dropout>,
 }
 
 const NONE: Features = Features {
@@ -50,6 +53,7 @@ const NONE: Features = Features {
     sinks: None,
     slopes: None,
     bias: None,
+    dropout: None,
 };
 
 impl Features {
@@ -141,7 +145,7 @@ impl Case {
     }
 
     fn attention(&self, scale: f32, device: &Device) -> Result<Attention> {
-        let Features { causal, left, right, align, chunk, prefix, softcap, sinks, slopes, bias: _ } =
+        let Features { causal, left, right, align, chunk, prefix, softcap, sinks, slopes, bias: _, dropout } =
             &self.features;
         let mut attention = Attention::new().scale(scale).causal(*causal).window(*left, *right).align(*align);
         if let Some(keys) = chunk {
@@ -152,6 +156,9 @@ impl Case {
         }
         if let Some(cap) = softcap {
             attention = attention.softcap(*cap);
+        }
+        if let Some(dropout) = dropout {
+            attention = attention.dropout(dropout.asked());
         }
         if let Some(logits) = sinks {
             attention = attention.sinks(&numbers(&Tensor::new(&logits[..], &Device::Cpu)?, device)?);
@@ -210,6 +217,23 @@ impl Case {
         alibi.broadcast_add(&bias)
     }
 
+    /// How many times the weights of sequence b count, (heads, queries, keys), by the promise.
+    fn factors(&self, b: usize) -> Result<Tensor> {
+        let (queries, keys) = (self.queries.count(b), self.keys.count(b));
+        let dropout = self.features.dropout.map(|Dropout { threshold, seed, offset }| {
+            oracle::Dropout::promised(threshold, seed, offset, self.heads_q)
+        });
+        let factor = |index| match &dropout {
+            Some(dropout) if dropout.keeps(index) => dropout.gain() as f32,
+            Some(_) => 0.0,
+            None => 1.0,
+        };
+        let indices = (0..self.heads_q)
+            .flat_map(|h| (0..queries).flat_map(move |i| (0..keys).map(move |j| [b, h, i, j])));
+        let factors: Vec<f32> = indices.map(factor).collect();
+        Tensor::from_vec(factors, (self.heads_q, queries, keys), &Device::Cpu)
+    }
+
     /// q, k and v as (rows of all, heads, head_dim), of values that the element type has. Rows that do not count are
     /// NaN.
     fn inputs(&self) -> Result<[Tensor; 3]> {
@@ -260,7 +284,8 @@ impl Case {
         let max = scores.max_keepdim(D::Minus1)?.broadcast_maximum(&logits)?.maximum(-1e30)?;
         let weights = scores.broadcast_sub(&max)?.exp()?;
         let sum = (weights.sum_keepdim(D::Minus1)? + logits.broadcast_sub(&max)?.exp()?)?;
-        let average = |v: &Tensor| weights.matmul(v)?.broadcast_div(&sum.maximum(f32::MIN_POSITIVE)?);
+        let kept = (weights * self.factors(b)?.pad_with_zeros(2, 0, 1)?)?;
+        let average = |v: &Tensor| kept.matmul(v)?.broadcast_div(&sum.maximum(f32::MIN_POSITIVE)?);
         let lse = (sum.log()? + max)?.squeeze(D::Minus1)?;
         Ok(Reference { out: average(&v)?, size: average(&v.abs()?)?, lse })
     }
@@ -364,6 +389,7 @@ fn each_feature(device: &Device) -> std::result::Result<(), Failure> {
     let slopes = Some(vec![0.5, 0.25, 0.0, 0.125]);
     let many: Vec<f32> = (0..16).map(|i| i as f32 / 20.0).collect();
     let bias = |of| Features { bias: Some(of), ..NONE };
+    let dropout = Some(Dropout { threshold: 180, seed: u64::MAX / 3, offset: 4 });
     let features = [
         ("window", Features { left: Some(9), right: Some(4), ..NONE }),
         ("left alone", Features { left: Some(9), ..NONE }),
@@ -374,6 +400,7 @@ fn each_feature(device: &Device) -> std::result::Result<(), Failure> {
         ("softcap", Features { softcap: Some(1.5), ..NONE }),
         ("sinks", Features { sinks: sinks.clone(), ..NONE }),
         ("slopes", Features { slopes: slopes.clone(), ..NONE }),
+        ("dropout", Features { causal: true, dropout, sinks: sinks.clone(), ..NONE }),
         ("slopes and cap", Features { causal: true, slopes, softcap: Some(1.5), ..NONE }),
         (
             "all but prefix",
@@ -467,12 +494,14 @@ fn features(sequences: usize, longest: usize) -> impl Strategy<Value = Features>
         proptest::option::of(proptest::collection::vec(-2f32..4.0, 9)),
         proptest::option::of(proptest::collection::vec(0f32..0.5, 9)),
         proptest::option::of(any::<[bool; 3]>()),
+        proptest::option::of((1..256u32, any::<u64>(), any::<u32>())),
     );
     (masks, scores).prop_map(
-        |((causal, left, right, top_left, chunk, prefix), (softcap, sinks, slopes, bias))| {
+        |((causal, left, right, top_left, chunk, prefix), (softcap, sinks, slopes, bias, dropout))| {
+            let dropout = dropout.map(|(threshold, seed, offset)| Dropout { threshold, seed, offset });
             let align = if top_left { Align::TopLeft } else { Align::BottomRight };
             let (left, chunk) = if prefix.is_some() { (None, None) } else { (left, chunk) };
-            Features { causal, left, right, align, chunk, prefix, softcap, sinks, slopes, bias }
+            Features { causal, left, right, align, chunk, prefix, softcap, sinks, slopes, bias, dropout }
         },
     )
 }

@@ -51,6 +51,7 @@ def exact(
     sinks=None,
     alibi_slopes=None,
     bias=None,
+    factors=None,
 ):
     """Output and log-sum-exp in float64; ``rounded`` is what an ideal kernel does to probabilities and output."""
     ratio = q.shape[2] // k.shape[2]
@@ -75,7 +76,8 @@ def exact(
     largest = largest.masked_fill(largest == -torch.inf, 0.0)
     weights = (scores - largest).exp()
     total = weights.sum(-1, keepdim=True) + (logits - largest).exp()
-    out = torch.einsum("bhij,bjhd->bhid", rounded(weights), v) / total.masked_fill(total == 0.0, 1.0)
+    kept = rounded(weights) if factors is None else rounded(weights) * factors
+    out = torch.einsum("bhij,bjhd->bhid", kept, v) / total.masked_fill(total == 0.0, 1.0)
     return rounded(out.transpose(1, 2)), lse
 
 
@@ -254,6 +256,21 @@ def test_random_biases(seed):
         options["alibi_slopes"] = torch.rand(q.shape[0], q.shape[2], device="cuda")
     out, lse = flashcore.attention(q, k, v, return_lse=True, **options)
     check(out, q, k, v, lse, **options)
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_random_dropout(seed):
+    generator = random.Random(seed)
+    (q, k, v), _, arguments = random_problem(seed)
+    threshold, offset = generator.randrange(1, 256), generator.randrange(2**32)
+    p, seed = 1 - threshold / 256, generator.randrange(-(2**63), 2**64)
+    options = arguments | random_options(generator, q.shape[2])
+    out, lse = flashcore.attention(
+        q, k, v, return_lse=True, dropout_p=p, dropout_seed=seed, dropout_offset=offset, **options
+    )
+    mask = torch.empty(q.shape[0], q.shape[2], q.shape[1], k.shape[1], device="cuda", dtype=torch.bool)
+    factors = flashcore.dropout_mask(mask, p, seed=seed, offset=offset) * (256 / threshold)
+    check(out, q, k, v, lse, factors=factors, **options)
 
 
 @pytest.mark.parametrize("seed", range(200))

@@ -38,9 +38,11 @@ def attention(
     sinks=None,
     alibi_slopes=None,
     bias=None,
+    factors=None,
 ):
     """Output, (batch, seqlen_q, heads_q, head_dim), and log-sum-exp, (batch, heads_q, seqlen_q). ``rounded`` is applied
-    to what an ideal kernel rounds: the probabilities before they are divided by their sum, and the output."""
+    to what an ideal kernel rounds: the probabilities before they are divided by their sum, and the output. ``factors``, of
+    the weights in the output, are those of dropout."""
     q, k, v = (np.asarray(x).astype(np.float64) for x in (q, k, v))
     (_, seqlen_q, heads_q, head_dim), (_, seqlen_kv, heads_kv, _) = q.shape, k.shape
     k, v = (np.repeat(x, heads_q // heads_kv, axis=2) for x in (k, v))
@@ -61,7 +63,8 @@ def attention(
     total = weights.sum(axis=-1, keepdims=True) + np.exp(logits - finite)
     with np.errstate(divide="ignore"):
         lse = (np.log(total) + finite)[..., 0]
-    out = np.einsum("bhij,bjhd->bhid", rounded(weights), v) / np.where(total == 0.0, 1.0, total)
+    kept = rounded(weights) if factors is None else rounded(weights) * factors
+    out = np.einsum("bhij,bjhd->bhid", kept, v) / np.where(total == 0.0, 1.0, total)
     return rounded(out.transpose(0, 2, 1, 3)), lse
 
 

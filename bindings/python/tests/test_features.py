@@ -1,4 +1,4 @@
-"""Windows, chunks, prefixes, softcap, sinks, ALiBi, biases and sequences of their own lengths, on NumPy's arrays, by the emulator."""
+"""Windows, chunks, prefixes, softcap, sinks, ALiBi, biases, dropout and sequences of their own lengths, on NumPy's arrays, by the emulator."""
 
 import re
 
@@ -69,6 +69,43 @@ def test_values_have_a_head_dim_of_their_own(columns):
     assert out.shape == (2, 70, 4, columns)
     reference.check(out, Q, K, v, lse, causal=True)
     assert "head_dim 64 x " in flashcore.plan(Q, K, v)
+
+
+DROPOUT = dict(dropout_p=0.25, dropout_seed=2**64 - 5, dropout_offset=2**32 - 1)
+
+
+@pytest.mark.parametrize(
+    "options", [dict(), dict(causal=True, softcap=3.0, sinks=SINKS)], ids=lambda options: "-".join(options) or "alone"
+)
+def test_dropout(options):
+    out, lse = flashcore.attention(Q, K, V, return_lse=True, **DROPOUT, **options)
+    mask = flashcore.dropout_mask(np.empty((2, 4, 70, 90), bool), 0.25, seed=2**64 - 5, offset=2**32 - 1)
+    assert abs(mask.mean() - 0.75) < 5 * (0.75 * 0.25 / mask.size) ** 0.5
+    reference.check(out, Q, K, V, lse, factors=mask / 0.75, **options)
+    assert np.array_equal(out, flashcore.attention(Q, K, V, **(DROPOUT | {"dropout_seed": -5}), **options))
+    for other in ({"dropout_seed": 3}, {"dropout_offset": 0}):
+        assert not np.array_equal(out, flashcore.attention(Q, K, V, **(DROPOUT | other), **options))
+
+
+def test_no_dropout():
+    assert np.array_equal(flashcore.attention(Q, K, V, dropout_p=0.0, dropout_seed=7), flashcore.attention(Q, K, V))
+
+
+def test_masks_of_dropout():
+    first = flashcore.dropout_mask(np.full((1, 2, 20, 30), 7, np.uint8), 0.5)
+    assert set(np.unique(first)) == {0, 1}
+    larger = flashcore.dropout_mask(np.empty((1, 2, 50, 77), np.uint8), 0.5)
+    assert np.array_equal(first, larger[:, :, :20, :30])
+    assert flashcore.dropout_mask(np.empty((1, 0, 20, 30), bool), 0.5).size == 0
+    for mask, options, kind, message in (
+        (np.empty((1, 2, 3, 4)), {}, TypeError, "mask has element type float64; uint8 and bool are supported"),
+        (np.empty((2, 3, 4), bool), {}, ValueError, "mask has 3 dimensions (2, 3, 4); it must have 4"),
+        (np.empty((1, 2, 3, 8), bool)[..., ::2], {}, ValueError, "mask has seqlen_kv stride 2 (elements); it must be 1: contiguous"),
+        (np.empty((1, 2, 3, 4), bool), dict(p=1.0), ValueError, "a dropout of 1 is not supported"),
+        (np.empty((1, 2, 3, 4), bool), dict(seed=2**64), ValueError, "dropout_seed is 18446744073709551616; it must have 64 bits"),
+    ):
+        with pytest.raises(kind, match=re.escape(message)):
+            flashcore.dropout_mask(mask, **({"p": 0.5} | options))
 
 
 def test_slopes_of_each_sequence():
@@ -215,6 +252,12 @@ WRONG = [
     (dict(bias=normal(1, 1, 70, 91)[..., :90]), ValueError, Status.STRIDE_MISALIGNED, "bias has seqlen_q stride 91 (elements); it must be a multiple of 2: take numpy.ascontiguousarray(bias)"),
     (dict(bias=normal(1, 1, 70, 90)[:, :, ::-1]), ValueError, Status.STRIDE_MISALIGNED, "bias has seqlen_q stride -90 (elements); it must be a multiple of 2: take"),
     (dict(bias=normal(1, 1, 70, 92)[..., 1:91]), ValueError, Status.MISALIGNED, "is not aligned to 4 bytes"),
+    (dict(dropout_p=1.0), ValueError, Status.DROPOUT_RATE, "a dropout of 1 is not supported: it must be at least 0 and below 1"),
+    (dict(dropout_p=-0.5), ValueError, Status.DROPOUT_RATE, "a dropout of -0.5 is not supported"),
+    (dict(dropout_p=1e300), ValueError, Status.DROPOUT_RATE, "a dropout of inf is not supported"),
+    (dict(dropout_p="1"), TypeError, None, "dropout_p is '1', which is no number"),
+    (dict(dropout_p=0.5, dropout_seed=0.5), TypeError, None, "dropout_seed is 0.5, which is no integer"),
+    (dict(dropout_p=0.5, dropout_offset=2**32), ValueError, None, "dropout_offset is 4294967296; it must be at least 0 and below 2**32"),
     (dict(sinks=SINKS.astype(np.float64)), TypeError, Status.UNKNOWN_DTYPE, "sinks has element type float64; f32 is needed"),
     (dict(seqused_q=np.array([1, 2])), TypeError, Status.UNKNOWN_DTYPE, "seqused_q has element type int64; i32 is needed"),
     (dict(seqused_q=[1, 2]), TypeError, None, "seqused_q is a builtins.list, but q is a numpy.ndarray"),

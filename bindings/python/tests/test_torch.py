@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 
+import numpy
 import pytest
 import reference
 from cases import CASES
@@ -79,6 +80,7 @@ FEATURES = [
     dict(seqused_q=ints(20, 20), seqused_kv=ints(30, 11)),
     dict(causal=True, alibi_slopes=torch.tensor([[0.5, 0.25, 0.125, 0.0], [0.1, 0.2, 0.3, 0.4]])),
     dict(bias=normal(2, 4, 20, 30), softcap=3.0),
+    dict(causal=True, dropout_p=0.3, dropout_seed=-7, dropout_offset=2),
     dict(bias=normal(1, 4, 1, 30).expand(2, 4, 20, 30), alibi_slopes=torch.tensor([0.5, 0.25, 0.125, 0.0])),
 ]
 
@@ -134,7 +136,7 @@ def test_features_can_be_compiled():
 
     def model(q, k, v, out, **starts):
         first, lse = flashcore.attention(q * 1, k, v, causal=True, window=(6, None), return_lse=True, **starts)
-        flashcore.attention(q, k, v, softcap=4.0, out=out, **starts)
+        flashcore.attention(q, k, v, softcap=4.0, out=out, dropout_p=0.5, dropout_seed=2**64 - 7, **starts)
         return first + 0, lse
 
     out = torch.empty_like(q)
@@ -142,7 +144,14 @@ def test_features_can_be_compiled():
     first, lse = compiled(q, k, v, out, **starts)
     expected = flashcore.attention(q, k, v, causal=True, window=(6, None), return_lse=True, **starts)
     assert torch.equal(first, expected[0]) and torch.equal(lse, expected[1])
-    assert torch.equal(out, flashcore.attention(q, k, v, softcap=4.0, **starts))
+    assert torch.equal(out, flashcore.attention(q, k, v, softcap=4.0, dropout_p=0.5, dropout_seed=-7, **starts))
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8])
+def test_masks_of_dropout(dtype):
+    mask = flashcore.dropout_mask(torch.empty(1, 2, 30, 40, dtype=dtype), 0.25, seed=9)
+    expected = flashcore.dropout_mask(numpy.empty((1, 2, 30, 40), bool), 0.25, seed=9)
+    assert (mask.numpy() == expected).all()
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ pub(crate) fn rows() -> Vec<Feature> {
         shared_heads(),
         softcaps(),
         biases(),
+        dropout(),
         documents(),
         prefixes(),
         sinks(),
@@ -101,6 +102,12 @@ fn biases() -> Vec<Feature> {
     };
     let alibi = Feature { score: Score::Alibi, ..dense("ALiBi", 4, 16, 4096, 128) };
     vec![alibi, bias(false), bias(true)]
+}
+
+/// One weight of ten is left out, in training.
+fn dropout() -> Vec<Feature> {
+    let row = Feature { score: Score::Dropout { keep_256: 230 }, ..dense("dropout", 4, 16, 4096, 128) };
+    both_masks(row).into()
 }
 
 /// Documents that fill one long sequence: to the kernels, a varlen problem.

@@ -115,6 +115,16 @@ impl Dropout {
         Dropout { p, keep: Arc::new(move |[b, h, i, j]| keep(b, h, i, j)) }
     }
 
+    /// Weights are left out as the library promises, of `heads` query heads: of 256 weights `threshold` are kept, by the
+    /// bytes of Philox.
+    pub fn promised(threshold: u32, seed: u64, offset: u32, heads: usize) -> Self {
+        Dropout::new(1.0 - f64::from(threshold) / 256.0, move |b, h, i, j| {
+            let counter = [j / 32 * 4 + j / 2 % 4, i / 16 * 8 + i % 8, b * heads + h, offset as usize];
+            let word = philox(counter.map(|word| word as u64), seed)[j / 16 % 2 * 2 + i / 8 % 2];
+            u32::from(word.to_le_bytes()[j % 2 * 2 + j / 8 % 2]) < threshold
+        })
+    }
+
     /// Whether the weight at \[b, h, i, j\] is kept.
     pub fn keeps(&self, index: [usize; 4]) -> bool {
         (self.keep)(index)
@@ -130,4 +140,16 @@ impl fmt::Debug for Dropout {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.debug_struct("Dropout").field("p", &self.p).finish_non_exhaustive()
     }
+}
+
+/// Philox4x32-10 (Salmon et al. 2011): ten times two products whose halves cross over.
+fn philox(counter: [u64; 4], seed: u64) -> [u32; 4] {
+    const LOW: u64 = u32::MAX as u64;
+    (0..10)
+        .fold(counter, |[a, b, c, d], round| {
+            let key = [(seed & LOW) + round * 0x9E37_79B9, (seed >> 32) + round * 0xBB67_AE85];
+            let [a, c] = [a * 0xD251_1F53, c * 0xCD9E_8D57];
+            [(c >> 32) ^ b ^ (key[0] & LOW), c & LOW, (a >> 32) ^ d ^ (key[1] & LOW), a & LOW]
+        })
+        .map(|word| word as u32)
 }

@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 from . import _library
-from ._features import gather
+from ._features import gather, pack_dropout
 from ._framework import FRAMEWORKS, Framework, no_tensor
 
 
@@ -55,6 +55,9 @@ def attention(
     seqused_kv: Any = None,
     alibi_slopes: Any = None,
     bias: Any = None,
+    dropout_p: float = 0.0,
+    dropout_seed: int = 0,
+    dropout_offset: int = 0,
 ) -> Any:
     """Computes ``softmax(scale * q @ k.T) @ v`` for every head.
 
@@ -91,6 +94,13 @@ def attention(
         bias: ``bias[b, h, i, j]`` is added to the score of query i and key j, in the element type of q: (batch,
             heads_q, seqlen_q, seqlen_kv), of which the first three may be 1, or broadcast by strides of 0. -inf hides
             a key. It goes with sequences that are not packed.
+        dropout_p: Each weight is left out with this probability; those that are kept count 1 / keep times, where keep
+            = 1 - dropout_p is rounded to a multiple of 1/256, of which it is at least one. The log-sum-exp is that of
+            all weights. :func:`dropout_mask` tells which weights are kept.
+        dropout_seed: Seed of the random numbers, of 64 bits. Whether a weight is kept is a function of seed, offset,
+            sequence, number of query heads, head, query and key, and of nothing else. Each replay of a recorded CUDA
+            graph leaves out the same weights.
+        dropout_offset: Tells random numbers of one seed apart, say those of a step or of a layer; below 2**32.
 
     Masks compose: a query sees the keys that all of them show. Slopes and bias are added to scaled and capped scores.
     These arrays lie where q does, and only the device reads them; numbers that lead out of a tensor are taken for its
@@ -136,6 +146,9 @@ def attention(
         seqused_kv,
         alibi_slopes,
         bias,
+        dropout_p,
+        dropout_seed,
+        dropout_offset,
     )
     return framework.attention(q, k, v, causal, scale, features, return_lse, out)
 
@@ -178,6 +191,33 @@ def merge_attention_states(o1: Any, lse1: Any, o2: Any, lse2: Any, *, out: Any =
     return framework.merge(o1, lse1, o2, lse2, out, lse)
 
 
+def dropout_mask(mask: Any, p: float, *, seed: int = 0, offset: int = 0) -> Any:
+    """Writes which weights :func:`attention` keeps with ``dropout_p=p``, this seed and this offset. For checks, and for
+    who computes attention, or its gradients, in other ways.
+
+    Args:
+        mask: Where to write, contiguous (batch, heads_q, seqlen_q, seqlen_kv), uint8 or bool: 1 for a weight that is
+            kept, 0 for one that is left out. Of packed sequences, batch are all sequences, and the sizes those of the
+            longest.
+        p: The probability with which a weight is left out.
+        seed: The seed.
+        offset: The offset.
+
+    Returns:
+        ``mask``.
+
+    Raises:
+        ArgumentError, ArgumentTypeError, DeviceError: As :func:`attention`.
+
+    >>> import numpy, flashcore
+    >>> mask = flashcore.dropout_mask(numpy.empty((1, 2, 100, 100), bool), 0.25, seed=7)
+    >>> round(float(mask.mean()), 1)
+    0.7
+    """
+    framework = FRAMEWORKS.get(type(mask)) or _framework(mask, "mask")
+    return framework.dropout_mask(mask, pack_dropout(p, seed, offset))
+
+
 def plan(
     q: Any,
     k: Any,
@@ -198,6 +238,9 @@ def plan(
     seqused_kv: Any = None,
     alibi_slopes: Any = None,
     bias: Any = None,
+    dropout_p: float = 0.0,
+    dropout_seed: int = 0,
+    dropout_offset: int = 0,
 ) -> str:
     """How :func:`attention` would compute this: kernel, tiles, grid, estimated time. For people: the text changes.
 
@@ -218,6 +261,9 @@ def plan(
         seqused_kv,
         alibi_slopes,
         bias,
+        dropout_p,
+        dropout_seed,
+        dropout_offset,
     )
     return framework.plan(q, k, v, causal, scale, features, out)
 

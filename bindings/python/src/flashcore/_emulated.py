@@ -58,6 +58,15 @@ def merge(operands: dict[str, Operand], lses: dict[str, Operand]) -> None:
     _compute(spans, submit)
 
 
+def dropout_mask(mask: Operand, dropout: tuple[float, int, int]) -> None:
+    """A mask of dropout in host memory."""
+
+    def submit(device: _library.Device, moved: Callable[[int], int]) -> None:
+        _library.dropout_mask(device.handle, 0, dropout, mask.shape, moved(mask.address))
+
+    _compute({"out": mask.span(1), "lse": range(0)}, submit)
+
+
 def _compute(spans: dict[str, range], submit: Callable[[_library.Device, Callable[[int], int]], None]) -> None:
     """Copies these addresses to the device, calls ``submit`` with what tells where they are there, and copies those of
     out and lse back.

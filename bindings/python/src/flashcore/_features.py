@@ -47,6 +47,9 @@ class Features(NamedTuple):
     seqused_kv: Any = None
     alibi_slopes: Any = None
     bias: Any = None
+    dropout_p: float = 0.0
+    dropout_seed: int = 0
+    dropout_offset: int = 0
 
     def arrays(self) -> dict[str, Any]:
         """Those of the arrays that are given."""
@@ -74,6 +77,9 @@ def gather(
     seqused_kv: Any,
     alibi_slopes: Any,
     bias: Any,
+    dropout_p: Any,
+    dropout_seed: Any,
+    dropout_offset: Any,
 ) -> Features | None:
     """The features of a call; None if it asks for nothing, which is quicker."""
     if (
@@ -89,6 +95,7 @@ def gather(
         and chunk is None
         and window == _NO_WINDOW
         and align == "bottom-right"
+        and dropout_p == 0.0
     ):
         return None
     try:
@@ -109,6 +116,9 @@ def gather(
         seqused_kv,
         alibi_slopes,
         bias,
+        dropout_p,
+        _signed(dropout_seed),
+        dropout_offset,
     )
 
 
@@ -150,7 +160,42 @@ def pack_options(
         length("alibi_slopes"),
         address("bias"),
         *_bias(side.get("bias")),
+        *pack_dropout(features.dropout_p, features.dropout_seed, features.dropout_offset),
     )
+
+
+def pack_dropout(p: Any, seed: Any, offset: Any) -> tuple[float, int, int]:
+    """Probability, offset and seed as C has them."""
+    number = _integer("dropout_offset", offset)
+    if not 0 <= number < 2**32:
+        raise ArgumentError(f"dropout_offset is {number}; it must be at least 0 and below 2**32")
+    return _f32("dropout_p", p), number, _signed(seed) % 2**64
+
+
+def _signed(seed: Any) -> int:
+    """A seed of 64 bits as PyTorch has integers: signed."""
+    number = _integer("dropout_seed", seed)
+    if not -(2**63) <= number < 2**64:
+        raise ArgumentError(f"dropout_seed is {number}; it must have 64 bits")
+    return number - 2**64 if number >= 2**63 else number
+
+
+def _integer(name: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ArgumentTypeError(f"{name} is {value!r}, which is no integer") from None
+
+
+def _f32(name: str, value: Any) -> float:
+    """A number that f32 can have."""
+    try:
+        struct.pack("f", value)
+    except OverflowError:  # the library says what is wrong with infinity
+        return math.inf
+    except struct.error:
+        raise ArgumentTypeError(f"{name} is {value!r}, which is no number") from None
+    return float(value)
 
 
 def _bias(bias: Operand | None) -> tuple[int, ...]:
@@ -180,13 +225,7 @@ def _softcap(softcap: Any) -> float:
         return 0.0
     if softcap == 0:
         raise ArgumentError("softcap 0 is not supported: it must be positive, or None", Status.SOFTCAP)
-    try:
-        struct.pack("f", softcap)
-    except OverflowError:  # the library says what is wrong with infinity
-        return math.inf
-    except struct.error:
-        raise ArgumentTypeError(f"softcap is {softcap!r}, which is no number") from None
-    return float(softcap)
+    return _f32("softcap", softcap)
 
 
 def _sequences(side: Mapping[str, Operand]) -> int:

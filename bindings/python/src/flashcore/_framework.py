@@ -134,6 +134,22 @@ def check_lse(name: str, lse: "Operand", o1: "Operand") -> None:
         needed *= size
 
 
+def check_mask(mask: "Operand", dtype: object) -> None:
+    """Refuses a mask that is not contiguous (batch, heads_q, seqlen_q, seqlen_kv), uint8 or bool."""
+    if mask.dtype not in ("uint8", "bool"):
+        raise ArgumentTypeError(f"mask has element type {dtype}; uint8 and bool are supported", Status.UNKNOWN_DTYPE)
+    dims = ("batch", "heads_q", "seqlen_q", "seqlen_kv")
+    if len(mask.shape) != len(dims):
+        raise ArgumentError(
+            f"mask has {len(mask.shape)} dimensions {tuple(mask.shape)}; it must have 4: ({', '.join(dims)})"
+        )
+    needed = 1
+    for dim, size, stride in zip(reversed(dims), reversed(mask.shape), reversed(mask.strides)):
+        if size > 1 and 0 not in mask.shape and stride != needed:
+            raise ArgumentError(f"mask has {dim} stride {stride} (elements); it must be {needed}: contiguous")
+        needed *= size
+
+
 def place(ordinal: int | None) -> str:
     """A device in words."""
     return "CPU memory" if ordinal is None else f"memory of CUDA device {ordinal}"
@@ -362,6 +378,22 @@ class Framework(ABC):
             _library.merge(device.handle, stream, packed, addresses)
             self.submitted(device, stream)
         return out, lse
+
+    def dropout_mask(self, mask: Any, dropout: tuple[float, int, int]) -> Any:
+        """What :func:`flashcore.dropout_mask` does for tensors of this framework."""
+        stream = self.stream(mask)
+        self.check_owned("mask", mask, mask, "mask")
+        self.check_writable("mask", mask)
+        operand = self.locate("mask", mask, stream)
+        check_mask(operand, mask.dtype)
+        if stream is None:
+            _warn_emulated()
+            _emulated.dropout_mask(operand, dropout)
+        else:
+            device = _library.cuda(operand.ordinal or 0)
+            _library.dropout_mask(device.handle, stream, dropout, operand.shape, operand.address)
+            self.submitted(device, stream)
+        return mask
 
     def plan(
         self, q: Any, k: Any, v: Any, causal: bool, scale: float | None, features: Features | None, out: Any

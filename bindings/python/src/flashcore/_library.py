@@ -6,7 +6,7 @@ import math
 import struct
 import threading
 from collections.abc import Sequence
-from ctypes import POINTER, byref, c_char, c_char_p, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, byref, c_char, c_char_p, c_float, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 
 from ._errors import ArgumentTypeError, failure
@@ -21,7 +21,7 @@ DTYPES = {"float16": F16, "bfloat16": BF16}
 
 #: ``fc_tensor``: address; batch, seqlen, heads, head_dim; strides of the first three, in elements; ``fc_dtype``.
 pack_tensor = struct.Struct("@8Qi4x").pack
-_OPTIONS = struct.Struct("@QiifiQQiiQf4x8Q2Q9Qi4x")
+_OPTIONS = struct.Struct("@QiifiQQiiQf4x8Q2Q9Qi4xfIQ")
 _pack_options = _OPTIONS.pack
 _OPTIONS_BYTES = _OPTIONS.size
 
@@ -61,6 +61,10 @@ _SIGNATURES = {
     "fc_merge_attention_states": (
         c_int32,
         [c_void_p, _ADDRESS, _TENSOR, _ADDRESS, _TENSOR, _ADDRESS, _TENSOR, _ADDRESS],
+    ),
+    "fc_dropout_mask": (
+        c_int32,
+        [c_void_p, _ADDRESS, c_float, c_uint64, c_uint32, *[c_size_t] * 4, _ADDRESS],
     ),
     "fc_device_open_cuda": (c_int32, [c_uint32, POINTER(c_void_p)]),
     "fc_device_open_emulated": (c_int32, [POINTER(c_void_p)]),
@@ -121,7 +125,7 @@ def pack_all_options(causal: bool, scale: float | None, *others: float) -> bytes
 
 
 #: Nothing beyond plain attention.
-_PLAIN = (0,) * 27
+_PLAIN = (0,) * 30
 _DEFAULT_SCALE = [pack_all_options(causal, None, *_PLAIN) for causal in (False, True)]
 
 
@@ -139,6 +143,12 @@ def merge(handle: int, stream: int, tensors: Sequence[bytes], lses: Sequence[int
     status = _merge(handle, stream, o1, lse1, o2, lse2, out, lse)
     if status:
         check(status)
+
+
+def dropout_mask(handle: int, stream: int, dropout: tuple[float, int, int], sizes: Sequence[int], mask: int) -> None:
+    """``fc_dropout_mask`` of p, offset and seed, and the address of the mask."""
+    p, offset, seed = dropout
+    check(library.fc_dropout_mask(handle, stream, p, seed, offset, *sizes, mask))
 
 
 class Device:

@@ -20,7 +20,14 @@ from ._framework import (
 )
 
 _DTYPES = {torch.float16: _library.F16, torch.bfloat16: _library.BF16}
-_NAMES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32", torch.int32: "int32"}
+_NAMES = {
+    torch.float16: "float16",
+    torch.bfloat16: "bfloat16",
+    torch.float32: "float32",
+    torch.int32: "int32",
+    torch.uint8: "uint8",
+    torch.bool: "bool",
+}
 #: Types whose memory may be read as it is. Others, such as those of tracers, go through the dispatcher.
 _PLAIN = frozenset([torch.Tensor, torch.nn.Parameter])
 
