@@ -2,7 +2,7 @@
 
 use flashcore_kernels::divisor::Divisor;
 use flashcore_kernels::dropout::{self, ALL_KEPT};
-use flashcore_kernels::entry::{DROPOUT_MASK, DROPOUT_MASK_CTAS_PER_SM};
+use flashcore_kernels::entry::DROPOUT_MASK_CTAS_PER_SM;
 use flashcore_kernels::params::DropoutMaskParams;
 
 use crate::Stream;
@@ -139,6 +139,8 @@ fn checked_rows(sizes: [usize; 4]) -> Result<u32> {
 
 #[cfg(test)]
 mod tests {
+    use flashcore_kernels::entry::DROPOUT_MASK;
+
     use super::*;
     use crate::mock::{Mock, OTHER_DEVICE};
 

@@ -922,8 +922,7 @@ impl<V: Spec> Consumer<'_, V> {
             }
             softmax.observe(&s);
             softmax.exponentiate(&mut s, 0, S);
-            let mut p = pack(v, &s);
-            tile.drop_weights(cta, v, &mut p);
+            let p = tile.drop_weights(cta, v, pack(v, &s));
             if self.o_over_v {
                 self.open_gate();
             }
@@ -1017,9 +1016,7 @@ impl<V: Spec> Consumer<'_, V> {
                     softmax.exponentiate(&mut s, early, S);
                 }
             }
-            let mut p = pack(v, &s);
-            tile.drop_weights(cta, v, &mut p);
-            (o_done, alpha, p)
+            (o_done, alpha, tile.drop_weights(cta, v, pack(v, &s)))
         }
     }
 
@@ -1241,11 +1238,12 @@ impl ScoreTile {
     /// Random numbers come for two groups of 16 keys at a time. A tile of an odd number of groups may begin with the
     /// second of two.
     #[inline(always)]
-    fn drop_weights<const P: usize>(&self, cta: &Cta, v: &Variant, p: &mut [u32; P]) {
+    fn drop_weights<const P: usize>(&self, cta: &Cta, v: &Variant, p: [u32; P]) -> [u32; P] {
         let Dropout { seed, offset, threshold, factor } = cta.params.general.dropout;
         if !v.drops_weights() || threshold == ALL_KEPT {
-            return;
+            return p;
         }
+        let mut kept = p;
         let dropout =
             Dropout { seed: seed.map(math::anew), offset, threshold: math::anew(threshold), factor };
         let Place { warp_row, lane } = Place::here();
@@ -1266,12 +1264,13 @@ impl ScoreTile {
             let mut i = 0;
             while i < 8 && group as usize + i / 4 < groups as usize {
                 let dropped = dropout.dropped(words[i / 4][i % 2], i as u32 / 2 % 2);
-                p[4 * group as usize + i] &= !math::spread_signs(dropped);
+                kept[4 * group as usize + i] &= !math::spread_signs(dropped);
                 i += 1;
             }
             now = next;
             group += 2;
         }
+        kept
     }
 }
 

@@ -33,7 +33,7 @@ fn masks_are_those_promised(gpu: &Device) -> flashcore::Result<()> {
             let rows = place / sizes[3];
             let at =
                 [rows / sizes[2] / sizes[1], rows / sizes[2] % sizes[1], rows % sizes[2], place % sizes[3]];
-            assert_eq!(kept, promised.keeps(at).into(), "{at:?} of {threshold}, {seed}, {offset}");
+            assert_eq!(kept, u8::from(promised.keeps(at)), "{at:?} of {threshold}, {seed}, {offset}");
         }
     }
     Ok(())

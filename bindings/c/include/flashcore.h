@@ -79,7 +79,7 @@ enum fc_status
     FC_ERROR_SHAPE_OVERFLOW = 40,
     // A dimension is larger than the kernels can index.
     FC_ERROR_DIMENSION_TOO_LARGE = 41,
-    // There are more tiles of queries, or rows to merge, than a launch can count: split the batch.
+    // There are more tiles of queries, or rows to merge or of a mask of dropout, than a launch can count: split the batch.
     FC_ERROR_TOO_MANY_TILES = 42,
     // head_dim is not a multiple of 8 from 8 to 256 (512 where states are merged).
     FC_ERROR_HEAD_DIM = 43,
@@ -99,6 +99,8 @@ enum fc_status
     FC_ERROR_ARRAY_LENGTH = 50,
     // A bias beside packed sequences: those differ in length, but its rows do not.
     FC_ERROR_BIAS_OF_PACKED = 51,
+    // `dropout_p` is not at least 0 and below 1.
+    FC_ERROR_DROPOUT_RATE = 52,
     // A tensor with elements has a null address.
     FC_ERROR_NULL_POINTER = 60,
     // An address is not memory of the device.
@@ -273,6 +275,16 @@ typedef struct {
     // `bias[b, h, i, j]` is added to the score of query i and key j, scaled and capped; -infinity hides a key. It goes
     // with sequences that are not packed.
     fc_bias bias;
+    // Each weight is left out with this probability, at least 0 and below 1; those that are kept count 1 / keep times,
+    // where keep = 1 - dropout_p is rounded to a multiple of 1/256, of which it is at least one. The log-sum-exp is that
+    // of all weights. Whether a weight is kept is a function of seed, offset, sequence, number of query heads, head,
+    // query and key, and of nothing else; `fc_dropout_mask` writes it out. 0: nothing is left out.
+    float dropout_p;
+    // Tells random numbers of one seed apart: say, those of a step or of a layer.
+    uint32_t dropout_offset;
+    // Seed of the random numbers. Seed and offset are those of the call: each replay of a recorded graph leaves out the
+    // same weights.
+    uint64_t dropout_seed;
 } fc_attention_options;
 
 // Facts of a device.
@@ -402,6 +414,31 @@ fc_status fc_device_synchronize(const fc_device *device);
 // # Safety
 // `stream` must be a live stream (`CUstream` or `cudaStream_t`) or null, the default stream.
 fc_status fc_stream_synchronize(const fc_device *device, void *stream);
+
+// Submits to `stream` what tells which weights a call with this dropout keeps, and returns, most often before it is
+// computed: bytes, 1 for a weight that is kept and 0 for one that is left out, contiguous (batch, heads_q, seqlen_q,
+// seqlen_kv), of these sizes. For checks, and for who computes attention, or its gradients, in other ways. Of packed
+// sequences, `batch` are all sequences, and the sizes those of the longest. Allocates no device memory, waits for
+// nothing, and may be recorded in a CUDA graph.
+//
+// `p`, `seed` and `offset` are `dropout_p`, `dropout_seed` and `dropout_offset` of `fc_attention_options`.
+//
+// After an error nothing was submitted.
+//
+// # Safety
+// `stream` must be a live stream (`CUstream` or `cudaStream_t`), or null, the default stream. `mask` must be a device
+// address of as many bytes as the sizes multiply to, which stay allocated, and are not used otherwise, until the work
+// has completed.
+fc_status fc_dropout_mask(const fc_device *device,
+                          void *stream,
+                          float p,
+                          uint64_t seed,
+                          uint32_t offset,
+                          size_t batch,
+                          size_t heads_q,
+                          size_t seqlen_q,
+                          size_t seqlen_kv,
+                          uint8_t *mask);
 
 // Allocates device memory, aligned to 256 bytes, with any contents; null for 0 bytes. Memory from elsewhere in the
 // primary context (cudaMalloc, PyTorch) does just as well.

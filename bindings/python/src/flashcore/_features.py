@@ -56,6 +56,11 @@ class Features(NamedTuple):
         arrays = {name: getattr(self, name) for name in ARRAYS}
         return {name: array for name, array in arrays.items() if array is not None}
 
+    def signed(self) -> tuple[Any, ...]:
+        """As arguments of PyTorch's operators, whose integers are signed."""
+        seed = self.dropout_seed
+        return (*self[:-2], seed - 2**64 if seed >= 2**63 else seed, self.dropout_offset)
+
     def tensors(self) -> dict[str, Any]:
         """Those of the tensors that are given."""
         return self.arrays() | ({} if self.bias is None else {"bias": self.bias})
@@ -117,7 +122,7 @@ def gather(
         alibi_slopes,
         bias,
         dropout_p,
-        _signed(dropout_seed),
+        dropout_seed,
         dropout_offset,
     )
 
@@ -166,18 +171,12 @@ def pack_options(
 
 def pack_dropout(p: Any, seed: Any, offset: Any) -> tuple[float, int, int]:
     """Probability, offset and seed as C has them."""
-    number = _integer("dropout_offset", offset)
-    if not 0 <= number < 2**32:
-        raise ArgumentError(f"dropout_offset is {number}; it must be at least 0 and below 2**32")
-    return _f32("dropout_p", p), number, _signed(seed) % 2**64
-
-
-def _signed(seed: Any) -> int:
-    """A seed of 64 bits as PyTorch has integers: signed."""
-    number = _integer("dropout_seed", seed)
-    if not -(2**63) <= number < 2**64:
-        raise ArgumentError(f"dropout_seed is {number}; it must have 64 bits")
-    return number - 2**64 if number >= 2**63 else number
+    offset, seed = _integer("dropout_offset", offset), _integer("dropout_seed", seed)
+    if not 0 <= offset < 2**32:
+        raise ArgumentError(f"dropout_offset is {offset}; it must be at least 0 and below 2**32")
+    if not -(2**63) <= seed < 2**64:
+        raise ArgumentError(f"dropout_seed is {seed}; it must have 64 bits")
+    return _f32("dropout_p", p), offset, seed % 2**64
 
 
 def _integer(name: str, value: Any) -> int:

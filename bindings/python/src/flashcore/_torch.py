@@ -158,7 +158,7 @@ class Torch(Framework):
         tensors = {"q": q, "k": k, "v": v} | ({} if features is None else features.tensors())
         for name, tensor in tensors.items():
             self.check_owned(name, tensor, q)
-        others = () if features is None else features
+        others = () if features is None else features.signed()
         if out is None:
             operator = operators.attention_with_lse if return_lse else operators.attention
             return operator(q, k, v, causal, scale, *others)
