@@ -474,7 +474,7 @@ pub const DROPOUT_MASK: Entry = Entry {
     threads: 128,
     cluster: 1,
     smem_bytes: 0,
-    max_registers: 64,
+    max_registers: 40,
     spill_limit: 0,
     public_pointers: &[],
     opcodes: None,
