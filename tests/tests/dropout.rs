@@ -131,15 +131,16 @@ fn seeds_and_offsets_tell_masks_apart(gpu: &Device) -> flashcore::Result<()> {
     Ok(())
 }
 
-/// A probability of 0 leaves nothing out, and none moves the log-sum-exp.
+/// A probability of 0 leaves nothing out, and none moves the log-sum-exp. Heads have keys of their own: others would
+/// share tiles where nothing is left out, and sum in another order.
 fn log_sum_exps_are_those_of_all(gpu: &Device) -> flashcore::Result<()> {
-    let mut case = case(128, None);
+    let mut case = Case { heads_kv: 2, ..case(128, None) };
     case.extras.alibi = Some(flashcore::Slopes::PerHead);
     let plain = run(gpu, &case, Fill::Normal)?;
     for threshold in [256, 100] {
         case.extras.dropout = Some(Dropout { threshold, ..DROPOUT });
         let dropped = run(gpu, &case, Fill::Normal)?;
-        assert_eq!(plain.bits().1, dropped.bits().1);
+        assert!(plain.bits().1 == dropped.bits().1, "{threshold} of 256");
         assert_eq!(plain.out.bits == dropped.out.bits, threshold == 256);
     }
     Ok(())
