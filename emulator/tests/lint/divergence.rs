@@ -131,7 +131,11 @@ fn lanes_of_the_same_number_agree() {
     ] {
         for to_warp in [told, ballot, least] {
             let condition = format!("{alike} {to_warp}");
-            assert_eq!(under(&condition, FENCE), [""; 0], "{condition}: every warp of a warpgroup learns the same");
+            assert_eq!(
+                under(&condition, FENCE),
+                [""; 0],
+                "{condition}: every warp of a warpgroup learns the same"
+            );
         }
         let itself = format!("{alike} setp.lt.u32 p0, r1, 9;");
         assert_eq!(under(&itself, SHUFFLE), ["S04 3<2"], "{itself}: lanes differ");
