@@ -5,20 +5,20 @@ use flashcore_kernels::entry::FWD;
 
 use crate::problem::{MAX_GENERAL_DIM, Problem};
 
-/// The kernels that can compute a problem: those of its dtype, mask and scores, and of the narrowest head_dim that is
-/// wide enough. Those for bands can compute every problem of tensors that they can reach, unless it needs a sparse one.
+/// The kernels that can compute a problem: those of its dtype, mask and scores, and of the fewest columns, of Q and V
+/// together, that are enough. Those for bands can compute every problem of tensors that they can reach, unless it needs
+/// a sparse one.
 pub(crate) fn eligible(problem: &Problem) -> impl Iterator<Item = &'static Variant> {
-    let (dtype, mask, head_dim) = (problem.dtype(), problem.mask(), problem.widest_head_dim());
-    let (score, reachable) = (problem.features.score(), problem.fits_general_kernels());
+    let (mask, score, reachable) = (problem.mask(), problem.features.score(), problem.fits_general_kernels());
     let kernels = problem.features.function.map_or(FWD, |function| function.variants());
     let wide_enough = move || {
-        let fits =
-            move |v: &&Variant| v.dtype == dtype && v.score == score && v.head_dim as usize >= head_dim;
+        let fits = move |v: &&Variant| v.score == score && problem.fits(v);
         let stands_in = move |v: &Variant| reachable && mask != Mask::Sparse && v.mask == Mask::Band;
         kernels.iter().filter(fits).filter(move |v| v.mask == mask || stands_in(v))
     };
-    let narrowest = wide_enough().map(|variant| variant.head_dim).min();
-    wide_enough().filter(move |variant| Some(variant.head_dim) == narrowest)
+    let columns = |variant: &Variant| variant.head_dim + variant.head_dim_v;
+    let fewest = wide_enough().map(columns).min();
+    wide_enough().filter(move |variant| Some(columns(variant)) == fewest)
 }
 
 /// The eligible kernel that should take the least time. Those that split keys are for few work tiles: where there are
@@ -29,11 +29,12 @@ pub(crate) fn choose(problem: &Problem, sm_count: u32) -> &'static Variant {
         let tiles = q.seqlen.div_ceil(variant.tile.block_m as usize).saturating_mul(q.batch * q.heads);
         tiles.saturating_mul(variant.split_ctas() as usize) <= SPLIT_ROUNDS * sm_count as usize
     };
+    let general = problem.needs_general_kernel();
     eligible(problem)
         .filter(|variant| !variant.splits_keys() || few(variant))
-        .filter(|variant| variant.mask == problem.mask() || packs(variant, problem))
+        .filter(|variant| general || variant.mask == problem.mask() || packs(variant, problem))
         .min_by_key(|variant| estimate(variant, problem, sm_count))
-        .expect("every dtype and mask has a kernel of head_dim 256, and `Problem` admits no more")
+        .expect("`Problem` admits what every dtype, mask and kind of scores has a kernel for")
 }
 
 /// Whether a kernel that could do without packs query heads into fewer tiles.
@@ -158,13 +159,16 @@ mod tests {
             seqlen_q in 1..3000usize,
             seqlen_kv in 1..3000usize,
             heads in 1..300usize,
-            head_dim in prop::sample::select(&[64, 96, 128, 192, 256][..]),
+            (head_dim, head_dim_v) in prop::sample::select(
+                &[(64, 64), (96, 96), (128, 128), (192, 192), (256, 256), (192, 128), (64, 256), (512, 512)][..],
+            ),
         ) {
-            let layout = |seqlen| {
+            let layout = |seqlen, head_dim| {
                 TensorLayout::packed(Dtype::F16, Shape { batch: 1, seqlen, heads, head_dim }, Order::Bhsd)
             };
-            let (q, kv) = (layout(seqlen_q), layout(seqlen_kv));
-            let problem = Problem::new(q, kv, kv, q, false, None).unwrap();
+            let (q, k) = (layout(seqlen_q, head_dim), layout(seqlen_kv, head_dim));
+            let (o, v) = (layout(seqlen_q, head_dim_v), layout(seqlen_kv, head_dim_v));
+            let problem = Problem::new(q, k, v, o, false, None).unwrap();
             let device = Properties::h200();
             for plan in Plan::all(&problem, &device).unwrap() {
                 let Variant { tile: Tile { block_m, block_n, cluster, .. }, cost, .. } = plan.variant;

@@ -355,6 +355,16 @@ pub enum Error {
         "key ranges and block masks go with no softcap, ALiBi or bias; a function of scores may do all of these"
     )]
     SparseScores,
+    /// What a call asks for has no kernel for such heads.
+    #[error(
+        "head_dim {head_dim} is not supported with a softcap, ALiBi, a bias, key ranges or a block mask: it must be at most {limit}"
+    )]
+    TooWideForFeatures {
+        /// Given; of two, the larger one.
+        head_dim: usize,
+        /// The widest that is supported.
+        limit: usize,
+    },
     /// A function of scores was compiled into no kernel that computes such heads.
     #[error("the function of scores has {}kernels for {} of head_dim up to {limit}, but {head_dim} is needed", of_sparse(*.sparse), .dtype.name())]
     NoScoreKernel {

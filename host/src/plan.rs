@@ -330,7 +330,7 @@ impl Plan {
 /// Heads (of `heads` in all, of which `ratio` share K and V) that are worked on together.
 fn section(problem: &Problem, ratio: usize, heads: u64) -> u32 {
     let kv = problem.kv_shape();
-    let kv_bytes = 2 * kv.seqlen * kv.head_dim * Dtype::SIZE as usize;
+    let kv_bytes = kv.seqlen * (kv.head_dim + problem.v.shape.head_dim) * Dtype::SIZE as usize;
     let kv_heads = SECTION_BYTES.checked_div(kv_bytes).map_or(u64::MAX, |fit| fit.max(1) as u64);
     kv_heads.saturating_mul(ratio as u64).min(heads) as u32
 }
@@ -345,6 +345,11 @@ impl fmt::Display for Plan {
         let Plan { variant, grid, work_tiles, params, problem, sm_count } = self;
         let (q, kv, tile) = (problem.q_shape(), problem.kv_shape(), variant.tile);
         let mask = problem.features;
+        // Head dims, of V too if it has its own.
+        let pair = |head_dim: usize, head_dim_v: usize| match head_dim_v {
+            same if same == head_dim => head_dim.to_string(),
+            other => format!("{head_dim} x {other}"),
+        };
         let order = |layout: &TensorLayout| {
             let strides = layout.strides;
             format!("{}/{}/{}", strides.batch, strides.seqlen, strides.heads)
@@ -352,17 +357,13 @@ impl fmt::Display for Plan {
         writeln!(f, "kernel   {}", variant.symbol)?;
         writeln!(
             f,
-            "problem  batch {}, seqlen {} x {}, heads {} x {}, head_dim {}{}, {}, {mask}, scale {}",
+            "problem  batch {}, seqlen {} x {}, heads {} x {}, head_dim {}, {}, {mask}, scale {}",
             q.batch,
             q.seqlen,
             kv.seqlen,
             q.heads,
             kv.heads,
-            q.head_dim,
-            match problem.v.shape.head_dim {
-                head_dim if head_dim == q.head_dim => String::new(),
-                head_dim => format!(" x {head_dim}"),
-            },
+            pair(q.head_dim, problem.v.shape.head_dim),
             problem.dtype().name(),
             problem.scale
         )?;
@@ -379,12 +380,13 @@ impl fmt::Display for Plan {
             "tile     {} queries x {} keys, head_dim {}, {} stages, cluster of {}{}, {} threads, {} bytes of shared memory",
             tile.block_m,
             tile.block_n,
-            variant.head_dim,
+            pair(variant.head_dim as usize, variant.head_dim_v as usize),
             tile.stages,
             variant.cluster_ctas(),
-            match variant.tile.splits {
-                1 => String::new(),
-                splits => format!(", keys shared by {splits} consumers"),
+            match (tile.splits, variant.column_groups()) {
+                (1, 1) => String::new(),
+                (1, groups) => format!(", columns shared by {groups} consumers"),
+                (splits, _) => format!(", keys shared by {splits} consumers"),
             },
             variant.threads(),
             variant.smem().bytes
@@ -394,7 +396,8 @@ impl fmt::Display for Plan {
             "grid     {grid} CTAs for {work_tiles} work tiles, {} heads a section",
             params.work.section.value
         )?;
-        let candidates = eligible(problem).filter(|variant| variant.mask == problem.mask());
+        let general = problem.needs_general_kernel();
+        let candidates = eligible(problem).filter(|variant| general || variant.mask == problem.mask());
         let estimates = candidates.map(|variant| {
             let us = estimate(variant, problem, *sm_count) as f64 / 1e6;
             format!("{} {us:.1}", variant.symbol)
@@ -458,6 +461,7 @@ mod tests {
             problem(Bf16, Shape::new(1, 8192, 8, 256), (8192, 8), Bshd, false),
             problem(F16, Shape::new(2, 17, 4, 128), (0, 4), Bshd, false),
             problem(F16, Shape::new(2, 0, 4, 128), (100, 4), Bshd, false),
+            problem(F16, Shape::new(1, 4096, 8, 512), (4096, 2), Bshd, true),
         ];
         let printed = problems.map(|problem| plan(&problem).to_string());
         insta::assert_snapshot!(printed.join("\n\n"));
@@ -570,6 +574,55 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_kernel_of_the_fewest_columns_is_chosen() {
+        for (head_dims, expected) in [
+            ((192, 128), (192, 128)),
+            ((160, 128), (192, 128)),
+            ((136, 8), (192, 128)),
+            ((192, 136), (192, 192)),
+            ((200, 128), (256, 256)),
+            ((64, 256), (64, 256)),
+            ((8, 200), (64, 256)),
+            ((64, 192), (64, 256)),
+            ((72, 256), (256, 256)),
+            ((64, 128), (128, 128)),
+            ((128, 64), (128, 128)),
+            ((264, 8), (512, 512)),
+            ((8, 264), (512, 512)),
+            ((512, 512), (512, 512)),
+        ] {
+            for features in
+                [Features::NONE, Features::causal(true), Features { sinks: true, ..Features::NONE }]
+            {
+                let (head_dim, head_dim_v) = head_dims;
+                let layout =
+                    |head_dim| TensorLayout::packed(Dtype::F16, Shape::new(1, 64, 2, head_dim), Order::Bshd);
+                let [qk, vo] = [head_dim, head_dim_v].map(layout);
+                let variant =
+                    plan(&Problem::with_features([qk, qk, vo, vo], features, None).unwrap()).variant;
+                assert_eq!((variant.head_dim, variant.head_dim_v), expected, "{head_dims:?} {features}");
+            }
+        }
+    }
+
+    #[test]
+    fn heads_that_only_general_kernels_compute_must_be_in_their_reach() {
+        let layout = |head_dim| {
+            let shape = Shape::new(2, 64, 1, head_dim);
+            let strides = Strides { batch: (1 << 38) + 8, seqlen: 8, heads: 8 };
+            TensorLayout { dtype: Dtype::F16, shape, strides }
+        };
+        let problem = |head_dim| {
+            let (qkv, out) =
+                (layout(head_dim), TensorLayout::packed(Dtype::F16, layout(head_dim).shape, Order::Bshd));
+            Problem::new(qkv, qkv, qkv, out, true, None)
+        };
+        assert!(problem(256).is_ok());
+        let error = problem(264).unwrap_err();
+        assert!(matches!(error, Error::ReachesTooFar { .. }), "{error}");
     }
 
     #[test]

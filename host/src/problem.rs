@@ -1,6 +1,7 @@
 //! What is to be computed, checked. No addresses and no device: those are checked by `check`.
 
-use flashcore_kernels::config::{Dtype, Mask};
+use flashcore_kernels::config::{Dtype, Mask, Variant};
+use flashcore_kernels::entry::FWD;
 
 use crate::error::{Dim, Error, Operand, Result};
 use crate::features::Features;
@@ -10,8 +11,8 @@ use crate::tensor_map;
 
 /// Head dimensions are multiples of this: 16 bytes, the step of TMA.
 pub const HEAD_DIM_STEP: usize = tensor_map::ALIGNMENT as usize / Dtype::SIZE as usize;
-/// The widest head that a kernel computes.
-pub const MAX_HEAD_DIM: usize = 256;
+/// The widest head that a kernel computes; of those that change scores, the widest is 256.
+pub const MAX_HEAD_DIM: usize = 512;
 /// Longest sequence, and most heads and sequences: coordinates of tiles are i32, and a tile may end, in a cluster also
 /// begin, beyond the tensor.
 pub const MAX_DIM: usize = i32::MAX as usize - 255;
@@ -70,9 +71,10 @@ impl Problem {
         let v = check_layout(Operand::V, v.normalized())?;
         let out = check_layout(Operand::Out, out.normalized())?;
         check_distinct_elements(&out)?;
-        if let Some(function) = features.function {
-            let head_dim = q.shape.head_dim.max(v.shape.head_dim);
-            function.check(head_dim, q.dtype, features.sparse.any())?;
+        let head_dim = q.shape.head_dim.max(v.shape.head_dim);
+        match features.function {
+            Some(function) => function.check(head_dim, q.dtype, features.sparse.any())?,
+            None => check_width(head_dim, q.dtype, &features)?,
         }
         let mut features = features;
         if let Some(bias) = features.bias {
@@ -85,7 +87,7 @@ impl Problem {
         let scale = scale.unwrap_or(1.0 / (q.shape.head_dim as f32).sqrt());
         check_scale(scale, features.softcap)?;
         let problem = Problem { q, k, v, out, features, scale };
-        if matches!(problem.mask(), Mask::Band | Mask::Sparse) {
+        if problem.needs_general_kernel() {
             check_general(&problem)?;
         }
         Ok(problem)
@@ -96,9 +98,16 @@ impl Problem {
         self.q.dtype
     }
 
-    /// Columns that a kernel must compute: those of q and k, or of v and out.
-    pub(crate) fn widest_head_dim(&self) -> usize {
-        self.q.shape.head_dim.max(self.v.shape.head_dim)
+    /// Whether `variant` computes as many columns of q and k, and of v and out, in their element type.
+    pub(crate) fn fits(&self, variant: &Variant) -> bool {
+        variant.dtype == self.dtype()
+            && variant.head_dim as usize >= self.q.shape.head_dim
+            && variant.head_dim_v as usize >= self.v.shape.head_dim
+    }
+
+    /// Whether only general kernels compute it: by what it asks for, or because its heads are too wide for others.
+    pub(crate) fn needs_general_kernel(&self) -> bool {
+        matches!(self.mask(), Mask::Band | Mask::Sparse) || !FWD.iter().any(|v| v.mask == self.mask() && self.fits(v))
     }
 
     /// Shape of q, and of out but for its head_dim.
@@ -154,6 +163,14 @@ impl Problem {
     pub fn lse_bytes(&self) -> Result<usize> {
         crate::lse::bytes(self.q.shape).ok_or(Error::ShapeOverflow { shape: self.q.shape })
     }
+}
+
+/// Whether a kernel of the library does with such heads what is asked for.
+fn check_width(head_dim: usize, dtype: Dtype, features: &Features) -> Result<()> {
+    let (score, sparse) = (features.score(), features.mask() == Mask::Sparse);
+    let kernels = FWD.iter().filter(|v| v.dtype == dtype && v.score == score && v.is_sparse() == sparse);
+    let limit = kernels.map(|v| v.head_dim.min(v.head_dim_v) as usize).max().unwrap_or(0);
+    if head_dim > limit { Err(Error::TooWideForFeatures { head_dim, limit }) } else { Ok(()) }
 }
 
 /// All tensors have one type, and shapes that fit together.
@@ -312,16 +329,16 @@ mod tests {
     }
 
     #[test]
-    fn head_dims_are_multiples_of_8_up_to_256() {
-        for head_dim in (8..=256).step_by(8) {
+    fn head_dims_are_multiples_of_8_up_to_512() {
+        for head_dim in (8..=512).step_by(8) {
             let resize = |l: &mut TensorLayout| {
                 let shape = Shape { head_dim, ..l.shape };
                 *l = TensorLayout::packed(l.dtype, shape, Order::Bshd);
             };
             assert!(check(|l| l.iter_mut().for_each(resize)).is_ok(), "{head_dim}");
         }
-        for head_dim in [0, 4, 7, 100, 257, 264, 1 << 20] {
-            let expected = Error::HeadDim { head_dim, limit: 256 };
+        for head_dim in [0, 4, 7, 100, 257, 513, 520, 1 << 20] {
+            let expected = Error::HeadDim { head_dim, limit: 512 };
             assert_eq!(error(|l| l[0].shape.head_dim = head_dim), expected);
         }
     }
@@ -333,12 +350,38 @@ mod tests {
             *l = TensorLayout::packed(l.dtype, shape, Order::Bshd);
         };
         let problem = check(|l| l[2..].iter_mut().for_each(narrow)).unwrap();
-        assert_eq!((problem.widest_head_dim(), problem.scale()), (128, 1.0 / 128f32.sqrt()));
+        let fits = |head_dim, head_dim_v| {
+            let variant = Variant { head_dim, head_dim_v, ..Variant::general(64, Dtype::F16) };
+            problem.fits(&variant)
+        };
+        assert_eq!([fits(128, 64), fits(256, 96), fits(120, 64), fits(128, 56)], [true, true, false, false]);
+        assert_eq!(problem.scale(), 1.0 / 128f32.sqrt());
         let (operand, dim, expected, found) = (Operand::Out, Dim::HeadDim, 64, 128);
         let error = Error::ShapeMismatch { operand, dim, expected, found };
         assert_eq!(check(|l| narrow(&mut l[2])), Err(error));
-        let error = Error::HeadDim { head_dim: 12, limit: 256 };
+        let error = Error::HeadDim { head_dim: 12, limit: 512 };
         assert_eq!(check(|l| l[2].shape.head_dim = 12), Err(error));
+    }
+
+    #[test]
+    fn heads_above_256_have_plain_scores_only() {
+        let bias = crate::BiasLayout::packed(Dtype::F16, [1, 1, 1, 20]);
+        let changes = [
+            Features { softcap: Some(5.0), ..Features::NONE },
+            Features { alibi: Some(crate::Slopes::PerHead), ..Features::NONE },
+            Features { bias: Some(bias), ..Features::NONE },
+        ];
+        for features in changes {
+            for head_dims in [[256, 256], [264, 264], [64, 512], [512, 8]] {
+                let layout =
+                    |head_dim| TensorLayout::packed(Dtype::F16, Shape::new(1, 20, 2, head_dim), Order::Bshd);
+                let [qk, vo] = head_dims.map(layout);
+                let widest = head_dims[0].max(head_dims[1]);
+                let problem = Problem::with_features([qk, qk, vo, vo], features, None);
+                let expected = Error::TooWideForFeatures { head_dim: widest, limit: 256 };
+                assert_eq!(problem.err(), (widest > 256).then_some(expected), "{features} {head_dims:?}");
+            }
+        }
     }
 
     #[test]

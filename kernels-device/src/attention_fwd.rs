@@ -27,6 +27,9 @@
 //! leaves what its share comes to in shared memory, and combines a share of the columns of O from there (*split over
 //! keys*, as Flash-Decoding does, but inside of one launch).
 //!
+//! Where O is wider than the registers of one consumer, both have the same rows and compute all their scores, but each
+//! half of the columns of O (*split over columns*).
+//!
 //! *General* kernels are told by the launch which keys a query sees, where the sequences of a batch begin and end, and
 //! which query heads share the tiles of a K/V head. Their tensor maps are [ragged](crate::params::Steps): what lies
 //! beyond a sequence is read as zeros and not written, wherever it ends.
@@ -243,7 +246,7 @@ impl Cta<'_> {
             return [f32::NEG_INFINITY; 2];
         }
         let Place { warp_row, lane } = Place::here();
-        let row = tile.m_block * v.tile.block_m + warp_row + lane / 4;
+        let row = tile.m_block * v.tile.block_m + row_in_tile(v, warp_row) + lane / 4;
         [row, row + 8].map(|row| {
             let [head, _] = self.head_and_query(tile, row);
             let head = head.min(self.params.heads_q.value * self.params.general.packed_heads - 1);
@@ -372,8 +375,8 @@ unsafe fn produce<S: Spec>(cta: &Cta, leader: bool) {
         let (mut q_at, mut k_at, mut v_at) = (Cursor::START, Cursor::START, Cursor::START);
         let mut o_read = Cursor::START;
         let general = &cta.params.general;
-        let load = |ring: &Ring, cursor: &mut Cursor, map, steps: &Steps, tile: WorkTile, n_block: u32| {
-            let (slot, full) = ring.acquire(cursor, leader);
+        let load = |of, ring: &Ring, at: &mut Cursor, map, steps: &Steps, tile: WorkTile, n_block: u32| {
+            let (slot, full) = ring.acquire(at, leader);
             let row = List::of(cta.params, v, tile).key_block(v, n_block) * v.tile.block_n;
             if leader {
                 let at = if v.is_general() {
@@ -381,7 +384,7 @@ unsafe fn produce<S: Spec>(cta: &Cta, leader: bool) {
                 } else {
                     [row, tile.head_kv, tile.batch]
                 };
-                load_tile(v, slot, map, full, v.tile.block_n, v.tile.cluster, at, CacheHint::Last);
+                load_tile(v, of, slot, map, full, v.tile.block_n, v.tile.cluster, at, CacheHint::Last);
             }
         };
         // K₀ Q  K₁ V₀  K₂ V₁ ... V: the order in which the consumers want them and free the slots, so that no load
@@ -393,20 +396,20 @@ unsafe fn produce<S: Spec>(cta: &Cta, leader: bool) {
             let mut n_block = blocks.end;
             loop {
                 if n_block > blocks.first {
-                    load(&cta.k, &mut k_at, cta.maps.k, &general.k, tile, n_block - 1);
+                    load(Operand::K, &cta.k, &mut k_at, cta.maps.k, &general.k, tile, n_block - 1);
                 }
                 if n_block < blocks.end {
                     if v.smem().o_over_v && n_block + 1 == blocks.end {
                         cta.o_read.wait(&mut o_read);
                     }
-                    load(&cta.v, &mut v_at, cta.maps.v, &general.v, tile, n_block);
+                    load(Operand::V, &cta.v, &mut v_at, cta.maps.v, &general.v, tile, n_block);
                 } else {
                     let (slot, full) = cta.q.acquire(&mut q_at, leader);
                     if leader {
                         load_q(cta, v, slot, full, tile);
                     }
                     if let Some((before, n_block)) = before.take() {
-                        load(&cta.v, &mut v_at, cta.maps.v, &general.v, before, n_block);
+                        load(Operand::V, &cta.v, &mut v_at, cta.maps.v, &general.v, before, n_block);
                     }
                 }
                 if n_block == blocks.first {
@@ -424,7 +427,7 @@ unsafe fn produce<S: Spec>(cta: &Cta, leader: bool) {
             }
         }
         if let Some((before, n_block)) = before {
-            load(&cta.v, &mut v_at, cta.maps.v, &general.v, before, n_block);
+            load(Operand::V, &cta.v, &mut v_at, cta.maps.v, &general.v, before, n_block);
         }
     }
 }
@@ -437,7 +440,7 @@ unsafe fn load_q(cta: &Cta, v: &Variant, dst: SmemAddr, full: mbarrier::MBarrier
     unsafe {
         if !v.is_general() {
             let at = [row, tile.head, tile.batch];
-            load_tile(v, dst, cta.maps.q, full, v.tile.block_m, 1, at, CacheHint::First);
+            load_tile(v, Operand::Q, dst, cta.maps.q, full, v.tile.block_m, 1, at, CacheHint::First);
             return;
         }
         let query = row >> general.pack;
@@ -452,12 +455,32 @@ unsafe fn load_q(cta: &Cta, v: &Variant, dst: SmemAddr, full: mbarrier::MBarrier
     }
 }
 
+/// What is loaded in tiles.
+#[derive(Clone, Copy)]
+enum Operand {
+    Q,
+    K,
+    V,
+}
+
+impl Operand {
+    /// Slabs of 64 columns of its tiles.
+    #[inline(always)]
+    const fn slabs(self, v: &Variant) -> u32 {
+        match self {
+            Operand::Q | Operand::K => v.slabs(),
+            Operand::V => v.slabs_v(),
+        }
+    }
+}
+
 /// Loads a tile of `rows` rows as slabs of 64 columns. `at` is (row, head, batch), or what ragged maps have instead.
 /// `ctas` CTAs share the work: each loads an equal part of the rows into all of them.
 #[inline(always)]
 #[allow(clippy::too_many_arguments, reason = "a copy has a source, a destination and a size")]
 unsafe fn load_tile(
     v: &Variant,
+    of: Operand,
     dst: SmemAddr,
     map: TensorMapRef,
     full: mbarrier::MBarrier,
@@ -469,7 +492,7 @@ unsafe fn load_tile(
     let first = if ctas == 1 { 0 } else { cluster::rank() * (rows / ctas) };
     let all = (1 << ctas) - 1;
     let mut slab = 0;
-    while slab < v.slabs() {
+    while slab < of.slabs(v) {
         let dst = dst.offset((slab * rows + first) * SLAB_ROW_BYTES);
         let coordinates = [slab * SLAB_COLUMNS, at[0] + first, at[1], at[2]].map(|c| c as i32);
         // SAFETY: the caller acquired the slot, in all CTAs that share it, for all slabs of the tile.
@@ -511,12 +534,14 @@ impl Turn {
     }
 }
 
-/// A consumer warpgroup: the rows `64 * consumer ..` of every work tile.
+/// A consumer warpgroup: the rows `64 * consumer ..` of every work tile, or all of them where consumers share rows.
 struct Consumer<'a, S: Spec> {
     cta: &'a Cta<'a>,
     v: &'a Variant,
     spec: PhantomData<S>,
     turn: Turn,
+    /// Which slab of V is the first of its columns.
+    first_slab: u32,
     /// Where it stands in the rings.
     q: Cursor,
     k: Cursor,
@@ -653,10 +678,12 @@ unsafe fn consume<
         next: NamedBarrier::Turn as u32 + if consumer + 1 == v.consumers() { 0 } else { consumer + 1 },
     };
     // Which of the consumers that share keys this is, and so which key tiles it takes, from the last.
-    let (row_group, group) = if v.splits_keys() { (0, consumer) } else { (consumer, 0) };
+    let group = if v.splits_keys() { consumer } else { 0 };
+    let row_group = if v.consumers_share_rows() { 0 } else { consumer };
+    let first_slab = first_slab(v, consumer);
     let [k, values] = [Cursor::at(group); 2];
-    let mut me =
-        Consumer::<S> { cta, v, spec: PhantomData, turn, q: Cursor::START, k, values, o_over_v: false };
+    let q = Cursor::START;
+    let mut me = Consumer::<S> { cta, v, spec: PhantomData, turn, first_slab, q, k, values, o_over_v: false };
     // SAFETY: the warpgroup goes through all of this together: what it branches on is the same in all its threads.
     // Consumers take one turn for every key tile that is loaded, so the baton comes back to where it started.
     unsafe {
@@ -816,10 +843,12 @@ impl<V: Spec> Consumer<'_, V> {
         // SAFETY: the warpgroup is together. Values pass in step with the keys: the producer has no slots to go far
         // ahead with one of them.
         unsafe {
+            // Where all rows see the same key tiles, none is loaded that these rows do not see.
+            let loaded = if self.v.skips_key_tiles() { loaded } else { 0 };
             if loaded > 0 {
                 self.open_gate();
             }
-            self.skip_both(if self.v.skips_key_tiles() { loaded } else { 0 });
+            self.skip_both(loaded);
             self.cta.q.wait(self.q);
             self.cta.q.release(&mut self.q);
         }
@@ -975,7 +1004,7 @@ impl<V: Spec> Consumer<'_, V> {
             wgmma::fence();
             let s: InFlight<S> = scores(v, tile.q, cta.k.slot(self.k));
             wgmma::commit();
-            let v_tile = cta.v.wait(self.values);
+            let v_tile = self.wait_for_values();
             wgmma::fence(); // again: ptxas does not see the first one across the wait's loop
             weighted_values(v, &mut o, &p, v_tile);
             wgmma::commit();
@@ -1048,7 +1077,7 @@ impl<V: Spec> Consumer<'_, V> {
         unsafe {
             let mut o = o.launch();
             wgmma::hold(&mut p);
-            let v_tile = self.cta.v.wait(self.values);
+            let v_tile = self.wait_for_values();
             wgmma::fence();
             weighted_values(self.v, &mut o, &p, v_tile);
             wgmma::commit();
@@ -1056,6 +1085,14 @@ impl<V: Spec> Consumer<'_, V> {
             self.cta.v.release(&mut self.values);
             o
         }
+    }
+
+    /// This consumer's columns of the next tile of values, once that has arrived.
+    #[inline(always)]
+    unsafe fn wait_for_values(&self) -> SmemAddr {
+        // SAFETY: the warpgroup is together.
+        let tile = unsafe { self.cta.v.wait(self.values) };
+        tile.offset(self.first_slab * self.v.tile.block_n * SLAB_ROW_BYTES)
     }
 
     /// Starts to store it.
@@ -1156,9 +1193,9 @@ fn rescale<const R: usize>(o: &mut Acc<R>, factors: [f32; 2]) {
 #[derive(Clone, Copy)]
 struct Rows(u32);
 
-/// Where a thread stands in its work tile.
+/// Where a thread stands among the consumers of its work tile.
 struct Place {
-    /// First of the 16 rows of the thread's warp, in the tile.
+    /// First of the 16 rows of the thread's warp, counted through all consumers.
     warp_row: u32,
     lane: u32,
 }
@@ -1169,6 +1206,18 @@ impl Place {
         let thread = thread::thread_idx_x_anew() - WARPGROUP_THREADS;
         Place { warp_row: thread / 32 * WARP_ROWS, lane: thread % 32 }
     }
+}
+
+/// The row of the work tile that consumers' row `row` is: consumers that share rows have the same.
+#[inline(always)]
+fn row_in_tile(v: &Variant, row: u32) -> u32 {
+    if v.consumers_share_rows() { row % WARPGROUP_ROWS } else { row }
+}
+
+/// Which slab of V and O is the first of consumer `consumer`'s columns.
+#[inline(always)]
+fn first_slab(v: &Variant, consumer: u32) -> u32 {
+    if v.column_groups() > 1 { consumer * v.value_slabs() } else { 0 }
 }
 
 impl Rows {
@@ -1389,10 +1438,9 @@ unsafe fn combine<const O: usize, const H: usize>(cta: &Cta, v: &Variant) {
 unsafe fn store<const H: usize>(cta: &Cta, v: &Variant, tile: WorkTile, o: &[u32; H], lse: [f32; 2]) {
     let p = cta.params;
     let Place { warp_row, lane } = Place::here();
-    let row_in_head =
-        tile.m_block * v.tile.block_m + if v.splits_keys() { warp_row % WARPGROUP_ROWS } else { warp_row };
-    // Where consumers share keys, each has a share of the columns, and one the log-sum-exp.
-    let share = Part::share(v);
+    let row_in_head = tile.m_block * v.tile.block_m + row_in_tile(v, warp_row);
+    // Where consumers share rows, each has a share of the columns, and one the log-sum-exp.
+    let (share, first_slab) = (Part::share(v), first_slab(v, warp_row / WARPGROUP_ROWS));
     // SAFETY: the warp is together. Its 16 rows of the staging area are its own: nobody else touches them, and its
     // last store from there has been read before it writes again. Where they lie over V, all consumers have read its
     // slots, and the producers load the next V only once the gate opens.
@@ -1407,7 +1455,8 @@ unsafe fn store<const H: usize>(cta: &Cta, v: &Variant, tile: WorkTile, o: &[u32
         let box_columns = v.o_box_columns();
         let row_bytes = box_columns * Dtype::SIZE;
         let box_bytes = v.tile.block_m * row_bytes;
-        let staged = cta.o.offset(warp_row * row_bytes);
+        let staged_row = if v.column_groups() > 1 { row_in_tile(v, warp_row) } else { warp_row };
+        let staged = cta.o.offset(first_slab * box_bytes + staged_row * row_bytes);
         let row = lane % WARP_ROWS;
         let at_row = v.o_swizzle().apply(row * row_bytes + lane / WARP_ROWS * 16);
         let mut i = 0;
@@ -1424,8 +1473,8 @@ unsafe fn store<const H: usize>(cta: &Cta, v: &Variant, tile: WorkTile, o: &[u32
         let rows = if v.is_general() { tile.q.len << general.pack } else { p.seqlen_q };
         if warp::elect_one() && row_in_head < rows {
             let mut slab = 0;
-            while slab < if v.splits_keys() { 1 } else { v.slabs() } {
-                let column = if v.splits_keys() { share * box_columns } else { slab * box_columns };
+            while slab < if v.splits_keys() { 1 } else { v.value_slabs() } {
+                let column = box_columns * if v.splits_keys() { share } else { first_slab + slab };
                 let from = staged.offset(slab * box_bytes);
                 if v.is_general() {
                     let packed = row_in_head & ((1 << general.pack) - 1);
@@ -1442,7 +1491,7 @@ unsafe fn store<const H: usize>(cta: &Cta, v: &Variant, tile: WorkTile, o: &[u32
             tma::commit();
         }
         if v.is_general() {
-            if p.lse != 0 && lane % 4 == 0 {
+            if first_slab == 0 && p.lse != 0 && lane % 4 == 0 {
                 let mut r = 0;
                 while r < 2 {
                     let row = row_in_head + lane / 4 + 8 * r as u32;

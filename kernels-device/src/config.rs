@@ -79,6 +79,8 @@ pub const WARPGROUP_ROWS: u32 = 64;
 pub const WARPGROUP_THREADS: u32 = 128;
 /// Depth of one 16-bit `wgmma`: the K of every `m64nNk16`.
 pub const MMA_K: u32 = 16;
+/// Columns that one `wgmma` computes at most: the N of `m64nNk16`.
+pub const MMA_MAX_N: u32 = 256;
 /// Shared memory that a CTA may ask for on sm_90: 227 KiB.
 pub const SMEM_LIMIT: u32 = 232_448;
 /// Consumers that may share the keys of a work tile.
@@ -89,7 +91,7 @@ pub const REGISTER_FILE: u32 = 65_536;
 /// How a CTA cuts the problem: `block_m` rows of Q against `block_n` keys at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tile {
-    /// Rows of Q that a CTA owns, 64 for each consumer warpgroup, or for the two that share their keys.
+    /// Rows of Q that a CTA owns, 64 for each consumer warpgroup, or for the two that share their keys or columns.
     pub block_m: u32,
     /// Keys of one step of the main loop: the N of QKᵀ, the depth of PV.
     pub block_n: u32,
@@ -119,8 +121,10 @@ pub struct Cost {
 pub struct Variant {
     /// Name of the kernel's entry point in its PTX.
     pub symbol: &'static str,
-    /// Columns of Q, K, V and O that the kernel computes; narrower tensors are padded with zeros by TMA.
+    /// Columns of Q and K that the kernel computes; narrower tensors are padded with zeros by TMA.
     pub head_dim: u32,
+    /// The same of V and O.
+    pub head_dim_v: u32,
     /// Element type of Q, K, V and O.
     pub dtype: Dtype,
     /// Which keys a query sees.
@@ -158,6 +162,7 @@ impl Variant {
         Variant {
             symbol: "",
             head_dim,
+            head_dim_v: head_dim,
             dtype,
             mask: Mask::Band,
             score: Score::Plain,
@@ -181,9 +186,9 @@ impl Variant {
         matches!(self.mask, Mask::Sparse)
     }
 
-    /// Consumer warpgroups: each owns 64 rows of the Q tile, or half of the key tiles.
+    /// Consumer warpgroups: each owns 64 rows of the Q tile, or half of the key tiles, or half of the columns of V.
     pub const fn consumers(&self) -> u32 {
-        self.tile.block_m / WARPGROUP_ROWS * self.key_groups()
+        self.tile.block_m / WARPGROUP_ROWS * self.key_groups() * self.column_groups()
     }
 
     /// Whether consumers share the keys of a work tile. Such kernels take one work tile for each CTA, or cluster of
@@ -195,6 +200,27 @@ impl Variant {
     /// Consumers of a CTA that share keys.
     pub const fn key_groups(&self) -> u32 {
         if self.splits_keys() { 2 } else { 1 }
+    }
+
+    /// Consumers that share the columns of V and O, where O is too wide for one: each computes all scores of the same
+    /// rows, and its own columns of O.
+    pub const fn column_groups(&self) -> u32 {
+        if self.head_dim_v > MMA_MAX_N { 2 } else { 1 }
+    }
+
+    /// Whether the consumers of a CTA have the same rows, and share something else.
+    pub const fn consumers_share_rows(&self) -> bool {
+        self.splits_keys() || self.column_groups() > 1
+    }
+
+    /// Columns of V that a consumer multiplies with: the N of PV.
+    pub const fn value_columns(&self) -> u32 {
+        self.head_dim_v / self.column_groups()
+    }
+
+    /// The wider of both head dims.
+    pub const fn widest_head_dim(&self) -> u32 {
+        if self.head_dim > self.head_dim_v { self.head_dim } else { self.head_dim_v }
     }
 
     /// CTAs that share the keys of a work tile.
@@ -215,7 +241,7 @@ impl Variant {
 
     /// Columns of O that one TMA store takes: a slab, or a consumer's share of the columns.
     pub const fn o_box_columns(&self) -> u32 {
-        if self.splits_keys() { self.head_dim / self.tile.splits } else { SLAB_COLUMNS }
+        if self.splits_keys() { self.head_dim_v / self.tile.splits } else { SLAB_COLUMNS }
     }
 
     /// The swizzle under which O is staged: as wide as its boxes.
@@ -232,7 +258,8 @@ impl Variant {
         self.tile.block_n / self.tile.cluster
     }
 
-    /// Slabs of 64 columns that a tile takes in shared memory; TMA fills what lies beyond the tensor with zeros.
+    /// Slabs of 64 columns that a tile of Q or K takes in shared memory; TMA fills what lies beyond the tensor with
+    /// zeros.
     pub const fn slabs(&self) -> u32 {
         self.head_dim.div_ceil(SLAB_COLUMNS)
     }
@@ -240,6 +267,16 @@ impl Variant {
     /// Whether the launch may ask for dropout.
     pub const fn drops_weights(&self) -> bool {
         matches!(self.score, Score::Biased)
+    }
+
+    /// The same of V and O.
+    pub const fn slabs_v(&self) -> u32 {
+        self.head_dim_v.div_ceil(SLAB_COLUMNS)
+    }
+
+    /// Slabs of V and O that are a consumer's.
+    pub const fn value_slabs(&self) -> u32 {
+        self.slabs_v() / self.column_groups()
     }
 
     /// Threads of a CTA: the producer warpgroup, then the consumers.
@@ -255,8 +292,8 @@ impl Variant {
     /// Registers of a thread of (the producer, a consumer) after `setmaxnreg` moved them.
     pub const fn role_registers(&self) -> (u32, u32) {
         match self.consumers() {
-            // Which work is next, and which keys, takes more to say.
-            2 if self.is_sparse() => (56, 224),
+            // Which work is next, and which keys, takes more to say; so do tiles of more slabs.
+            2 if self.is_sparse() || self.column_groups() > 1 => (56, 224),
             2 if self.is_general() => (40, 232),
             2 => (32, 232),
             _ => (32, 160),
@@ -268,20 +305,20 @@ impl Variant {
     /// user's business.
     pub const fn spill_limit(&self) -> u32 {
         match self.score {
-            Score::Biased if self.head_dim > 192 => 448,
-            Score::Biased if self.head_dim > 128 => 320,
-            Score::Biased if self.head_dim == 128 => 128,
-            Score::Plain if self.is_general() && self.head_dim > 192 => 128,
+            Score::Biased if self.head_dim_v > 192 => 448,
+            Score::Biased if self.head_dim_v > 128 => 320,
+            Score::Biased if self.head_dim_v == 128 => 128,
+            Score::Plain if self.is_general() && self.head_dim_v > 192 => 128,
             Score::Custom => 4096,
             _ => 0,
         }
     }
 
     /// Whether consumers take turns on the tensor cores, so that one computes its softmax while another
-    /// multiplies. At head_dim 256 the products are so long that the turns cost more than they give, and consumers that
-    /// share keys have too few.
+    /// multiplies. Above a head_dim of 128 the products are so long that the turns cost more than they give, and
+    /// consumers that share keys have too few.
     pub const fn ping_pong(&self) -> bool {
-        self.head_dim <= 128 && !self.splits_keys()
+        self.widest_head_dim() <= 128 && !self.splits_keys()
     }
 
     /// Keys of a short first step: a consumer whose 64 rows see no more of their last key tile computes only these.
@@ -293,7 +330,7 @@ impl Variant {
     /// Below a short step that is at least as long as the rows are many, one key tile needs a mask; below a whole one,
     /// none.
     pub const fn has_short_step(&self) -> bool {
-        self.is_causal() && self.head_dim <= 128 && self.short_n() >= WARPGROUP_ROWS
+        self.is_causal() && self.widest_head_dim() <= 128 && self.short_n() >= WARPGROUP_ROWS
     }
 
     /// Whether other consumers may see more key tiles than one that has a short first step: as many keys more as they
@@ -303,18 +340,20 @@ impl Variant {
     }
 
     /// Whether the first scores of a work tile are computed beside the last product of the one before, for which its Q
-    /// must have arrived. At head_dim 64 without a mask it is a little slower than without (docs/results/log.md).
+    /// must have arrived. At head_dim 64 without a mask it is a little slower than without (docs/results/log.md); above
+    /// 128 it takes more registers than there are.
     pub const fn joins_work_tiles(&self) -> bool {
         self.smem().q_stages == 2
             && !self.splits_keys()
-            && (self.head_dim > 64 || !matches!(self.mask, Mask::Full))
+            && self.widest_head_dim() <= 128
+            && (self.widest_head_dim() > 64 || !matches!(self.mask, Mask::Full))
     }
 
     /// Registers of a thread's scores that become probabilities before the consumer waits for the product of the step
     /// before; the others are computed beside the rescaling of that product. `None` if it waits as soon as it has the
     /// scores. As measured on an H200 (docs/results/log.md).
     pub const fn scores_beside_values(&self) -> Option<u32> {
-        match self.head_dim {
+        match self.widest_head_dim() {
             0..=64 => Some(0),
             65..=128 => Some(self.tile.block_n / 32 * 4),
             _ => None,
@@ -351,7 +390,7 @@ impl Variant {
         );
         assert!(matches!(self.o_box_columns(), 16 | 32 | 64), "rows of a box are as wide as a swizzle");
         assert!(
-            splits == 1 || self.head_dim == self.o_box_columns() * splits,
+            splits == 1 || self.head_dim_v == self.o_box_columns() * splits,
             "O is combined in equal shares of its columns"
         );
         assert!(self.kv_box_rows().is_multiple_of(8), "parts of a tile are whole swizzle atoms");
@@ -360,9 +399,17 @@ impl Variant {
             stages.is_multiple_of(self.key_groups()),
             "consumers that take turns have slots of their own"
         );
+        assert!(self.head_dim.is_multiple_of(MMA_K), "head_dim is the depth of QKᵀ, in steps of 16");
         assert!(
-            self.head_dim.is_multiple_of(32) && self.head_dim <= 256,
-            "head_dim is the N of PV, at most 256, and O is stored 16 columns at a time"
+            self.value_columns().is_multiple_of(32) && self.value_columns() <= MMA_MAX_N,
+            "a consumer's columns of V are the N of PV, and O is stored 16 columns at a time"
+        );
+        assert!(
+            self.column_groups() == 1
+                || self.is_general()
+                    && block_m == WARPGROUP_ROWS
+                    && self.head_dim_v == self.column_groups() * self.value_slabs() * SLAB_COLUMNS,
+            "who shares columns has 64 rows and whole slabs"
         );
         assert!(!self.is_general() || cluster == 1 && splits == 1, "bundles of work are for single CTAs");
         assert!(
@@ -376,14 +423,15 @@ impl Variant {
         let smem = self.smem();
         assert!(smem.bytes <= SMEM_LIMIT, "shared memory");
         assert!(
-            splits == 1 || !smem.o_over_v && smem.part_bytes(self) <= 2 * smem.kv_stages * smem.kv_bytes,
+            splits == 1
+                || !smem.o_over_v && smem.part_bytes(self) <= smem.kv_stages * (smem.k_bytes + smem.v_bytes),
             "what consumers come to lies over K and V, O beside them"
         );
         assert!(
             !self.is_causal() || block_m * cluster <= WARPGROUP_ROWS + block_n,
             "a consumer skips at most one key tile before it ends the work tile before: the next would wait for that"
         );
-        assert!(!smem.o_over_v || smem.q_bytes <= smem.kv_stages * smem.kv_bytes, "O over V");
+        assert!(!smem.o_over_v || smem.o_bytes <= smem.kv_stages * smem.v_bytes, "O over V");
         assert!(
             !smem.o_over_v || !self.ping_pong() && !self.joins_work_tiles(),
             "a consumer that waits for its turn, or for the last V of the tile before, does not open the gate"
@@ -392,7 +440,7 @@ impl Variant {
         let registers = WARPGROUP_THREADS * (producer + self.consumers() * consumer);
         assert!(registers <= REGISTER_FILE, "registers after setmaxnreg");
         // Live at the peak: scores (f32), probabilities (packed pairs), output (f32), and room for addresses and state.
-        let live = block_n / 2 + block_n / 4 + self.head_dim / 2 + 28;
+        let live = block_n / 2 + block_n / 4 + self.value_columns() / 2 + 28;
         assert!(live <= consumer, "registers of a consumer");
     }
 }

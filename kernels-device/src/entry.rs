@@ -122,7 +122,6 @@ impl Variant {
     /// the masked loop, the main loop, and the end. A lane is elected to produce, to store O, and for each release of a
     /// slot, unless the slot is the cluster's: then several lanes arrive.
     const fn opcodes(&self) -> Opcodes {
-        let slabs = self.slabs();
         let (short, causal) = (self.has_short_step() as u32, self.is_causal() as u32);
         let general = self.is_general() as u32;
         let begins = 1 + short;
@@ -160,8 +159,8 @@ impl Variant {
             wgmma: scores * columns + (steps - short + joins + ends) * keys + short * self.short_n() / MMA_K,
             // Of a tile of Q, K and V; the last V of a work tile apart where the next one is joined to it, or none
             // follows.
-            tma_load: (3 + if joins == 0 { 0 } else { 2 }) * slabs,
-            tma_store: if self.splits_keys() { 1 } else { stores * slabs },
+            tma_load: 2 * self.slabs() + if joins == 0 { 1 } else { 3 } * self.slabs_v(),
+            tma_store: if self.splits_keys() { 1 } else { stores * self.value_slabs() },
             bar_sync: turns * (scores + k_skips + 1)
                 + (cluster_syncs == 0) as u32 // all of the CTA, at the start
                 + stores * o_over_v
@@ -171,7 +170,7 @@ impl Variant {
             setmaxnreg_dec: 1,
             cluster_arrive: cluster_syncs,
             cluster_wait: cluster_syncs,
-            stmatrix: stores * self.head_dim / self.tile.splits / STMATRIX_COLUMNS,
+            stmatrix: stores * self.value_columns() / self.tile.splits / STMATRIX_COLUMNS,
             elect: 1 + 2 + stores + if alone { releases + gates * o_over_v } else { 0 },
         }
     }
@@ -237,10 +236,10 @@ macro_rules! fwd_entry_point {
                         $spec,
                         { V.tile.block_n as usize / 2 },
                         { V.tile.block_n as usize / 4 },
-                        { V.head_dim as usize / 2 },
+                        { V.value_columns() as usize / 2 },
                         { V.short_n() as usize / 2 },
                         { V.short_n() as usize / 4 },
-                        { V.head_dim as usize / 4 },
+                        { V.value_columns() as usize / 4 },
                     >(maps, &params)
                 }
             }
@@ -280,7 +279,7 @@ macro_rules! attention_kernels {
 }
 
 macro_rules! fwd_variants {
-    ($($symbol:ident: $head_dim:literal, $dtype:ident, $mask:ident, $score:ident, [$m:literal, $n:literal, $stages:literal, $cluster:literal, $splits:literal],
+    ($($symbol:ident: $head_dim:literal $(x $head_dim_v:literal)?, $dtype:ident, $mask:ident, $score:ident, [$m:literal, $n:literal, $stages:literal, $cluster:literal, $splits:literal],
         $key_ps:literal, $tile_keys:literal;)*) => {
         /// The variants as types.
         pub mod spec {
@@ -289,6 +288,7 @@ macro_rules! fwd_variants {
                 $crate::fwd_kernel!($symbol: score_mod::$score, Variant {
                     symbol: "",
                     head_dim: $head_dim,
+                    head_dim_v: [$($head_dim_v,)? $head_dim][0],
                     dtype: Dtype::$dtype,
                     mask: Mask::$mask,
                     score: Score::$score,
@@ -309,8 +309,8 @@ macro_rules! fwd_variants {
 }
 
 fwd_variants! {
-    // symbol                              head_dim, dtype, mask, score, tile [block_m, block_n, stages, cluster,
-    // splits], cost [ps, keys]
+    // symbol                              head_dim (x that of V), dtype, mask, score, tile [block_m, block_n, stages,
+    // cluster, splits], cost [ps, keys]
     fwd_hd64_m192n128_f16:                 64, F16,  Full,   Plain, [192, 128, 2, 1, 1],  3980, 196;
     fwd_hd64_m128n128_f16:                 64, F16,  Full,   Plain, [128, 128, 2, 1, 1],  5013, 160;
     fwd_hd64_m192n128_bf16:                64, Bf16, Full,   Plain, [192, 128, 2, 1, 1],  3980, 196;
@@ -363,6 +363,14 @@ fwd_variants! {
     fwd_hd256_m128n64_f16_causal:         256, F16,  Causal, Plain, [128, 64, 2, 1, 1], 13423, 196;
     fwd_hd256_m128n80_bf16_causal:        256, Bf16, Causal, Plain, [128, 80, 2, 1, 1], 11920, 276;
     fwd_hd256_m128n64_bf16_causal:        256, Bf16, Causal, Plain, [128, 64, 2, 1, 1], 13423, 196;
+    fwd_hd192v128_m128n128_f16:            192 x 128, F16,  Full,   Plain, [128, 128, 2, 1, 1], 7850, 220;
+    fwd_hd192v128_m128n128_bf16:           192 x 128, Bf16, Full,   Plain, [128, 128, 2, 1, 1], 7850, 220;
+    fwd_hd192v128_m128n128_f16_causal:     192 x 128, F16,  Causal, Plain, [128, 128, 2, 1, 1], 8320, 290;
+    fwd_hd192v128_m128n128_bf16_causal:    192 x 128, Bf16, Causal, Plain, [128, 128, 2, 1, 1], 8320, 290;
+    fwd_hd64v256_m128n96_f16:              64 x 256, F16,  Full,   Plain, [128, 96, 2, 1, 1], 7850, 200;
+    fwd_hd64v256_m128n96_bf16:             64 x 256, Bf16, Full,   Plain, [128, 96, 2, 1, 1], 7850, 200;
+    fwd_hd64v256_m128n96_f16_causal:       64 x 256, F16,  Causal, Plain, [128, 96, 2, 1, 1], 8320, 260;
+    fwd_hd64v256_m128n96_bf16_causal:      64 x 256, Bf16, Causal, Plain, [128, 96, 2, 1, 1], 8320, 260;
     fwd_hd64_m128n128_f16_band:             64, F16,  Band,   Plain,   [128, 128, 2, 1, 1],  5013, 300;
     fwd_hd64_m128n128_f16_band_softcap:     64, F16,  Band,   Softcap, [128, 128, 2, 1, 1],  5013, 300;
     fwd_hd64_m128n128_bf16_band:            64, Bf16, Band,   Plain,   [128, 128, 2, 1, 1],  5013, 300;
@@ -383,6 +391,12 @@ fwd_variants! {
     fwd_hd256_m128n80_f16_band_softcap:    256, F16,  Band,   Softcap, [128, 80, 2, 1, 1], 11920, 300;
     fwd_hd256_m128n80_bf16_band:           256, Bf16, Band,   Plain,   [128, 80, 2, 1, 1], 11920, 300;
     fwd_hd256_m128n80_bf16_band_softcap:   256, Bf16, Band,   Softcap, [128, 80, 2, 1, 1], 11920, 300;
+    fwd_hd192v128_m128n128_f16_band:       192 x 128, F16,  Band,   Plain, [128, 128, 2, 1, 1], 8320, 300;
+    fwd_hd192v128_m128n128_bf16_band:      192 x 128, Bf16, Band,   Plain, [128, 128, 2, 1, 1], 8320, 300;
+    fwd_hd64v256_m128n80_f16_band:         64 x 256, F16,  Band,   Plain, [128, 80, 2, 1, 1], 8320, 300;
+    fwd_hd64v256_m128n80_bf16_band:        64 x 256, Bf16, Band,   Plain, [128, 80, 2, 1, 1], 8320, 300;
+    fwd_hd512_m64n32_f16_band:             512, F16,  Band,   Plain, [64, 32, 2, 1, 1], 45000, 130;
+    fwd_hd512_m64n32_bf16_band:            512, Bf16, Band,   Plain, [64, 32, 2, 1, 1], 45000, 130;
     fwd_hd64_m128n128_f16_band_biased:      64, F16,  Band,   Biased,  [128, 128, 2, 1, 1],  5013, 300;
     fwd_hd64_m128n128_bf16_band_biased:     64, Bf16, Band,   Biased,  [128, 128, 2, 1, 1],  5013, 300;
     fwd_hd96_m128n128_f16_band_biased:      96, F16,  Band,   Biased,  [128, 128, 2, 1, 1],  6200, 300;

@@ -1,7 +1,7 @@
 //! Where bytes lie: shared memory of a CTA, the 128-byte swizzle, and which thread holds which element of a
 //! fragment. Pure arithmetic, tested on the host.
 
-use crate::config::{Dtype, SMEM_LIMIT, Variant, WARPGROUP_ROWS, WARPGROUP_THREADS};
+use crate::config::{Dtype, SMEM_LIMIT, Tile, Variant, WARPGROUP_ROWS, WARPGROUP_THREADS};
 
 /// Bytes of one row of a slab: every tile in shared memory is cut into slabs of 64 16-bit columns.
 pub const SLAB_ROW_BYTES: u32 = 128;
@@ -56,7 +56,7 @@ pub const fn slab_offset(rows: u32, row: u32, column: u32) -> u32 {
 
 /// Shared memory of a forward CTA, as byte offsets from the 1024-byte-aligned base.
 ///
-/// Q, K, V and O tiles are slabs: `[head_dim / 64][rows][128 bytes]`. The barriers come last.
+/// Q, K, V and O tiles are slabs: `[head_dim / 64][rows][128 bytes]`, V and O of `head_dim_v`. The barriers come last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FwdSmem {
     /// The Q ring: `q_stages` tiles of `block_m` rows.
@@ -75,10 +75,14 @@ pub struct FwdSmem {
     pub q_stages: u32,
     /// Slots of the K ring, and of the V ring.
     pub kv_stages: u32,
-    /// Bytes of one stage of Q, and of the O tile.
+    /// Bytes of one stage of Q.
     pub q_bytes: u32,
-    /// Bytes of one stage of K, and of one of V.
-    pub kv_bytes: u32,
+    /// Bytes of one stage of K.
+    pub k_bytes: u32,
+    /// Bytes of one stage of V.
+    pub v_bytes: u32,
+    /// Bytes of the O tile.
+    pub o_bytes: u32,
     /// Bytes in all: the launch's dynamic shared memory.
     pub bytes: u32,
 }
@@ -105,27 +109,42 @@ pub enum Barrier {
 impl FwdSmem {
     /// The layout of `variant`.
     pub const fn new(variant: &Variant) -> Self {
-        let row_bytes = variant.slabs() * SLAB_ROW_BYTES;
-        let q_bytes = variant.tile.block_m * row_bytes;
-        let kv_stages = variant.tile.stages;
-        let kv_bytes = variant.tile.block_n * row_bytes;
-        let rings = 2 * kv_stages * kv_bytes;
-        // Room for tiles of the size of Q, beside K and V: two stages of Q and O, or one of each, or Q alone.
-        let room = (SMEM_LIMIT - rings - barrier_bytes(2, kv_stages, true)) / q_bytes;
-        let (q_stages, o_over_v) = if room >= 3 { (2, false) } else { (1, room < 2) };
+        let Tile { block_m, block_n, stages: kv_stages, .. } = variant.tile;
+        let (row_bytes, row_bytes_v) = (variant.slabs() * SLAB_ROW_BYTES, variant.slabs_v() * SLAB_ROW_BYTES);
+        let (q_bytes, o_bytes) = (block_m * row_bytes, block_m * row_bytes_v);
+        let (k_bytes, v_bytes) = (block_n * row_bytes, block_n * row_bytes_v);
+        let rings = kv_stages * (k_bytes + v_bytes);
+        // What fits beside K and V: two stages of Q and O, or one of each, or Q alone.
+        let room = SMEM_LIMIT - rings - barrier_bytes(2, kv_stages, true);
+        let (q_stages, o_over_v) =
+            if room >= 2 * q_bytes + o_bytes { (2, false) } else { (1, room < q_bytes + o_bytes) };
         let k = q_stages * q_bytes;
-        let v = k + kv_stages * kv_bytes;
+        let v = k + kv_stages * k_bytes;
         let end = k + rings;
-        let (o, barriers) = if o_over_v { (v, end) } else { (end, end + q_bytes) };
+        let (o, barriers) = if o_over_v { (v, end) } else { (end, end + o_bytes) };
         let bytes = barriers + barrier_bytes(q_stages, kv_stages, o_over_v);
-        FwdSmem { q: 0, k, v, o, o_over_v, barriers, q_stages, kv_stages, q_bytes, kv_bytes, bytes }
+        FwdSmem {
+            q: 0,
+            k,
+            v,
+            o,
+            o_over_v,
+            barriers,
+            q_stages,
+            kv_stages,
+            q_bytes,
+            k_bytes,
+            v_bytes,
+            o_bytes,
+            bytes,
+        }
     }
 
     /// Bytes of what a CTA's consumers come to, each under its share of the keys, as it lies over K and V: O in f32,
     /// and for each of a thread's two rows the maximum and the sum.
     pub const fn part_bytes(&self, variant: &Variant) -> u32 {
         let threads = variant.consumers() * WARPGROUP_THREADS;
-        threads * (variant.head_dim / 2 + 4) * 4
+        threads * (variant.head_dim_v / 2 + 4) * 4
     }
 
     /// Offset of a barrier of stage `stage`.

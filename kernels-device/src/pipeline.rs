@@ -58,7 +58,7 @@ impl Ring {
             [cluster, takers],
             smem.k,
             smem.kv_stages,
-            smem.kv_bytes,
+            smem.k_bytes,
             [Barrier::KFull, Barrier::KEmpty],
         )
     }
@@ -72,7 +72,7 @@ impl Ring {
             [cluster, takers],
             smem.v,
             smem.kv_stages,
-            smem.kv_bytes,
+            smem.v_bytes,
             [Barrier::VFull, Barrier::VEmpty],
         )
     }

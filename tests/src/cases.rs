@@ -156,7 +156,14 @@ impl Case {
         Shape { head_dim: self.head_dim_v(), ..self.shape_kv() }
     }
 
-    fn head_dim_v(&self) -> usize {
+    /// This case with heads of these columns: of Q and K, and of V and O.
+    pub fn of_head_dims(self, (head_dim, head_dim_v): (usize, usize)) -> Self {
+        let head_dim_v = (head_dim_v != head_dim).then_some(head_dim_v);
+        Case { head_dim, extras: Extras { head_dim_v, ..self.extras }, ..self }
+    }
+
+    /// Columns of V and O.
+    pub fn head_dim_v(&self) -> usize {
         self.extras.head_dim_v.unwrap_or(self.head_dim)
     }
 
@@ -274,8 +281,13 @@ pub const FLASH3_LENGTHS: [(usize, usize); 17] = [
 /// The head dims that have kernels of their own.
 pub const KERNEL_HEAD_DIMS: [usize; 5] = [64, 96, 128, 192, 256];
 
+/// Head dims of which some have kernels of their own, for plain scores: of Q and K, and of V and O. The last one has
+/// a general kernel only.
+pub const OTHER_KERNEL_HEAD_DIMS: [(usize, usize); 3] = [(192, 128), (64, 256), (512, 512)];
+
 /// Head dims of models in the field, and the extremes.
-pub const HEAD_DIMS: [usize; 14] = [8, 16, 40, 64, 72, 80, 96, 104, 112, 128, 160, 192, 248, 256];
+pub const HEAD_DIMS: [usize; 17] =
+    [8, 16, 40, 64, 72, 80, 96, 104, 112, 128, 160, 192, 248, 256, 264, 320, 512];
 
 /// Lengths around the tile edges: 64 rows of a warpgroup, `block_m` of 128 and 192, `block_n` of 80, 96, 112 and 128.
 pub const EDGE_LENGTHS: [usize; 16] = [15, 16, 17, 63, 65, 79, 80, 81, 96, 97, 112, 113, 127, 129, 191, 193];
@@ -363,6 +375,22 @@ pub fn forward() -> Vec<Case> {
             ..Case::default()
         });
     }
+    for head_dims in OTHER_KERNEL_HEAD_DIMS {
+        for (seqlen_q, seqlen_kv) in
+            [(1, 1), (1, 239), (239, 1), (113, 203), (799, 3), (3, 799), (257, 129), (193, 513), (1023, 1024)]
+        {
+            both_masks(Case { seqlen_q, seqlen_kv, ..Case::default() }.of_head_dims(head_dims));
+        }
+        let base = Case { seqlen_q: 200, seqlen_kv: 333, ..Case::default() };
+        let (wide, wide_v) = head_dims;
+        for (layout, narrower) in [(Layout::Bhsd, (wide - 8, wide_v)), (Layout::Padded, (wide, wide_v - 8))] {
+            both_masks(Case { heads_q: 6, layout, ..base }.of_head_dims(narrower));
+        }
+        both_masks(Case { fill: Fill::Large, ..base }.of_head_dims(head_dims));
+        // Many more work tiles than SMs.
+        let many = Case { batch: 5, seqlen_q: 500, seqlen_kv: 600, heads_q: 24, heads_kv: 8, ..base };
+        both_masks(many.of_head_dims(head_dims));
+    }
     // Several sections of heads, so that a CTA goes from queries that see no key to some that do.
     cases.push(Case {
         batch: 1,
@@ -386,6 +414,12 @@ pub fn small() -> Vec<Case> {
             cases.push(Case { seqlen_q: 200, seqlen_kv: 300, ..case });
             cases.push(Case { seqlen_q: 1, seqlen_kv: 1, head_dim: head_dim - 8, ..case });
             cases.push(Case { seqlen_q: 70, seqlen_kv: 33, layout: Layout::Padded, ..case });
+        }
+    }
+    for head_dims in OTHER_KERNEL_HEAD_DIMS {
+        for causal in [false, true] {
+            let case = Case { batch: 1, heads_q: 2, heads_kv: 1, causal, ..Case::default() };
+            cases.push(Case { seqlen_q: 200, seqlen_kv: 300, ..case }.of_head_dims(head_dims));
         }
     }
     cases

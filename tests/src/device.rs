@@ -217,10 +217,12 @@ pub fn work(case: &Case, dtype: Dtype) -> f64 {
 
 fn flops(plan: &Plan) -> f64 {
     let (variant, params) = (&plan.variant, &plan.params);
+    // Consumers that share columns compute the same scores.
+    let columns = variant.column_groups() * variant.head_dim + variant.head_dim_v;
     let Tile { block_m, block_n, cluster, .. } = variant.tile;
     if variant.is_general() {
         let keys = f64::from(params.seqlen_kv + 2 * block_n); // at most
-        return 4.0 * f64::from(plan.work_tiles) * keys * f64::from(block_m * variant.head_dim);
+        return 2.0 * f64::from(plan.work_tiles) * keys * f64::from(block_m * columns);
     }
     // The CTAs of a cluster go through the same keys.
     let rows = cluster * block_m;
@@ -229,7 +231,7 @@ fn flops(plan: &Plan) -> f64 {
         KeyBlocks::new(unit * rows, rows, block_n, seqlen_q, seqlen_kv, variant.is_causal()).end + 1
     };
     let units = (0..params.work.head_units.value).map(|unit| f64::from(visited(unit))).sum::<f64>();
-    4.0 * f64::from(params.work.heads) * units * f64::from(rows * block_n * variant.head_dim)
+    2.0 * f64::from(params.work.heads) * units * f64::from(rows * block_n * columns)
 }
 
 /// A case and its element type, as tests are named.

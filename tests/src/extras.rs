@@ -142,7 +142,8 @@ impl Extras {
         let alibi = (variant.score == Score::Biased).then_some(Slopes::PerHead);
         let ranges =
             (variant.mask == config::Mask::Sparse).then_some(Ranges { of: PerHead::EACH, documents: false });
-        Extras { softcap, alibi, ranges, ..Extras::default() }
+        let head_dim_v = (variant.head_dim_v != variant.head_dim).then_some(variant.head_dim_v as usize);
+        Extras { head_dim_v, softcap, alibi, ranges, ..Extras::default() }
     }
 
     /// Tokens of all packed sequences.

@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use flashcore::{Device, Dtype};
-use flashcore_tests::cases::{Case, KERNEL_HEAD_DIMS};
+use flashcore_tests::cases::{Case, KERNEL_HEAD_DIMS, OTHER_KERNEL_HEAD_DIMS};
 use flashcore_tests::device::OnDevice;
 use flashcore_tests::suite::{Suite, backends};
 
@@ -37,7 +37,8 @@ fn repeat(gpu: &Device, case: &Case, dtype: Dtype, beside: Option<&Case>) -> Res
 
 fn main() -> ExitCode {
     let mut suite = Suite::on(backends());
-    for head_dim in KERNEL_HEAD_DIMS {
+    let head_dims = KERNEL_HEAD_DIMS.map(|head_dim| (head_dim, head_dim));
+    for head_dims in head_dims.into_iter().chain(OTHER_KERNEL_HEAD_DIMS) {
         for causal in [false, true] {
             for dtype in [Dtype::F16, Dtype::Bf16] {
                 let case = Case {
@@ -45,10 +46,10 @@ fn main() -> ExitCode {
                     seqlen_kv: 1100,
                     heads_q: 24,
                     heads_kv: 8,
-                    head_dim,
                     causal,
                     ..Case::default()
                 };
+                let case = case.of_head_dims(head_dims);
                 suite
                     .case("alone_", &[case], dtype, REPEATS, move |gpu, case| repeat(gpu, case, dtype, None));
                 suite.case("beside_other_work_", &[case], dtype, 4 * REPEATS, move |gpu, case| {

@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use flashcore::{Dtype, Slopes};
-use flashcore_tests::cases::{Case, KERNEL_HEAD_DIMS, Layout};
+use flashcore_tests::cases::{Case, KERNEL_HEAD_DIMS, Layout, OTHER_KERNEL_HEAD_DIMS};
 use flashcore_tests::device;
 use flashcore_tests::extras::{Bias, Dropout, Extras, PerHead, Ranges};
 use flashcore_tests::side_inputs::Lengths;
@@ -153,6 +153,42 @@ fn cases() -> Vec<Case> {
             }
             add(Case { seqlen_q: 33, causal: true, ..case }, Extras { left: Some(70), ..none });
         }
+    }
+    for head_dims in OTHER_KERNEL_HEAD_DIMS {
+        let base = Case { seqlen_q: 140, seqlen_kv: 210, heads_q: 2, heads_kv: 1, ..Case::default() };
+        let mut add =
+            |case: Case, extras: Extras| cases.push(Case { extras, ..case }.of_head_dims(head_dims));
+        let causal = Case { causal: true, ..base };
+        add(base, Extras { left: Some(100), right: Some(0), ..none });
+        add(base, Extras { left: Some(17), right: Some(60), top_left: true, ..none });
+        add(
+            Case { seqlen_q: 500, seqlen_kv: 130, ..base },
+            Extras { left: Some(40), right: Some(3), ..none },
+        );
+        add(causal, Extras { chunk: Some(100), ..none });
+        add(causal, Extras { prefix: true, ..none });
+        add(Case { seqlen_q: 300, seqlen_kv: 100, ..causal }, Extras { sinks: true, ..none });
+        add(Case { seqlen_kv: 0, ..base }, Extras { sinks: true, ..none });
+        let lengths = Some(Lengths::WithZeros { longest: 200 });
+        let packed = Extras { packed_q: lengths, packed_kv: lengths, ..none };
+        for extras in [packed, Extras { used: true, sinks: true, left: Some(50), ..packed }] {
+            add(Case { batch: 5, ..causal }, extras);
+        }
+        add(Case { batch: 3, ..base }, Extras { used: true, ..none });
+        for (heads_q, heads_kv) in [(8, 1), (6, 2), (64, 1)] {
+            let case = Case { batch: 2, seqlen_q: 5, seqlen_kv: 300, heads_q, heads_kv, ..causal };
+            add(Case { layout: Layout::Padded, ..case }, Extras { sinks: true, ..none });
+            add(Case { seqlen_q: 33, ..case }, Extras { left: Some(70), ..none });
+        }
+        let (head_dim, head_dim_v) = head_dims;
+        let narrower = base.of_head_dims((head_dim - 40, head_dim_v - 40));
+        cases.push(Case { extras: Extras { left: Some(30), ..narrower.extras }, ..narrower });
+    }
+    // Heads of which only those of V, or of Q and K, are wide.
+    for head_dims in [(8, 512), (512, 8), (320, 264)] {
+        cases.push(
+            Case { seqlen_q: 70, seqlen_kv: 100, causal: true, ..Case::default() }.of_head_dims(head_dims),
+        );
     }
     cases
 }

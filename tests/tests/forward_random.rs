@@ -29,6 +29,11 @@ fn length(longest: usize) -> impl Strategy<Value = usize> {
     prop_oneof![1..20usize, 1..longest / 5, 1..longest]
 }
 
+/// Eighths of a head_dim, seldom of one above 256.
+fn eighths() -> impl Strategy<Value = usize> {
+    prop_oneof![15 => 1..=32usize, 1 => 33..=64usize]
+}
+
 /// Nothing, as often as something, beyond plain attention.
 fn extras(longest: usize) -> impl Strategy<Value = Extras> {
     let keys = move || prop_oneof![3 => Just(None), 1 => (0..longest).prop_map(Some), 1 => (0..20usize).prop_map(Some)];
@@ -56,7 +61,7 @@ fn extras(longest: usize) -> impl Strategy<Value = Extras> {
         prop_oneof![3 => Just(None), 1 => bias.prop_map(Some)],
         prop_oneof![3 => Just(None), 1 => dropout.prop_map(Some)],
     );
-    let head_dim_v = prop_oneof![2 => Just(None), 1 => (1..=32usize).prop_map(|eighths| Some(8 * eighths))];
+    let head_dim_v = prop_oneof![2 => Just(None), 1 => eighths().prop_map(|eighths| Some(8 * eighths))];
     let of = any::<[bool; 2]>().prop_map(|[batch, heads]| PerHead { batch, heads });
     let ranges = (of.clone(), any::<bool>()).prop_map(|(of, documents)| Ranges { of, documents });
     let sparse = (
@@ -98,7 +103,7 @@ fn extras(longest: usize) -> impl Strategy<Value = Extras> {
 
 fn problem(effort: Effort) -> impl Strategy<Value = (Case, Dtype, u64)> {
     let Effort { longest, heads, .. } = effort;
-    let sizes = (1..heads, length(longest), length(longest), 1..heads, 1..=heads, 1..=32usize);
+    let sizes = (1..heads, length(longest), length(longest), 1..heads, 1..=heads, eighths());
     let scale = prop_oneof![Just(None), (0.01f32..2.0).prop_map(Some)];
     let fills = vec![Fill::Normal, Fill::Large, Fill::Rising, Fill::OneHot, Fill::Constant, Fill::Masked];
     let rest =
@@ -108,6 +113,10 @@ fn problem(effort: Effort) -> impl Strategy<Value = (Case, Dtype, u64)> {
         let (causal, scale, layout, fill, half, seed) = rest;
         let heads_q = heads_kv * gqa_ratio;
         let head_dim = 8 * eighths;
+        // Kernels of such heads have plain scores, and are not sparse.
+        let wide = head_dim.max(extras.head_dim_v.unwrap_or(0)) > 256;
+        let plain = Extras { softcap: None, alibi: None, bias: None, ranges: None, blocks: None, ..extras };
+        let extras = if wide { plain } else { extras };
         // Large inputs times a large scale leave nothing but rounding.
         let scale = if fill == Fill::Large { None } else { scale };
         // Rows of all sequences that share one row in memory are no packed sequences.

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use flashcore::driver::Graph;
 use flashcore::{Device, Dtype, Lse, Stream};
-use flashcore_tests::cases::{Case, KERNEL_HEAD_DIMS};
+use flashcore_tests::cases::{Case, KERNEL_HEAD_DIMS, OTHER_KERNEL_HEAD_DIMS};
 use flashcore_tests::device::{self, Failure, OnDevice};
 use flashcore_tests::suite::{Suite, backends};
 
@@ -57,9 +57,11 @@ fn copies(gpu: &Device) -> flashcore::Result<()> {
 
 fn main() -> ExitCode {
     let mut suite = Suite::on(backends());
-    for head_dim in KERNEL_HEAD_DIMS {
+    let head_dims = KERNEL_HEAD_DIMS.map(|head_dim| (head_dim, head_dim));
+    for head_dims in head_dims.into_iter().chain(OTHER_KERNEL_HEAD_DIMS) {
         for causal in [false, true] {
-            let case = Case { seqlen_q: 300, seqlen_kv: 400, head_dim, causal, ..Case::default() };
+            let case = Case { seqlen_q: 300, seqlen_kv: 400, causal, ..Case::default() };
+            let case = case.of_head_dims(head_dims);
             let short = Case { batch: 1, seqlen_q: 100, seqlen_kv: 150, heads_q: 1, heads_kv: 1, ..case };
             suite.case("", &[case, short], Dtype::F16, REPLAYS, |gpu, case| replay(gpu, case, Dtype::F16));
         }

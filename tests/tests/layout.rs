@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 
-use flashcore_kernels::config::{Dtype, Mask, REGISTER_FILE, SMEM_LIMIT, Score, Variant, WARPGROUP_THREADS};
+use flashcore_kernels::config::{
+    Dtype, Mask, REGISTER_FILE, SMEM_LIMIT, Score, Tile, Variant, WARPGROUP_THREADS,
+};
 use flashcore_kernels::entry::FWD;
 use flashcore_kernels::layout::{
     Barrier, SLAB_COLUMNS, SLAB_ROW_BYTES, SWIZZLE_ATOM_BYTES, Swizzle, a_element, accumulator_element,
@@ -49,8 +51,10 @@ fn swizzles_are_those_of_cutlass() {
 #[test]
 fn slabs_hold_every_element_once() {
     for variant in FWD {
-        for rows in [variant.tile.block_m, variant.tile.block_n] {
-            let columns = variant.slabs() * SLAB_COLUMNS;
+        let Tile { block_m, block_n, .. } = variant.tile;
+        let (slabs, slabs_v) = (variant.slabs(), variant.slabs_v());
+        for (rows, slabs) in [(block_m, slabs), (block_n, slabs), (block_m, slabs_v), (block_n, slabs_v)] {
+            let columns = slabs * SLAB_COLUMNS;
             let mut seen = vec![false; (rows * columns) as usize];
             for row in 0..rows {
                 for column in 0..columns {
@@ -143,13 +147,13 @@ fn regions(variant: &Variant) -> Vec<(&'static str, u32, u32)> {
     let (smem, stages) = (variant.smem(), variant.tile.stages);
     let mut regions = vec![
         ("Q", smem.q, smem.q_stages * smem.q_bytes),
-        ("K", smem.k, stages * smem.kv_bytes),
-        ("V", smem.v, stages * smem.kv_bytes),
+        ("K", smem.k, stages * smem.k_bytes),
+        ("V", smem.v, stages * smem.v_bytes),
     ];
     if smem.o_over_v {
         regions.push(("the gate of O", smem.barrier(Barrier::ORead, 0), 8));
     } else {
-        regions.push(("O", smem.o, smem.q_bytes));
+        regions.push(("O", smem.o, smem.o_bytes));
     }
     for barrier in [Barrier::QFull, Barrier::QEmpty] {
         for stage in 0..smem.q_stages {
@@ -193,7 +197,7 @@ fn tiles_start_on_swizzle_atoms() {
     for variant in FWD {
         let smem = variant.smem();
         for stage in 0..variant.tile.stages {
-            for start in [smem.q, smem.o, smem.k + stage * smem.kv_bytes, smem.v + stage * smem.kv_bytes] {
+            for start in [smem.q, smem.o, smem.k + stage * smem.k_bytes, smem.v + stage * smem.v_bytes] {
                 assert_eq!(start % SWIZZLE_ATOM_BYTES, 0, "{}", variant.symbol);
             }
         }
@@ -210,12 +214,16 @@ fn tiles_start_on_swizzle_atoms() {
 fn o_is_staged_over_v_only_for_want_of_room() {
     for variant in FWD {
         let smem = variant.smem();
-        assert_eq!(smem.q_bytes, variant.tile.block_m * variant.slabs() * SLAB_ROW_BYTES);
-        assert_eq!(smem.kv_bytes, variant.tile.block_n * variant.slabs() * SLAB_ROW_BYTES);
+        let tile = |rows, columns: u32| rows * columns.div_ceil(SLAB_COLUMNS) * SLAB_ROW_BYTES;
+        let Variant { head_dim, head_dim_v, tile: Tile { block_m, block_n, .. }, .. } = *variant;
+        let expected =
+            [(block_m, head_dim), (block_n, head_dim), (block_n, head_dim_v), (block_m, head_dim_v)];
+        let found = [smem.q_bytes, smem.k_bytes, smem.v_bytes, smem.o_bytes];
+        assert_eq!(found, expected.map(|(rows, columns)| tile(rows, columns)), "{}", variant.symbol);
         if smem.o_over_v {
             assert_eq!(smem.o, smem.v);
-            assert!(smem.q_bytes <= smem.kv_stages * smem.kv_bytes, "{}: O fits over V", variant.symbol);
-            assert!(smem.bytes + smem.q_bytes > SMEM_LIMIT, "{} has room for O", variant.symbol);
+            assert!(smem.o_bytes <= smem.kv_stages * smem.v_bytes, "{}: O fits over V", variant.symbol);
+            assert!(smem.bytes + smem.o_bytes > SMEM_LIMIT, "{} has room for O", variant.symbol);
         }
         assert!(smem.bytes <= SMEM_LIMIT, "{}", variant.symbol);
     }
@@ -244,9 +252,10 @@ fn registers_fit_before_and_after_they_are_shared_out() {
 
 #[test]
 fn variants_differ_and_are_named_by_how() {
-    let different: HashSet<_> = FWD.iter().map(|v| (v.head_dim, v.tile, v.dtype, v.mask, v.score)).collect();
+    let different: HashSet<_> =
+        FWD.iter().map(|v| (v.head_dim, v.head_dim_v, v.tile, v.dtype, v.mask, v.score)).collect();
     assert_eq!(different.len(), FWD.len());
-    for Variant { symbol, head_dim, tile, dtype, mask, score, .. } in FWD {
+    for Variant { symbol, head_dim, head_dim_v, tile, dtype, mask, score, .. } in FWD {
         let mask = if *mask == Mask::Full { String::new() } else { format!("_{}", mask.name()) };
         let score = match score {
             Score::Plain => "",
@@ -260,13 +269,19 @@ fn variants_differ_and_are_named_by_how() {
             (cluster, _) => format!("x{cluster}"),
         };
         let (m, n, dtype) = (tile.block_m, tile.block_n, dtype.name());
-        let name = format!("fwd_hd{head_dim}_m{m}n{n}{cluster}_{dtype}{mask}{score}");
+        let columns =
+            if head_dim_v == head_dim { format!("{head_dim}") } else { format!("{head_dim}v{head_dim_v}") };
+        let name = format!("fwd_hd{columns}_m{m}n{n}{cluster}_{dtype}{mask}{score}");
         assert_eq!(*symbol, name);
     }
 }
 
 #[test]
 fn every_head_dim_dtype_and_mask_has_a_kernel() {
+    let exists = |[head_dim, head_dim_v]: [u32; 2], dtype, mask, score| {
+        let wanted = (head_dim, head_dim_v, dtype, mask, score);
+        FWD.iter().any(|v| (v.head_dim, v.head_dim_v, v.dtype, v.mask, v.score) == wanted)
+    };
     for dtype in [Dtype::F16, Dtype::Bf16] {
         let kinds = [
             (Mask::Full, Score::Plain),
@@ -278,10 +293,14 @@ fn every_head_dim_dtype_and_mask_has_a_kernel() {
         ];
         for (mask, score) in kinds {
             for head_dim in [64, 96, 128, 192, 256] {
-                let fits =
-                    |v: &&Variant| (v.head_dim, v.dtype, v.mask, v.score) == (head_dim, dtype, mask, score);
-                assert!(FWD.iter().any(|v| fits(&v)), "{head_dim} {dtype:?} {mask:?} {score:?}");
+                assert!(exists([head_dim; 2], dtype, mask, score), "{head_dim} {dtype:?} {mask:?} {score:?}");
             }
         }
+        for mask in [Mask::Full, Mask::Causal, Mask::Band] {
+            for head_dims in [[192, 128], [64, 256]] {
+                assert!(exists(head_dims, dtype, mask, Score::Plain), "{head_dims:?} {dtype:?} {mask:?}");
+            }
+        }
+        assert!(exists([512; 2], dtype, Mask::Band, Score::Plain), "{dtype:?}");
     }
 }

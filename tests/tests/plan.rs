@@ -5,15 +5,11 @@ use flashcore::{Dtype, Plan, Pointers, Problem, TensorLayout};
 use flashcore_kernels::config::Variant;
 use flashcore_kernels::entry::FWD;
 use flashcore_kernels::layout::Swizzle;
-use flashcore_tests::cases::{Case, HEAD_DIMS, KERNEL_HEAD_DIMS, Layout, forward};
+use flashcore_tests::cases::{Case, HEAD_DIMS, KERNEL_HEAD_DIMS, Layout, OTHER_KERNEL_HEAD_DIMS, forward};
 use flashcore_tests::grid;
 
 fn problem(case: &Case, dtype: Dtype) -> Problem {
-    let layout = |shape, strides| TensorLayout { dtype, shape, strides };
-    let (q, kv) = (case.shape_q(), case.shape_kv());
-    let key = layout(kv, case.layout.key(kv));
-    let (query, output) = (layout(q, case.layout.query(q)), layout(q, case.layout.output(q)));
-    Problem::new(query, key, key, output, case.causal, case.scale).expect("a legal problem")
+    case.problem(dtype).expect("a legal problem")
 }
 
 fn plan(case: &Case, dtype: Dtype) -> Plan {
@@ -24,14 +20,19 @@ fn plans(case: &Case, dtype: Dtype) -> Vec<Plan> {
     Plan::all(&problem(case, dtype), &Properties::h200()).expect("plans")
 }
 
-/// The kernel that must compute a head_dim: the next of 64, 128 and 256.
-fn kernel_head_dim(head_dim: usize) -> u32 {
-    match head_dim {
-        0..=64 => 64,
-        65..=96 => 96,
-        97..=128 => 128,
-        129..=192 => 192,
-        _ => 256,
+/// The kernel that must compute these head dims: the one of the fewest columns.
+fn kernel_head_dims(head_dims: (usize, usize)) -> (u32, u32) {
+    match head_dims {
+        (129..=192, 0..=128) => (192, 128),
+        (0..=64, 129..=256) => (64, 256),
+        (head_dim, head_dim_v) => match head_dim.max(head_dim_v) {
+            0..=64 => (64, 64),
+            65..=96 => (96, 96),
+            97..=128 => (128, 128),
+            129..=192 => (192, 192),
+            193..=256 => (256, 256),
+            _ => (512, 512),
+        },
     }
 }
 
@@ -50,8 +51,10 @@ fn every_case_of_the_table_has_a_plan_by_the_rules() {
 
 fn check_plan(case: &Case, dtype: Dtype, plan: &Plan) {
     let (variant, params) = (plan.variant, plan.params);
-    let expected = (kernel_head_dim(case.head_dim), dtype, case.causal && !variant.is_general());
-    assert_eq!((variant.head_dim, variant.dtype, variant.is_causal()), expected, "{case}");
+    let head_dims = kernel_head_dims((case.head_dim, case.head_dim_v()));
+    let expected = (head_dims, dtype, case.causal && !variant.is_general());
+    let found = ((variant.head_dim, variant.head_dim_v), variant.dtype, variant.is_causal());
+    assert_eq!(found, expected, "{case}");
     let (block_m, cluster) = (variant.tile.block_m as usize, variant.tile.cluster as usize);
     let (units, rows) = (params.work.head_units.value as usize, cluster * block_m);
     // General kernels may pack query heads: a query then has several rows, and there are fewer heads.
@@ -84,7 +87,7 @@ fn the_heads_of_a_section_fit_into_l2() {
         let params = plan(&case, Dtype::F16).params;
         let (section, packed) = (params.work.section.value as usize, params.general.packed_heads as usize);
         let (ratio, heads) = (case.heads_q / case.heads_kv / packed, case.batch * case.heads_q / packed);
-        let kv_bytes = 2 * case.seqlen_kv * case.head_dim * 2;
+        let kv_bytes = 2 * case.seqlen_kv * (case.head_dim + case.head_dim_v());
         assert!((1..=heads).contains(&section), "{case}: {section}");
         assert!(
             section == heads || section.is_multiple_of(ratio),
@@ -181,17 +184,23 @@ fn every_kernel_is_tested_and_timed() {
         })
     });
     let (tested, timed) = (forward(), [grid::full(&[false, true]), others.concat().concat()].concat());
-    let narrower = |case: &&Case| !KERNEL_HEAD_DIMS.contains(&case.head_dim);
+    let narrower = |case: &&Case| {
+        let head_dims = (case.head_dim, case.head_dim_v());
+        kernel_head_dims(head_dims) != (head_dims.0 as u32, head_dims.1 as u32)
+    };
     let padded: Vec<Case> = tested.iter().filter(narrower).copied().collect();
     for variant in FWD {
         if variant.is_general() {
             // Cases of them, one for each of these widths, type and kind of scores, are those of `features.rs`.
-            assert!(KERNEL_HEAD_DIMS.contains(&(variant.head_dim as usize)), "{}", variant.symbol);
+            let head_dims = (variant.head_dim as usize, variant.head_dim_v as usize);
+            let usual = head_dims.0 == head_dims.1 && KERNEL_HEAD_DIMS.contains(&head_dims.0);
+            assert!(usual || OTHER_KERNEL_HEAD_DIMS.contains(&head_dims), "{}", variant.symbol);
             continue;
         }
         assert!(runs(&tested, &plans, variant), "no case of `cases::forward` runs {}", variant.symbol);
         assert!(runs(&padded, &plans, variant), "no case pads head_dim for {}", variant.symbol);
-        if grid::HEAD_DIMS.contains(&(variant.head_dim as usize)) {
+        let same = variant.head_dim == variant.head_dim_v;
+        if same && grid::HEAD_DIMS.contains(&(variant.head_dim as usize)) {
             assert!(
                 runs(&timed, &preferred, variant),
                 "no cell of `grid::full`, or of the others, prefers {}",
@@ -204,9 +213,7 @@ fn every_kernel_is_tested_and_timed() {
 #[test]
 fn every_head_dim_of_the_table_is_legal() {
     for head_dim in HEAD_DIMS {
-        assert_eq!(
-            plan(&Case { head_dim, ..Case::default() }, Dtype::F16).variant.head_dim,
-            kernel_head_dim(head_dim)
-        );
+        let variant = plan(&Case { head_dim, ..Case::default() }, Dtype::F16).variant;
+        assert_eq!((variant.head_dim, variant.head_dim_v), kernel_head_dims((head_dim, head_dim)));
     }
 }

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 fn size() -> impl Strategy<Value = usize> {
     prop_oneof![
         4 => 0..5usize,
-        4 => prop::sample::select(vec![8usize, 64, 72, 128, 256, 1000, 1024]),
-        1 => prop::sample::select(vec![257usize, 1 << 20, 1 << 31, (1 << 32) - 1, 1 << 40, usize::MAX / 2, usize::MAX]),
+        4 => prop::sample::select(vec![8usize, 64, 72, 128, 192, 256, 512, 1000, 1024]),
+        1 => prop::sample::select(vec![257usize, 520, 1 << 20, 1 << 31, (1 << 32) - 1, 1 << 40, usize::MAX / 2, usize::MAX]),
     ]
 }
 

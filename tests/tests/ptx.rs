@@ -109,15 +109,15 @@ fn consumers_and_producer_trade_registers_as_the_variant_says() {
     }
 }
 
-/// A product of QKᵀ is 64 x block_n, or narrower in a short first step, one of PV 64 x head_dim, all in the variant's
-/// element type.
+/// A product of QKᵀ is 64 x block_n, or narrower in a short first step, one of PV 64 x a consumer's columns of V, all
+/// in the variant's element type.
 #[test]
 fn products_have_the_shapes_of_the_tile() {
     for variant in FWD {
         let ptx = image(variant.symbol).expect("embedded").ptx;
         let name = variant.dtype.name();
         let short = variant.has_short_step().then(|| variant.short_n());
-        let allowed: Vec<_> = [variant.tile.block_n, variant.head_dim]
+        let allowed: Vec<_> = [variant.tile.block_n, variant.value_columns()]
             .into_iter()
             .chain(short)
             .map(|n| format!("wgmma.mma_async.sync.aligned.m64n{n}k16.f32.{name}.{name}"))

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use flashcore::{Device, Dtype, Plan};
+use flashcore::{Device, Dtype, MAX_HEAD_DIM, Plan};
 use flashcore_tests::cases::{Case, KERNEL_HEAD_DIMS};
 use flashcore_tests::compare::bound;
 use flashcore_tests::device::{Failure, OnDevice, Outputs};
@@ -197,9 +197,12 @@ fn without_lse(gpu: &Device, case: &Case, dtype: Dtype) -> flashcore::Result<()>
 
 fn main() -> ExitCode {
     let mut suite = Suite::on(backends());
-    for head_dim in KERNEL_HEAD_DIMS {
+    for head_dim in KERNEL_HEAD_DIMS.into_iter().chain([MAX_HEAD_DIM]) {
         for causal in [false, true] {
             for dtype in [Dtype::F16, Dtype::Bf16] {
+                if head_dim == MAX_HEAD_DIM && causal != (dtype == Dtype::F16) {
+                    continue; // one kernel for both masks, and slow to emulate
+                }
                 let long = Case {
                     batch: 1,
                     seqlen_q: 420,

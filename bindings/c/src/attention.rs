@@ -38,7 +38,7 @@ pub struct fc_tensor {
     pub seqlen: usize,
     /// Attention heads.
     pub heads: usize,
-    /// Elements of a head: a multiple of 8 up to 256, or up to 512 where states are merged.
+    /// Elements of a head: a multiple of 8 up to 512, or up to 256 with a softcap, slopes or a bias.
     pub head_dim: usize,
     /// From one sequence to the next, a multiple of 8.
     pub stride_batch: usize,

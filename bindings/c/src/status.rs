@@ -61,7 +61,7 @@ pub enum fc_status {
     FC_ERROR_DIMENSION_TOO_LARGE = 41,
     /// There are more tiles of queries, or rows to merge or of a mask of dropout, than a launch can count: split the batch.
     FC_ERROR_TOO_MANY_TILES = 42,
-    /// head_dim is not a multiple of 8 from 8 to 256 (512 where states are merged).
+    /// head_dim is not a multiple of 8 from 8 to 512, or above 256 with a softcap, slopes or a bias.
     FC_ERROR_HEAD_DIM = 43,
     /// A dimension disagrees with that of another tensor.
     FC_ERROR_SHAPE_MISMATCH = 44,
@@ -164,7 +164,7 @@ fn of_host(error: &Error) -> fc_status {
         Error::ShapeOverflow { .. } | Error::BiasOverflow { .. } => fc_status::FC_ERROR_SHAPE_OVERFLOW,
         Error::DimensionTooLarge { .. } => fc_status::FC_ERROR_DIMENSION_TOO_LARGE,
         Error::TooManyTiles { .. } => fc_status::FC_ERROR_TOO_MANY_TILES,
-        Error::HeadDim { .. } => fc_status::FC_ERROR_HEAD_DIM,
+        Error::HeadDim { .. } | Error::TooWideForFeatures { .. } => fc_status::FC_ERROR_HEAD_DIM,
         Error::ShapeMismatch { .. } => fc_status::FC_ERROR_SHAPE_MISMATCH,
         Error::HeadRatio { .. } => fc_status::FC_ERROR_HEAD_RATIO,
         Error::DtypeMismatch { .. } => fc_status::FC_ERROR_DTYPE_MISMATCH,

@@ -424,7 +424,7 @@ fn two_threads(kind: &Kind) -> Result<(), Failure> {
                 }
                 call.q.head_dim = if case.causal { 7 } else { 9 };
                 let message = format!(
-                    "head_dim {} is not supported: it must be a multiple of 8 from 8 to 256",
+                    "head_dim {} is not supported: it must be a multiple of 8 from 8 to 512",
                     call.q.head_dim
                 );
                 refused(call.forward(&device), FC_ERROR_HEAD_DIM, &message);

@@ -21,8 +21,8 @@
 //!
 //! q is (batch, seqlen_q, heads_q, head_dim), k and v are (batch, seqlen_kv, heads_kv, head_dim); all f16 or all bf16.
 //! Packed sequences have their rows in one dimension instead: (total_q, heads_q, head_dim), (total_kv, heads_kv,
-//! head_dim). heads_q is a multiple of heads_kv, head_dim a multiple of 8 up to 256; that of v, and of the output, may
-//! be another. Any strides that are multiples of 8 elements do (transposed, narrowed, broadcast tensors are used as
+//! head_dim). heads_q is a multiple of heads_kv, head_dim a multiple of 8 up to 512, or up to 256 with a softcap, slopes or a
+//! bias; that of v, and of the output, may be another. Any strides that are multiples of 8 elements do (transposed, narrowed, broadcast tensors are used as
 //! they lie), but the elements of a head must be neighbours, and the first one aligned to 16 bytes. Outputs are
 //! contiguous.
 //!

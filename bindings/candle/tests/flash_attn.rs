@@ -259,14 +259,14 @@ fn mistakes_are_refused(device: &Device) -> std::result::Result<(), Failure> {
     let expected =
         flashcore::Error::StrideMisaligned { operand: k, dim: Dim::Heads, stride: 68, multiple: 8 };
     assert_eq!(refuse(&good, &odd, &good), Error::Flashcore(expected));
-    let (narrow, tall) = (normal((2, 20, 4, 60), device)?, normal((2, 20, 4, 264), device)?);
+    let (narrow, tall) = (normal((2, 20, 4, 60), device)?, normal((2, 20, 4, 520), device)?);
     assert_eq!(
         refuse(&narrow, &narrow, &narrow),
-        Error::Flashcore(flashcore::Error::HeadDim { head_dim: 60, limit: 256 })
+        Error::Flashcore(flashcore::Error::HeadDim { head_dim: 60, limit: 512 })
     );
     assert_eq!(
         refuse(&tall, &tall, &tall),
-        Error::Flashcore(flashcore::Error::HeadDim { head_dim: 264, limit: 256 })
+        Error::Flashcore(flashcore::Error::HeadDim { head_dim: 520, limit: 512 })
     );
     let three = good.narrow(2, 0, 3)?;
     assert_eq!(

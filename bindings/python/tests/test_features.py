@@ -62,7 +62,7 @@ def test_dense(options):
         reference.check(out[one], Q[one], K[one, :used], V[one, :used], lse[one], **others, **per_sequence)
 
 
-@pytest.mark.parametrize("columns", [8, 128, 256])
+@pytest.mark.parametrize("columns", [8, 128, 256, 512])
 def test_values_have_a_head_dim_of_their_own(columns):
     v = normal(2, 90, 2, columns, seed=4)
     out, lse = flashcore.attention(Q, K, v, causal=True, return_lse=True)

@@ -129,7 +129,8 @@ SCALE = torch.ones(2, 2)
 MISSING = [
     (lambda: interface.flash_attn_func(Q, K, V, qv=Q), r"qv"),
     (lambda: interface.flash_attn_func(Q, K, V, k_descale=SCALE), r"k_descale"),
-    (lambda: interface.flash_attn_func(Q, K, normal(2, 60, 2, 512)), r"head_dim 512"),
+    (lambda: interface.flash_attn_func(Q, K, normal(2, 60, 2, 520)), r"head_dim 520"),
+    (lambda: interface.flash_attn_func(Q, K, normal(2, 60, 2, 512), softcap=9.0), r"head_dim 512 with a softcap"),
     (lambda: interface.flash_attn_func(*[x[..., :59] for x in (Q, K, V)]), r"head_dim 59"),
     (lambda: interface.flash_attn_func(*[x.to(torch.float8_e4m3fn) for x in (Q, K, V)]), r"float8_e4m3fn"),
     (lambda: interface.flash_attn_with_kvcache(Q, K, V, k=K, v=V), r"appending to a cache"),

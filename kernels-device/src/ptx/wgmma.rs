@@ -256,6 +256,10 @@ macro_rules! width {
 }
 
 #[rustfmt::skip]
+width!(16,
+    0 1 2 3 4 5 6 7
+);
+#[rustfmt::skip]
 width!(32,
     0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15
 );

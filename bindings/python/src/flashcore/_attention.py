@@ -66,7 +66,7 @@ def attention(
 
     Args:
         q: Queries, (batch, seqlen_q, heads_q, head_dim), or, with ``cu_seqlens_q``, (total_q, heads_q, head_dim);
-            head_dim is a multiple of 8 up to 256, also that of v.
+            head_dim is a multiple of 8 up to 512 (256 with ``softcap``, ``alibi_slopes`` or ``bias``), also that of v.
         k: Keys, (batch, seqlen_kv, heads_kv, head_dim), or, with ``cu_seqlens_kv``, (total_kv, heads_kv, head_dim);
             heads_q is a multiple of heads_kv.
         v: Values, of the shape of k.

@@ -2,8 +2,8 @@
 
     >>> from flashcore.flash_attn_interface import flash_attn_func
 
-What exists: f16 and bf16, MHA, GQA and MQA, head_dim up to 256, causal masks, windows, chunks, softcap, variable
-lengths, caches without pages, the log-sum-exp. Everything else raises :class:`flashcore.UnsupportedError`, a
+What exists: f16 and bf16, MHA, GQA and MQA, head_dim up to 512 (256 with a softcap), causal masks, windows, chunks,
+softcap, variable lengths, caches without pages, the log-sum-exp. Everything else raises :class:`flashcore.UnsupportedError`, a
 NotImplementedError, and says what is missing; so does the backward pass. ``num_splits``, ``pack_gqa``, ``sm_margin``,
 ``deterministic``, ``scheduler_metadata`` and the longest lengths are about how FlashAttention-3 computes, and are
 ignored: flashcore chooses by itself, and always computes the same bits.
@@ -70,12 +70,12 @@ def _forward(
     **lengths: Any,
 ) -> Any:
     """Attention; ``lengths`` are arguments of :func:`flashcore.attention` by which sequences begin and end."""
-    head_dim = q.shape[-1]
     if q.dtype not in (torch.float16, torch.bfloat16):
         raise _missing(f"attention in {q.dtype}")
-    for columns in (head_dim, v.shape[-1]):
-        if columns % 8 or columns > 256:
-            raise _missing(f"head_dim {columns}: it must be a multiple of 8 up to 256")
+    limit, case = (256, " with a softcap") if softcap else (512, "")
+    for columns in (q.shape[-1], v.shape[-1]):
+        if columns % 8 or columns > limit:
+            raise _missing(f"head_dim {columns}{case}: it must be a multiple of 8 up to {limit}")
     dense = all(length is None for length in lengths.values())
     causal, window = _window(causal, window_size, *((q.shape[1], k.shape[1]) if dense else (None, None)))
     q, k, v = _with_neighbours(q), _with_neighbours(k), _with_neighbours(v)
