@@ -285,6 +285,12 @@ pub const KERNEL_HEAD_DIMS: [usize; 5] = [64, 96, 128, 192, 256];
 /// a general kernel only.
 pub const OTHER_KERNEL_HEAD_DIMS: [(usize, usize); 3] = [(192, 128), (64, 256), (512, 512)];
 
+/// Whether `variant` is for such head dims. The emulator takes long for them, and what is special about them does not
+/// depend on the schedule: a few tests run on fewer schedules.
+pub fn has_other_head_dims(variant: &Variant) -> bool {
+    OTHER_KERNEL_HEAD_DIMS.contains(&(variant.head_dim as usize, variant.head_dim_v as usize))
+}
+
 /// Head dims of models in the field, and the extremes.
 pub const HEAD_DIMS: [usize; 17] =
     [8, 16, 40, 64, 72, 80, 96, 104, 112, 128, 160, 192, 248, 256, 264, 320, 512];

@@ -155,19 +155,16 @@ fn cases() -> Vec<Case> {
         }
     }
     for head_dims in OTHER_KERNEL_HEAD_DIMS {
-        let base = Case { seqlen_q: 140, seqlen_kv: 210, heads_q: 2, heads_kv: 1, ..Case::default() };
+        let base = Case { seqlen_q: 120, seqlen_kv: 180, heads_q: 2, heads_kv: 1, ..Case::default() };
         let mut add =
             |case: Case, extras: Extras| cases.push(Case { extras, ..case }.of_head_dims(head_dims));
         let causal = Case { causal: true, ..base };
         add(base, Extras { left: Some(100), right: Some(0), ..none });
         add(base, Extras { left: Some(17), right: Some(60), top_left: true, ..none });
-        add(
-            Case { seqlen_q: 500, seqlen_kv: 130, ..base },
-            Extras { left: Some(40), right: Some(3), ..none },
-        );
+        add(Case { seqlen_q: 250, seqlen_kv: 70, ..base }, Extras { left: Some(40), right: Some(3), ..none });
         add(causal, Extras { chunk: Some(100), ..none });
         add(causal, Extras { prefix: true, ..none });
-        add(Case { seqlen_q: 300, seqlen_kv: 100, ..causal }, Extras { sinks: true, ..none });
+        add(Case { seqlen_q: 200, seqlen_kv: 60, ..causal }, Extras { sinks: true, ..none });
         add(Case { seqlen_kv: 0, ..base }, Extras { sinks: true, ..none });
         let lengths = Some(Lengths::WithZeros { longest: 200 });
         let packed = Extras { packed_q: lengths, packed_kv: lengths, ..none };

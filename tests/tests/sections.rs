@@ -6,7 +6,7 @@ use flashcore::driver::{Completion, EmulatorOptions};
 use flashcore::kernels::{FWD, Tile, Variant};
 use flashcore::{Device, Dtype, Plan};
 use flashcore_kernels::schedule::{KeyBlocks, Tiles, WorkTile};
-use flashcore_tests::cases::Case;
+use flashcore_tests::cases::{Case, has_other_head_dims};
 use flashcore_tests::device::{Failure, OnDevice};
 use flashcore_tests::sections;
 use flashcore_tests::suite::{Resource, Suite};
@@ -45,7 +45,11 @@ fn run(variant: &Variant, case: &Case, options: &EmulatorOptions) -> Result<bool
 fn check(variant: &Variant) -> Result<(), String> {
     let mut mixed = false;
     // Kernels of bf16 are those of f16 but for the type of their products.
-    let schedules = if variant.dtype == Dtype::F16 { &SCHEDULES[..] } else { &SCHEDULES[..1] };
+    let schedules = match (variant.dtype, has_other_head_dims(variant)) {
+        (Dtype::F16, false) => &SCHEDULES[..],
+        (Dtype::F16, true) => &SCHEDULES[2..3],
+        (Dtype::Bf16, _) => &SCHEDULES[..1],
+    };
     for (case, clusters) in sections::cases(variant) {
         for &(seed, completion) in schedules {
             let sm_count = clusters * variant.cluster_ctas();
