@@ -382,9 +382,7 @@ pub fn forward() -> Vec<Case> {
         });
     }
     for head_dims in OTHER_KERNEL_HEAD_DIMS {
-        for (seqlen_q, seqlen_kv) in
-            [(1, 1), (1, 239), (239, 1), (113, 203), (799, 3), (3, 799), (257, 129), (193, 513), (1023, 1024)]
-        {
+        for (seqlen_q, seqlen_kv) in [(1, 239), (239, 1), (113, 203), (257, 129), (1023, 1024)] {
             both_masks(Case { seqlen_q, seqlen_kv, ..Case::default() }.of_head_dims(head_dims));
         }
         let base = Case { seqlen_q: 200, seqlen_kv: 333, ..Case::default() };

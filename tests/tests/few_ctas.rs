@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     let mut suite = Suite::on(backends());
     let every = |head_dim| ((head_dim, head_dim), 1);
     // Of others a few: the emulator takes long for wide ones.
-    let others = OTHER_KERNEL_HEAD_DIMS.map(|head_dims| (head_dims, 4));
+    let others = OTHER_KERNEL_HEAD_DIMS.map(|head_dims| (head_dims, 6));
     for (head_dims, step) in KERNEL_HEAD_DIMS.map(every).into_iter().chain(others) {
         let base =
             Case { batch: 1, seqlen_q: 520, seqlen_kv: 700, heads_q: 2, heads_kv: 1, ..Case::default() };

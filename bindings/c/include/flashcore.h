@@ -81,7 +81,7 @@ enum fc_status
     FC_ERROR_DIMENSION_TOO_LARGE = 41,
     // There are more tiles of queries, or rows to merge or of a mask of dropout, than a launch can count: split the batch.
     FC_ERROR_TOO_MANY_TILES = 42,
-    // head_dim is not a multiple of 8 from 8 to 256 (512 where states are merged).
+    // head_dim is not a multiple of 8 from 8 to 512, or above 256 with a softcap, slopes or a bias.
     FC_ERROR_HEAD_DIM = 43,
     // A dimension disagrees with that of another tensor.
     FC_ERROR_SHAPE_MISMATCH = 44,
@@ -185,7 +185,7 @@ typedef struct {
     size_t seqlen;
     // Attention heads.
     size_t heads;
-    // Elements of a head: a multiple of 8 up to 256, or up to 512 where states are merged.
+    // Elements of a head: a multiple of 8 up to 512, or up to 256 with a softcap, slopes or a bias.
     size_t head_dim;
     // From one sequence to the next, a multiple of 8.
     size_t stride_batch;
