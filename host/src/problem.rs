@@ -107,7 +107,8 @@ impl Problem {
 
     /// Whether only general kernels compute it: by what it asks for, or because its heads are too wide for others.
     pub(crate) fn needs_general_kernel(&self) -> bool {
-        matches!(self.mask(), Mask::Band | Mask::Sparse) || !FWD.iter().any(|v| v.mask == self.mask() && self.fits(v))
+        matches!(self.mask(), Mask::Band | Mask::Sparse)
+            || !FWD.iter().any(|v| v.mask == self.mask() && self.fits(v))
     }
 
     /// Shape of q, and of out but for its head_dim.
