@@ -216,6 +216,8 @@ impl<'a> Builder<'a> {
         if let Some(ptxas) = &self.ptxas {
             let (said, seconds) = self.assemble(ptxas, &artifact, &cubin, &log)?;
             artifact.verdict.on_machine_code(entry, &said);
+            let code = fs::read(&cubin).map_err(Error::io("could not read", &cubin))?;
+            artifact.verdict.on_cubin(entry, &code);
             artifact.resources = Resources::parse(&said);
             artifact.cubin = Some(cubin);
             artifact.ptxas_seconds = seconds;

@@ -52,6 +52,14 @@ pub enum GateError {
         /// What ptxas printed.
         log: String,
     },
+    /// The machine code has a path that data choose, which no PTX shows.
+    #[error("{kernel}: ptxas added {function}, a slow path of arithmetic that data choose")]
+    SlowPath {
+        /// The entry's symbol.
+        kernel: &'static str,
+        /// What ptxas calls it.
+        function: String,
+    },
     /// A launch would need more registers than a CTA gets.
     #[error("{kernel}: {used} registers a thread, at most {limit} fit a CTA of {threads} threads")]
     Registers {
@@ -133,6 +141,13 @@ impl Verdict {
                 limit: SMEM_LIMIT,
             });
         }
+    }
+
+    /// Adds the verdict on the machine code itself.
+    pub fn on_cubin(&mut self, entry: &Entry, cubin: &[u8]) {
+        let kernel = entry.symbol;
+        let functions = lint::slow_paths(cubin).into_iter();
+        self.broken.extend(functions.map(|function| GateError::SlowPath { kernel, function }));
     }
 
     /// How often the PTX has an opcode.

@@ -24,7 +24,7 @@ use crate::report::{Level, Site};
 
 pub use finding::{Code, Finding};
 pub use opcodes::{opcode, opcodes};
-pub use ptxas::ptxas_log;
+pub use ptxas::{ptxas_log, slow_paths};
 
 /// What is checked.
 #[derive(Clone, Debug)]

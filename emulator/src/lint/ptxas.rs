@@ -55,3 +55,34 @@ impl Memory {
         })
     }
 }
+
+/// How the names begin of what ptxas adds to a kernel where an instruction has no machine code of its own: divisions
+/// and roots that are rounded exactly, say, in loops and branches that depend on their operands.
+const ADDED: [&[u8]; 2] = [b"$__internal", b"__cuda_sm"];
+
+/// Functions that ptxas added to the machine code of a kernel, by name: each is a slow path that data choose.
+pub fn slow_paths(cubin: &[u8]) -> Vec<String> {
+    let names = cubin.split(|byte| !byte.is_ascii_graphic());
+    let added = names.filter(|name| ADDED.iter().any(|prefix| contains(name, prefix)));
+    let mut found: Vec<_> = added.map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+fn contains(text: &[u8], what: &[u8]) -> bool {
+    text.windows(what.len()).any(|window| window == what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ptxas_added_is_found_by_name() {
+        let name = "$my_kernel$__internal_0_$__cuda_sm3x_div_rn_noftz_f32_slowpath";
+        let cubin = format!("\x7fELF\0.text.my_kernel\0{name}\0{name}\0.nv.info\0");
+        assert_eq!(slow_paths(cubin.as_bytes()), [name]);
+        assert_eq!(slow_paths(b"\x7fELF\0.text.my_kernel\0__cuda_x"), [""; 0]);
+    }
+}

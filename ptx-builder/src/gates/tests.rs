@@ -186,3 +186,13 @@ fn too_much_shared_memory_is_refused() {
     let message = only(with_log("16 barriers", "16 barriers, 232448 bytes smem")).to_string();
     assert!(message.contains("232448 bytes of static and 1024 bytes of dynamic"), "{message}");
 }
+
+#[test]
+fn slow_paths_of_arithmetic_are_refused() {
+    let mut verdict = Verdict::default();
+    verdict.on_cubin(&ENTRY, b"\x7fELF\0.text.product\0product\0");
+    assert_eq!(verdict.broken, []);
+    let function = "$__internal_0_$__cuda_sm3x_div_rn_noftz_f32_slowpath".to_owned();
+    verdict.on_cubin(&ENTRY, format!("\x7fELF\0.text.product\0{function}\0").as_bytes());
+    assert_eq!(only(verdict), GateError::SlowPath { kernel: "product", function });
+}
