@@ -15,6 +15,9 @@ use crate::shape::{Dtypes, Shapes};
 
 /// Options of `check`.
 #[derive(Args)]
+#[command(
+    after_help = "Examples:\n  flashcore-lab check --small\n  flashcore-lab check --shape 2,4/2,100/300,128 --dtype bf16"
+)]
 pub(crate) struct Options {
     /// A few tiny shapes of every kernel: for race and memory checkers
     #[arg(long, conflicts_with = "shapes")]

@@ -1,11 +1,20 @@
 //! The laboratory: checks and times flashcore on a GPU.
 
 mod bench;
+mod charts;
 mod check;
+mod children;
+mod clocks;
+mod compare;
+mod ct;
 mod determinism;
 mod emulated;
+mod errors;
+mod faults;
 mod feature;
 mod features;
+mod gate;
+mod latency;
 mod merge;
 mod metrics;
 mod mutate;
@@ -14,9 +23,12 @@ mod overhead;
 mod peers;
 mod plot;
 mod power;
+mod profile;
 mod report;
+mod sanitize;
 mod sensors;
 mod shape;
+mod stats;
 mod timing;
 mod tune;
 mod turns;
@@ -40,6 +52,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Every claim of the product as a gate: measure, judge, and leave reports and a page with plots
+    Gate(gate::Options),
+    /// What changed between two runs, and how surely; fails if something got slower
+    Compare(compare::Options),
     /// Compare every kernel with the f64 oracle
     Check(check::Options),
     /// Check, then time, the grid of shapes, beside PyTorch and FlashAttention; without a GPU, emulate a small one
@@ -50,8 +66,16 @@ enum Verb {
     Tune(tune::Options),
     /// Check, then time, the merge of attention states, beside a copy of as many bytes
     Merge(merge::Options),
-    /// Run every kernel again and again and compare the bits
+    /// Run every kernel again and again, under all conditions, and compare the bits
     Determinism(determinism::Options),
+    /// Whether code or time depend on what is in the tensors
+    Ct(ct::Options),
+    /// Run compute-sanitizer over small shapes of every kernel, and over planted mistakes
+    Sanitize(sanitize::Options),
+    /// Profile a launch of ours, and the peers', with Nsight Compute
+    Profile(profile::Options),
+    /// Make one known mistake: a negative control for tools
+    Fault(faults::Options),
     /// Measure the host time of a call, from Rust and from C
     Overhead(overhead::Options),
     /// Run shapes for seconds and measure clock, power and energy
@@ -60,7 +84,8 @@ enum Verb {
     One(timing::OneOptions),
     /// Make one mistake of synchronisation after another in every kernel: the emulator must see each
     Mutate(mutate::Options),
-    /// Write report.md and the plots again, from DIR/metrics.json
+    /// Write report.md and the plots of a bench again, from DIR/metrics.json
+    #[command(after_help = "Example:\n  flashcore-lab report target/flashcore/report")]
     Report {
         /// Folder with metrics.json
         dir: PathBuf,
@@ -88,12 +113,18 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let device = || Device::cuda(cli.device);
     let done = match &cli.verb {
+        Verb::Gate(options) => gate::run(device(), options),
+        Verb::Compare(options) => compare::run(options),
         Verb::Check(options) => check::run(device(), options),
         Verb::Bench(options) => bench::run(device(), options),
         Verb::Features(options) => features::run(device(), options),
         Verb::Tune(options) => tune::run(device(), options),
         Verb::Merge(options) => merge::run(device(), options),
         Verb::Determinism(options) => determinism::run(device(), options),
+        Verb::Ct(options) => ct::run(device(), options),
+        Verb::Sanitize(options) => sanitize::run(device(), options),
+        Verb::Profile(options) => profile::run(device(), options),
+        Verb::Fault(options) => faults::run(device(), options),
         Verb::Overhead(options) => overhead::run(device(), options),
         Verb::Power(options) => power::run(device(), options),
         Verb::One(options) => timing::one(device(), options),
@@ -106,6 +137,24 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("flashcore-lab: {error:#}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_verb_shows_an_example() {
+        let cli = Cli::command();
+        cli.clone().debug_assert();
+        for verb in cli.get_subcommands() {
+            let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let example = format!("flashcore-lab {}", verb.get_name());
+            assert!(help.contains(&example), "{}: {help:?}", verb.get_name());
         }
     }
 }

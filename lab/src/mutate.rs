@@ -16,6 +16,7 @@ use rayon::prelude::*;
 const GOAL: f64 = 0.98;
 
 #[derive(Args)]
+#[command(after_help = "Example:\n  flashcore-lab mutate")]
 pub(crate) struct Options {
     /// Only kernels whose name contains this, or the one that has just this name
     #[arg(long, default_value = "")]

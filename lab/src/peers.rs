@@ -51,6 +51,25 @@ enum Answer {
     Error { error: String },
 }
 
+/// The text of the script.
+///
+/// # Errors
+/// The one that was asked for cannot be read.
+pub(crate) fn script(options: &PeerOptions) -> Result<String> {
+    match &options.peers {
+        Some(path) => fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display())),
+        None => Ok(SCRIPT.to_owned()),
+    }
+}
+
+/// The line by which the script is asked to time `name` on `problem`.
+///
+/// # Errors
+/// The problem cannot be written down.
+pub(crate) fn question(name: &str, problem: &Feature, dtype: Dtype, protocol: Protocol) -> Result<String> {
+    Ok(serde_json::to_string(&Request { name, dtype: dtype.name(), problem, protocol })?)
+}
+
 /// The process.
 pub(crate) struct Peers {
     child: Child,
@@ -65,14 +84,8 @@ impl Peers {
     /// # Errors
     /// There is no such Python, or it lacks what the script imports.
     pub(crate) fn start(options: &PeerOptions) -> Result<Self> {
-        let script = match &options.peers {
-            Some(path) => {
-                fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?
-            }
-            None => SCRIPT.to_owned(),
-        };
         let mut child = Command::new(&options.python)
-            .args(["-c", &script])
+            .args(["-c", &script(options)?])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

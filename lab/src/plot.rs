@@ -6,6 +6,7 @@ use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 
 use crate::metrics::{Cell, Metrics};
+use crate::output;
 
 const SIZE: (u32, u32) = (800, 500);
 /// One for each implementation.
@@ -17,13 +18,30 @@ pub(crate) const COLOURS: [RGBColor; 5] = [
     RGBColor(148, 103, 189),
 ];
 
+/// A plot: its file name, without an extension, and its text.
+pub(crate) struct Plot {
+    pub(crate) name: String,
+    pub(crate) svg: String,
+}
+
 /// Writes the plots into `dir`; their file names.
 pub(crate) fn write(metrics: &Metrics, dir: &Path) -> Result<Vec<String>> {
+    let mut files = Vec::new();
+    for Plot { name, svg } in plots(metrics)? {
+        let file = format!("{name}.svg");
+        output::write_text(&svg, &dir.join(&file))?;
+        files.push(file);
+    }
+    Ok(files)
+}
+
+/// Every plot that has two lengths at least.
+pub(crate) fn plots(metrics: &Metrics) -> Result<Vec<Plot>> {
     let mut groups: Vec<_> =
         metrics.cells.iter().map(|cell| (cell.head_dim, cell.causal, &cell.dtype)).collect();
     groups.sort();
     groups.dedup();
-    let mut files = Vec::new();
+    let mut plots = Vec::new();
     for (head_dim, causal, dtype) in groups {
         let mut cells: Vec<&Cell> = metrics
             .cells
@@ -38,17 +56,23 @@ pub(crate) fn write(metrics: &Metrics, dir: &Path) -> Result<Vec<String>> {
             continue;
         }
         let mask = if causal { "causal" } else { "full" };
-        let file = format!("hd{head_dim}_{mask}_{dtype}.svg");
+        let name = format!("hd{head_dim}_{mask}_{dtype}");
         let title = format!("{}: head_dim {head_dim}, {mask}, {dtype}", metrics.machine.gpu);
-        draw(&cells, &metrics.implementations(), &title, &dir.join(&file))
-            .map_err(|error| anyhow!("cannot draw {file}: {error}"))?;
-        files.push(file);
+        let mut svg = String::new();
+        draw(&cells, &metrics.implementations(), &title, &mut svg)
+            .map_err(|error| anyhow!("cannot draw {name}: {error}"))?;
+        plots.push(Plot { name, svg });
     }
-    Ok(files)
+    Ok(plots)
 }
 
-fn draw(cells: &[&Cell], names: &[&str], title: &str, path: &Path) -> Result<(), Box<dyn std::error::Error>> {
-    let root = SVGBackend::new(path, SIZE).into_drawing_area();
+fn draw(
+    cells: &[&Cell],
+    names: &[&str],
+    title: &str,
+    svg: &mut String,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
     let highest = cells
         .iter()

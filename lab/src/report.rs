@@ -8,15 +8,11 @@ use anyhow::{Context, Result};
 use comfy_table::{CellAlignment, Table, TableStyle, presets};
 
 use crate::metrics::{Cell, Check, FLASHCORE, Metrics, geomean};
-use crate::plot;
+use crate::{output, plot};
 
 /// Writes the report and the plots of the metrics in `dir` again.
 pub(crate) fn rewrite(dir: &Path) -> Result<bool> {
-    let path = dir.join("metrics.json");
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let metrics = serde_json::from_str(&text)
-        .with_context(|| format!("{} is not a run of this lab", path.display()))?;
-    write(&metrics, dir)?;
+    write(&output::read(&dir.join("metrics.json"))?, dir)?;
     Ok(true)
 }
 
@@ -33,7 +29,7 @@ pub(crate) fn write(metrics: &Metrics, dir: &Path) -> Result<()> {
 }
 
 /// One row a cell.
-fn table(metrics: &Metrics, style: TableStyle) -> Table {
+pub(crate) fn table(metrics: &Metrics, style: TableStyle) -> Table {
     let mut table = Table::new();
     table.load_style(style);
     let names = metrics.implementations();
@@ -70,7 +66,7 @@ fn number(value: Option<f64>, digits: usize) -> String {
 }
 
 /// Geometric means, the worst cell, and everything that went wrong.
-fn summary(metrics: &Metrics) -> String {
+pub(crate) fn summary(metrics: &Metrics) -> String {
     let mut text = String::new();
     let ratios = |keep: &dyn Fn(&Cell) -> bool| {
         geomean(

@@ -21,10 +21,34 @@ pub(crate) struct Readings {
     pub(crate) celsius: f64,
 }
 
+/// What the sensors read at one moment, as it is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Sample {
+    /// Seconds since the work began.
+    pub(crate) seconds: f64,
+    /// Clock of the SMs, MHz.
+    pub(crate) clock_mhz: f64,
+    /// Power of the board, W, as the gauge tells it.
+    pub(crate) watts: f64,
+    /// Temperature of the GPU, degrees Celsius.
+    pub(crate) celsius: f64,
+    /// Why the clock is not higher: bits of NVML's `nvmlClocksThrottleReasons`; None if it does not say.
+    pub(crate) throttle_reasons: Option<u64>,
+}
+
 /// The energy counter moves in steps of up to 0.1 s. Over this time that, and when we happen to look, come to 2 %.
 pub(crate) const COUNTER_SECONDS: f64 = 0.5;
 /// Time between two looks at the sensors.
 const EVERY: Duration = Duration::from_millis(10);
+/// Of so many looks one is kept as a [`Sample`]: 20 a second.
+const KEPT: usize = 5;
+
+impl Readings {
+    fn at(&self, seconds: f64, throttle_reasons: Option<u64>) -> Sample {
+        let &Readings { clock_mhz, watts, celsius, .. } = self;
+        Sample { seconds, clock_mhz, watts, celsius, throttle_reasons }
+    }
+}
 
 /// The sensors of the GPU that CUDA sees first.
 pub(crate) struct Sensors {
@@ -62,23 +86,44 @@ impl Sensors {
         Some(device.total_energy_consumption().ok()? as f64 / 1e3)
     }
 
+    /// Bits of NVML's `nvmlClocksThrottleReasons`.
+    fn throttle_reasons(&self) -> Option<u64> {
+        let device = self.nvml.device_by_index(self.index).ok()?;
+        Some(device.current_throttle_reasons().ok()?.bits())
+    }
+
     /// Does `work`; the mean of what the sensors read meanwhile.
     pub(crate) fn during<T>(&self, work: impl FnOnce() -> T) -> (T, Option<Readings>) {
+        let (result, readings, _) = self.watch(work);
+        (result, readings)
+    }
+
+    /// The same, and what they read over time.
+    pub(crate) fn watch<T>(&self, work: impl FnOnce() -> T) -> (T, Option<Readings>, Vec<Sample>) {
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let watcher = scope.spawn(|| {
                 let start = Instant::now();
-                let (mut readings, mut counter) = (Vec::new(), Vec::new());
+                let (mut readings, mut counter, mut trace) = (Vec::new(), Vec::new(), Vec::new());
                 while !done.load(Ordering::Relaxed) {
-                    counter.extend(self.joules().map(|joules| (start.elapsed().as_secs_f64(), joules)));
-                    readings.extend(self.read());
+                    let seconds = start.elapsed().as_secs_f64();
+                    counter.extend(self.joules().map(|joules| (seconds, joules)));
+                    if let Some(reading) = self.read() {
+                        if readings.len() % KEPT == 0 {
+                            let throttle_reasons = self.throttle_reasons();
+                            trace.push(reading.at(seconds, throttle_reasons));
+                        }
+                        readings.push(reading);
+                    }
                     std::thread::sleep(EVERY);
                 }
-                Some(Readings { counter_watts: slope(&counter), ..mean(&readings)? })
+                let mean = mean(&readings);
+                (mean.map(|mean| Readings { counter_watts: slope(&counter), ..mean }), trace)
             });
             let result = work();
             done.store(true, Ordering::Relaxed);
-            (result, watcher.join().ok().flatten())
+            let (readings, trace) = watcher.join().unwrap_or_default();
+            (result, readings, trace)
         })
     }
 }
@@ -105,7 +150,7 @@ pub(crate) fn mean(readings: &[Readings]) -> Option<Readings> {
 }
 
 /// NVML counts all GPUs of the machine, CUDA those that `CUDA_VISIBLE_DEVICES` names.
-fn nvml_index(nvml: &Nvml, ordinal: usize) -> Option<u32> {
+pub(crate) fn nvml_index(nvml: &Nvml, ordinal: usize) -> Option<u32> {
     let Ok(visible) = std::env::var("CUDA_VISIBLE_DEVICES") else {
         return u32::try_from(ordinal).ok();
     };

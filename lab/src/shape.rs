@@ -6,11 +6,11 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 use flashcore::Dtype;
 use flashcore_tests::cases::Case;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// `B,H,S,D`: sequences, heads, length and head_dim; `H/Hkv` where query heads share keys, and `S/Skv` where there are
 /// not as many keys as queries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Bhsd {
     pub(crate) batch: usize,
     pub(crate) heads_q: usize,
@@ -124,6 +124,11 @@ impl Shapes {
     /// Whether masks are causal: those that were asked for.
     pub(crate) fn masks(&self) -> &'static [bool] {
         self.masks.list()
+    }
+
+    /// The shapes that were given.
+    pub(crate) fn list(&self) -> &[Bhsd] {
+        &self.shapes
     }
 
     /// The shapes under each of the masks; none if none was given.

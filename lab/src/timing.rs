@@ -112,6 +112,12 @@ impl<T> Recorded<T> {
         Ok(f64::from(self.start.elapsed_ms(&self.end)?))
     }
 
+    /// Microseconds of each of `calls` replays, divided by the calls in one, after `warm_up` that do not count.
+    pub(crate) fn each_us(&self, warm_up: usize, calls: usize) -> Result<Vec<f64>> {
+        (0..warm_up).try_for_each(|_| self.replay().map(drop))?;
+        (0..calls).map(|_| Ok(1e3 * self.replay()? / self.launches as f64)).collect()
+    }
+
     /// Times the recorded calls.
     pub(crate) fn measure(&self, protocol: &Protocol) -> Result<Timing> {
         let (mut warm_ups, mut settled) = (0, 0.0);
@@ -130,6 +136,7 @@ impl<T> Recorded<T> {
 
 /// Options of `one`.
 #[derive(Args)]
+#[command(after_help = "Example:\n  flashcore-lab one --shape 4,16,4096,128 --causal --repeat 3")]
 pub(crate) struct OneOptions {
     #[command(flatten)]
     shapes: Shapes,

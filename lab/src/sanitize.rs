@@ -1,0 +1,322 @@
+//! compute-sanitizer over small shapes of every kernel, and over a planted mistake for each of its tools, which must be
+//! seen: a tool that sees nothing proves nothing.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, ValueEnum};
+use comfy_table::{CellAlignment, Table, presets};
+use flashcore::Device;
+use serde::{Deserialize, Serialize};
+
+use crate::children;
+use crate::faults::Fault;
+use crate::output;
+use crate::shape::{Bhsd, Dtypes};
+
+/// Options of `sanitize`.
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  flashcore-lab sanitize\n  flashcore-lab sanitize racecheck synccheck\n  flashcore-lab sanitize memcheck --shape 2,4/2,100/300,128 --dtype f16"
+)]
+pub(crate) struct Options {
+    /// Tools to run (default: all of them)
+    #[arg(value_enum)]
+    tools: Vec<Tool>,
+    /// A shape B,H,S,D, instead of a few small ones of every kernel; may be repeated
+    #[arg(long = "shape", value_name = "B,H,S,D")]
+    shapes: Vec<Bhsd>,
+    /// Element type
+    #[arg(long, value_enum, default_value_t = Dtypes::Both)]
+    dtype: Dtypes,
+    /// Longest time of one tool, in seconds
+    #[arg(long, default_value_t = 1800, value_name = "N")]
+    limit: u64,
+    /// Folder for sanitize.json and the logs
+    #[arg(long, default_value = "target/flashcore/sanitize", value_name = "DIR")]
+    out: PathBuf,
+}
+
+/// A tool of compute-sanitizer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Tool {
+    /// Accesses outside of allocations, misaligned ones, leaks
+    Memcheck,
+    /// Hazards in shared memory
+    Racecheck,
+    /// Misuse of barriers
+    Synccheck,
+    /// Reads of global memory that nobody wrote
+    Initcheck,
+}
+
+impl Tool {
+    /// All of them.
+    pub(crate) const ALL: [Tool; 4] = [Tool::Memcheck, Tool::Racecheck, Tool::Synccheck, Tool::Initcheck];
+
+    /// Its name, as the sanitizer takes it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Tool::Memcheck => "memcheck",
+            Tool::Racecheck => "racecheck",
+            Tool::Synccheck => "synccheck",
+            Tool::Initcheck => "initcheck",
+        }
+    }
+
+    /// The mistakes that it must see.
+    fn faults(self) -> &'static [Fault] {
+        match self {
+            Tool::Memcheck => &[Fault::Memcheck, Fault::Leak],
+            Tool::Racecheck => &[Fault::Racecheck],
+            Tool::Synccheck => &[Fault::Synccheck],
+            Tool::Initcheck => &[Fault::Initcheck],
+        }
+    }
+}
+
+/// What a run found.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Findings {
+    pub(crate) runs: Vec<ToolRun>,
+}
+
+/// A tool on one program.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ToolRun {
+    pub(crate) tool: Tool,
+    /// The arguments of this program that ran under the tool.
+    pub(crate) what: String,
+    /// Whether there is a mistake to be seen.
+    pub(crate) planted: bool,
+    /// What the tool said; None if it came to no end.
+    pub(crate) summary: Option<Summary>,
+    /// How the run ended, and the last that it said if that was not well.
+    pub(crate) ended: String,
+    /// Wall-clock time.
+    pub(crate) seconds: f64,
+}
+
+/// The last words of a tool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Summary {
+    /// Errors, or hazards.
+    pub(crate) errors: u64,
+    /// Memory that was never freed.
+    pub(crate) leaked_bytes: u64,
+}
+
+impl Summary {
+    /// Whether nothing was found.
+    pub(crate) fn is_clean(&self) -> bool {
+        *self == Summary::default()
+    }
+
+    /// What the tool said at its end; None if it did not come so far.
+    fn parse(text: &str) -> Option<Summary> {
+        let mut errors = None;
+        let mut leaked_bytes = 0;
+        for line in text.lines().filter_map(|line| line.strip_prefix("=========")).map(str::trim) {
+            let number = |label: &str| -> Option<u64> {
+                line.strip_prefix(label)?.split_whitespace().next()?.parse().ok()
+            };
+            // Of a racecheck, warnings count as well.
+            if let Some(count) = number("ERROR SUMMARY:").or_else(|| number("RACECHECK SUMMARY:")) {
+                errors = Some(errors.unwrap_or(0) + count);
+            }
+            leaked_bytes += number("LEAK SUMMARY:").unwrap_or(0);
+        }
+        Some(Summary { errors: errors?, leaked_bytes })
+    }
+}
+
+impl ToolRun {
+    /// Whether it is what it should be: clean, or, with a planted mistake, not.
+    pub(crate) fn is_right(&self) -> bool {
+        self.summary.is_some_and(|summary| summary.is_clean() != self.planted)
+    }
+}
+
+/// What runs under the tools.
+pub(crate) struct Matrix {
+    pub(crate) tools: Vec<Tool>,
+    /// Arguments of this program.
+    pub(crate) arguments: Vec<String>,
+    /// Longest time of one tool.
+    pub(crate) limit: Duration,
+}
+
+impl Matrix {
+    /// A few small shapes of every kernel.
+    pub(crate) fn small(tools: Vec<Tool>, limit: Duration) -> Self {
+        Matrix { tools, arguments: ["check", "--small"].map(str::to_owned).into(), limit }
+    }
+}
+
+/// Runs the tools; false if one found something, or missed what was planted.
+pub(crate) fn run(device: flashcore::Result<Device>, options: &Options) -> Result<bool> {
+    // Known before any tool is started, and closed again: the tools' programs open it themselves.
+    let ordinal = device?.properties().ordinal;
+    let tools = if options.tools.is_empty() { Tool::ALL.to_vec() } else { options.tools.clone() };
+    let mut matrix = Matrix::small(tools, Duration::from_secs(options.limit));
+    if !options.shapes.is_empty() {
+        matrix.arguments = vec!["check".to_owned()];
+        for shape in &options.shapes {
+            matrix.arguments.extend(["--shape".to_owned(), shape.to_string()]);
+        }
+    }
+    let dtype = options.dtype.to_possible_value().context("every element type has a name")?;
+    matrix.arguments.extend(["--dtype".to_owned(), dtype.get_name().to_owned()]);
+    let file = options.out.join("sanitize.json");
+    let findings = measure(ordinal, &matrix, &options.out, |findings| output::write(findings, &file))?;
+    println!("{}", table(&findings));
+    for run in findings.runs.iter().filter(|run| !run.is_right()) {
+        println!("{}, {}: {}", run.tool.name(), run.what, run.ended);
+    }
+    Ok(findings.runs.iter().all(ToolRun::is_right))
+}
+
+/// Runs every tool on its planted mistakes and on the matrix, with logs in `out`; `keep` is called after every run.
+pub(crate) fn measure(
+    ordinal: usize,
+    matrix: &Matrix,
+    out: &Path,
+    mut keep: impl FnMut(&Findings) -> Result<()>,
+) -> Result<Findings> {
+    let sanitizer = children::find("compute-sanitizer").context(
+        "compute-sanitizer was not found in PATH or /usr/local/cuda*/bin; it comes with the CUDA toolkit",
+    )?;
+    let program = std::env::current_exe().context("this program has no path")?;
+    let mut findings = Findings::default();
+    for &tool in &matrix.tools {
+        let planted = |fault: &Fault| -> Result<(bool, Vec<String>)> {
+            let name = fault.to_possible_value().context("every fault has a name")?;
+            Ok((true, vec!["fault".to_owned(), name.get_name().to_owned()]))
+        };
+        let faults = tool.faults().iter().map(planted).collect::<Result<Vec<_>>>()?;
+        for (planted, arguments) in faults.into_iter().chain([(false, matrix.arguments.clone())]) {
+            let what = arguments.join(" ");
+            let log = out.join(format!("{}-{}.log", tool.name(), what.replace([' ', ',', '/'], "_")));
+            let mut command = Command::new(&sanitizer);
+            command.args(["--tool", tool.name()]);
+            if tool == Tool::Memcheck {
+                command.args(["--leak-check", "full"]);
+            }
+            command.arg(&program).args(["--device", &ordinal.to_string()]).args(&arguments);
+            eprintln!("{}: {what}", tool.name());
+            let start = Instant::now();
+            let ended = children::run(&mut command, &log, matrix.limit)?;
+            let summary = Summary::parse(&ended.text).filter(|_| ended.status.is_some());
+            // The program itself must end well where nothing is wrong: half a matrix proves nothing.
+            let summary = summary.filter(|_| planted || ended.is_success());
+            let how = match summary {
+                Some(_) => "it ended".to_owned(),
+                None => format!("{}\n{}", ended.how(), ended.last_lines()),
+            };
+            let seconds = start.elapsed().as_secs_f64();
+            findings.runs.push(ToolRun { tool, what, planted, summary, ended: how, seconds });
+            keep(&findings)?;
+        }
+    }
+    ensure!(!findings.runs.is_empty(), "no tool was asked for");
+    Ok(findings)
+}
+
+/// A row a run.
+pub(crate) fn table(findings: &Findings) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED);
+    table.set_header(["tool", "program", "errors", "leaked bytes", "seconds", ""]);
+    for run in &findings.runs {
+        let number = |of: fn(&Summary) -> u64| {
+            run.summary.as_ref().map_or_else(|| "-".to_owned(), |summary| of(summary).to_string())
+        };
+        let verdict = match (run.is_right(), run.planted, run.summary) {
+            (true, false, _) => "clean",
+            (true, true, _) => "seen, as it must be",
+            (false, _, None) => "came to no end",
+            (false, true, _) => "NOT SEEN",
+            (false, false, _) => "NOT CLEAN",
+        };
+        table.add_row([
+            run.tool.name().to_owned(),
+            run.what.clone(),
+            number(|summary| summary.errors),
+            number(|summary| summary.leaked_bytes),
+            format!("{:.1}", run.seconds),
+            verdict.to_owned(),
+        ]);
+    }
+    table
+        .column_iter_mut()
+        .skip(2)
+        .take(3)
+        .for_each(|column| column.set_cell_alignment(CellAlignment::Right));
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_words_of_each_tool_are_understood() {
+        let summary = |errors, leaked_bytes| Some(Summary { errors, leaked_bytes });
+        for (text, wanted) in [
+            ("========= COMPUTE-SANITIZER\n========= ERROR SUMMARY: 0 errors\n", summary(0, 0)),
+            (
+                "========= Invalid __global__ write of size 4 bytes\n=========     at fault_memcheck+0x90\n\
+                 ========= LEAK SUMMARY: 256 bytes leaked in 1 allocations\n========= ERROR SUMMARY: 2 errors\n",
+                summary(2, 256),
+            ),
+            (
+                "kernels passed\n========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)\n",
+                summary(0, 0),
+            ),
+            ("========= RACECHECK SUMMARY: 1 hazard displayed (0 errors, 1 warning)\n", summary(1, 0)),
+            ("========= COMPUTE-SANITIZER\nERROR SUMMARY: 0 errors\n", None),
+            ("", None),
+        ] {
+            assert_eq!(Summary::parse(text), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn clean_is_right_unless_a_mistake_was_planted() {
+        let run = |planted, summary| ToolRun {
+            tool: Tool::Memcheck,
+            what: "check --small".to_owned(),
+            planted,
+            summary,
+            ended: String::new(),
+            seconds: 1.0,
+        };
+        let dirty = Summary { errors: 1, leaked_bytes: 0 };
+        let leaking = Summary { errors: 0, leaked_bytes: 1 };
+        for (planted, summary, right) in [
+            (false, Some(Summary::default()), true),
+            (false, Some(dirty), false),
+            (false, Some(leaking), false),
+            (false, None, false),
+            (true, Some(dirty), true),
+            (true, Some(leaking), true),
+            (true, Some(Summary::default()), false),
+            (true, None, false),
+        ] {
+            let run = run(planted, summary);
+            assert_eq!(run.is_right(), right, "{run:?}");
+            assert_eq!(
+                table(&Findings { runs: vec![run] }).to_string().contains("NO"),
+                !right && summary.is_some()
+            );
+        }
+    }
+
+    #[test]
+    fn every_tool_has_a_mistake_to_see() {
+        assert!(Tool::ALL.iter().all(|tool| !tool.faults().is_empty()));
+    }
+}
