@@ -8,13 +8,16 @@ use comfy_table::{CellAlignment, Table, presets};
 use flashcore_ptx_builder::{Artifact, BuildReport, Builder, PROBES, Ptxas, Step, entries};
 use indicatif::ProgressBar;
 
+use crate::baseline::{self, Baseline};
 use crate::progress::{Spinner, bar};
 use crate::workspace::Workspace;
 use crate::{sass, setup};
 
 /// Compile, assemble and check all kernels, and show what was made
 #[derive(Args)]
-#[command(after_help = "Examples:\n  cargo xtask build\n  cargo xtask build --emit sass-stats --line-tables")]
+#[command(
+    after_help = "Examples:\n  cargo xtask build\n  cargo xtask build --emit sass-stats --line-tables\n  cargo xtask build --report"
+)]
 pub(crate) struct Build {
     /// What to make
     #[arg(long, value_enum, default_value = "cubin")]
@@ -25,6 +28,12 @@ pub(crate) struct Build {
     /// Build the micro-kernels that test one primitive each, instead of the product's kernels
     #[arg(long)]
     probes: bool,
+    /// Show what changed since docs/results/baseline.json: registers, shared memory, spills, instructions
+    #[arg(long, conflicts_with = "probes")]
+    report: bool,
+    /// Write what is so now to docs/results/baseline.json
+    #[arg(long, conflicts_with_all = ["probes", "line_tables"])]
+    bless: bool,
     /// Put the files here instead of target/flashcore/kernels (or probes)
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -60,10 +69,22 @@ impl Kernels {
 impl Build {
     pub(crate) fn run(self, workspace: &Workspace) -> Result<()> {
         let ptxas = setup::ensure(workspace)?.ptxas.filter(|_| self.emit != Emit::Ptx);
+        let assembler = ptxas.as_ref().map(|ptxas| ptxas.version().to_owned());
         let kernels = if self.probes { Kernels::Probes } else { Kernels::Product };
         let out_dir = self.out.unwrap_or_else(|| kernels.folder(workspace));
         let report = examine(workspace, kernels, &out_dir, ptxas, self.line_tables)?;
         report.pass(&out_dir)?;
+        if self.report || self.bless {
+            let file = workspace.path(baseline::FILE);
+            let (before, now) =
+                (Baseline::read(&file)?, Baseline::of(&report, &assembler.context("this needs ptxas")?)?);
+            println!("{}\n{}", now.table(&before), now.summary(&before));
+            if self.bless {
+                now.write(&file)?;
+                println!("{} says so now", file.display());
+            }
+            return Ok(());
+        }
         println!("{}", table(&report)?);
         println!("{}\n{}", summary(&report), out_dir.display());
         if self.emit == Emit::SassStats {

@@ -10,7 +10,7 @@ use crate::build::Kernels;
 use crate::progress::Spinner;
 use crate::tools::run_quietly;
 use crate::workspace::Workspace;
-use crate::{build, cargo, profile, sanitize, setup, wheel};
+use crate::{build, cargo, setup, wheel};
 
 /// A bundle is carried to other machines; it must stay small.
 const LIMIT_MIB: f64 = 256.0;
@@ -20,6 +20,8 @@ const TESTS_AT_HOME: [&str; 3] = ["xtask", "ptx-builder", "emulator"];
 const TESTS_OF_BUILDS: [&str; 1] = ["compilers"];
 /// What tests of the Python package need beside the frameworks; later hypotheses are for one version of Python only.
 const PYTHON_TEST_PACKAGES: [&str; 3] = ["pytest", "hypothesis<6.151", "einops"];
+/// The last run whose figures are in the repository.
+const LAST_RESULTS: &str = "docs/results/2026-11-21-h200";
 const RUN_TESTS: &str = include_str!("../scripts/run_tests.sh");
 
 /// Make one folder with everything that runs on a GPU node: lab, tests, kernels, scripts
@@ -50,13 +52,8 @@ impl Bundle {
         }
         shell.remove_path(&out)?;
         shell.create_dir(out.join("tests"))?;
-        for (name, script) in
-            [("run_tests.sh", RUN_TESTS), ("sanitize.sh", sanitize::SCRIPT), ("profile.sh", profile::SCRIPT)]
-        {
-            shell.write_file(out.join(name), script)?;
-            let path = out.join(name);
-            cmd!(shell, "chmod +x {path}").quiet().run()?;
-        }
+        shell.write_file(&marker, RUN_TESTS)?;
+        cmd!(shell, "chmod +x {marker}").quiet().run()?;
 
         let kernels = Kernels::Product;
         let built = kernels.folder(workspace);
@@ -76,6 +73,7 @@ impl Bundle {
         shell.copy_file(workspace.path("lab/peers.py"), &out)?;
         copy_sources(workspace, &out.join("source"))?;
         copy_wheels(workspace, &out.join("wheels"))?;
+        copy_baseline(workspace, &out.join("baseline"))?;
         if let Some(fa3) = &self.with_fa3 {
             let target = out.join("fa3");
             cmd!(shell, "cp -rL {fa3} {target}").quiet().run()?;
@@ -83,8 +81,8 @@ impl Bundle {
 
         let mib = size(shell, &out)? as f64 / (1024.0 * 1024.0);
         println!(
-            "{}: {mib:.1} MiB; on the GPU node run run_tests.sh, flashcore-lab bench, features or tune, \
-             flashcore-example-score-mod, sanitize.sh",
+            "{}: {mib:.1} MiB; on the GPU node run run_tests.sh, flashcore-lab gate (or one of its other verbs), \
+             flashcore-example-score-mod",
             out.display()
         );
         if mib > LIMIT_MIB {
@@ -143,6 +141,20 @@ fn copy_sources(workspace: &Workspace, out: &Path) -> Result<()> {
         let target = out.join(file);
         shell.create_dir(target.parent().context("a file lies in a folder")?)?;
         shell.copy_file(workspace.path(file), target)?;
+    }
+    Ok(())
+}
+
+/// Copies the figures of the last recorded run, which the gates compare with.
+fn copy_baseline(workspace: &Workspace, out: &Path) -> Result<()> {
+    let shell = &workspace.shell;
+    let recorded = workspace.path(LAST_RESULTS);
+    for file in ["f16/metrics.json", "bf16/metrics.json", "power.json", "metrics.json"] {
+        let (from, to) = (recorded.join(file), out.join(file));
+        if from.is_file() {
+            shell.create_dir(to.parent().context("a file lies in a folder")?)?;
+            shell.copy_file(from, to)?;
+        }
     }
     Ok(())
 }

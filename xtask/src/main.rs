@@ -1,10 +1,12 @@
 //! `cargo xtask <verb>`: everything one does with this repository beyond `cargo build`. One verb, one file.
 
+mod baseline;
 mod bench;
 mod build;
 mod bundle;
 mod cargo;
 mod gate;
+mod lab;
 mod mutate;
 mod profile;
 mod progress;
@@ -42,6 +44,7 @@ enum Verb {
     Bench(bench::Bench),
     Tune(tune::Tune),
     Report(report::Report),
+    Lab(lab::Lab),
     Profile(profile::Profile),
     Sanitize(sanitize::Sanitize),
     Bundle(bundle::Bundle),
@@ -69,6 +72,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Bench(verb) => verb.run(&workspace),
         Verb::Tune(verb) => verb.run(&workspace),
         Verb::Report(verb) => verb.run(&workspace),
+        Verb::Lab(verb) => verb.run(&workspace),
         Verb::Profile(verb) => verb.run(&workspace),
         Verb::Sanitize(verb) => verb.run(&workspace),
         Verb::Bundle(verb) => verb.run(&workspace),
