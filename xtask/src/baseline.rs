@@ -36,8 +36,11 @@ pub(crate) struct Cost {
     cubin_bytes: u64,
 }
 
-/// Figures, in the order of the table: heading, and the figure.
-const FIGURES: [(&str, fn(&Cost) -> u64); 6] = [
+/// A figure: its heading, and itself.
+type Figure = (&'static str, fn(&Cost) -> u64);
+
+/// Figures, in the order of the table.
+const FIGURES: [Figure; 6] = [
     ("regs", |cost| cost.registers.into()),
     ("smem", |cost| cost.smem_bytes.into()),
     ("spills", |cost| cost.spill_bytes.into()),
