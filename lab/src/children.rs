@@ -4,12 +4,31 @@ use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
 /// Time between two looks at a program.
 const EVERY: Duration = Duration::from_millis(20);
+
+/// Programs that run now, by their numbers.
+static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
+fn running() -> MutexGuard<'static, Vec<u32>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ends every program that runs now, with its children: this one is about to end itself.
+pub(crate) fn end_all() {
+    running().drain(..).for_each(|id| _ = end(id));
+}
+
+/// Ends a program and its children; whether that could be asked.
+fn end(id: u32) -> bool {
+    let group = format!("-{id}");
+    Command::new("kill").args(["-KILL", "--", &group]).status().is_ok_and(|status| status.success())
+}
 
 /// How a program ended.
 #[derive(Debug)]
@@ -55,15 +74,14 @@ pub(crate) fn run(command: &mut Command, log: &Path, limit: Duration) -> Result<
         .process_group(0)
         .spawn()
         .with_context(|| format!("cannot run {}", command.get_program().to_string_lossy()))?;
-    let start = Instant::now();
+    let (id, start) = (child.id(), Instant::now());
+    running().push(id);
     let status = loop {
         if let Some(status) = child.try_wait()? {
             break Some(status);
         }
         if start.elapsed() > limit {
-            let group = format!("-{}", child.id());
-            let killed = Command::new("kill").args(["-KILL", "--", &group]).status();
-            if !killed.is_ok_and(|status| status.success()) {
+            if !end(id) {
                 child.kill()?;
             }
             child.wait()?;
@@ -71,6 +89,7 @@ pub(crate) fn run(command: &mut Command, log: &Path, limit: Duration) -> Result<
         }
         std::thread::sleep(EVERY);
     };
+    running().retain(|running| *running != id);
     let bytes = fs::read(log).with_context(|| format!("cannot read {}", log.display()))?;
     Ok(Ended { status, text: String::from_utf8_lossy(&bytes).into_owned() })
 }

@@ -20,7 +20,7 @@ use flashcore::Device;
 pub(crate) use run::{Run, Stage};
 pub(crate) use table::Table;
 
-use crate::PeerOptions;
+use crate::{PeerOptions, children};
 
 /// Options of `gate`.
 #[derive(Args)]
@@ -116,6 +116,7 @@ fn report_when_interrupted(dir: &Path, gates: &Option<PathBuf>) -> Result<()> {
     let (dir, gates) = (dir.to_path_buf(), gates.clone());
     std::thread::spawn(move || {
         let Some(signal) = signals.forever().next() else { return };
+        children::end_all();
         let done = || -> Result<()> {
             let table = match gates {
                 Some(file) => Table::parse(&std::fs::read_to_string(file)?)?,

@@ -265,6 +265,8 @@ fn arguments(metrics: &[&Metric], report: &Path, sources: Option<&Path>) -> Vec<
         ["--clock-control", "none", "--target-processes", "all", "--force-overwrite", "--launch-count", "1"]
             .map(str::to_owned)
             .into();
+    // With all that templates say: the name of a function alone may be that of any kernel.
+    words.extend(["--kernel-name-base", "demangled"].map(str::to_owned));
     words.extend(["--launch-skip".to_owned(), LAUNCHES_BEFORE.to_string()]);
     words.extend(["--import-source".to_owned(), "yes".to_owned()]);
     for section in SECTIONS {
@@ -439,6 +441,47 @@ mod tests {
         let words = words(&findings);
         assert!(words.contains("100.0 %  softmax.rs:12"), "{words}");
         assert!(words.contains("flash3 was not profiled: not here"), "{words}");
+    }
+
+    /// As much of ncu's Python interface as the script uses: a kernel with samples at three addresses, two of which are
+    /// of one line.
+    const INTERFACE: &str = r#"
+class Ids:
+    def as_uint64(self, i): return 16 * i
+class Metric:
+    def num_instances(self): return 4
+    def as_uint64(self, i): return [5, 1, 7, 100][i]
+    def correlation_ids(self): return Ids()
+class Source:
+    def __init__(self, line): self.number = line
+    def file_name(self): return "softmax.rs"
+    def line(self): return self.number
+class Action:
+    def name(self): return "fwd"
+    def metric_by_name(self, name): return Metric() if name == "smsp__pcsamp_sample_count" else None
+    def source_info(self, address): return {0: Source(10), 16: Source(20), 32: Source(10)}.get(address)
+class Range:
+    def num_actions(self): return 1
+    def action_by_idx(self, i): return Action()
+class Context:
+    def num_ranges(self): return 1
+    def range_by_idx(self, i): return Range()
+def load_report(path):
+    assert path == "some.ncu-rep"
+    return Context()
+"#;
+
+    #[test]
+    fn the_script_sums_samples_by_line() {
+        let folder = crate::gate::testing::folder("ncu-report");
+        fs::write(folder.join("ncu_report.py"), INTERFACE).unwrap();
+        let mut script = Command::new("python3");
+        script.args(["-c", LINES_SCRIPT, "some.ncu-rep"]).arg(&folder);
+        let ended = children::run(&mut script, &folder.join("log"), Duration::from_secs(60)).unwrap();
+        assert!(ended.is_success(), "{}", ended.text);
+        let of = |line, samples| Line { file: "softmax.rs".to_owned(), line, samples };
+        assert_eq!(parse::lines(&ended.text), [of(10, 12), of(20, 1)]);
+        fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]

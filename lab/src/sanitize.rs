@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -65,6 +66,15 @@ impl Tool {
             Tool::Synccheck => "synccheck",
             Tool::Initcheck => "initcheck",
         }
+    }
+
+    /// Arguments of this program that run under it, and whether there is a mistake to be seen.
+    fn programs(self, matrix: &Matrix) -> Vec<(bool, Vec<String>)> {
+        let planted = self.faults().iter().filter_map(|fault| {
+            let name = fault.to_possible_value()?;
+            Some((true, vec!["fault".to_owned(), name.get_name().to_owned()]))
+        });
+        planted.chain([(false, matrix.arguments.clone())]).collect()
     }
 
     /// The mistakes that it must see.
@@ -179,7 +189,8 @@ pub(crate) fn run(device: flashcore::Result<Device>, options: &Options) -> Resul
     Ok(findings.runs.iter().all(ToolRun::is_right))
 }
 
-/// Runs every tool on its planted mistakes and on the matrix, with logs in `out`; `keep` is called after every run.
+/// Runs every tool on its planted mistakes and on the matrix, with logs in `out`; `keep` is called after every run. The
+/// tools run side by side: each waits for the host most of the time.
 pub(crate) fn measure(
     ordinal: usize,
     matrix: &Matrix,
@@ -189,40 +200,61 @@ pub(crate) fn measure(
     let sanitizer = children::find("compute-sanitizer").context(
         "compute-sanitizer was not found in PATH or /usr/local/cuda*/bin; it comes with the CUDA toolkit",
     )?;
-    let program = std::env::current_exe().context("this program has no path")?;
     let mut findings = Findings::default();
-    for &tool in &matrix.tools {
-        let planted = |fault: &Fault| -> Result<(bool, Vec<String>)> {
-            let name = fault.to_possible_value().context("every fault has a name")?;
-            Ok((true, vec!["fault".to_owned(), name.get_name().to_owned()]))
-        };
-        let faults = tool.faults().iter().map(planted).collect::<Result<Vec<_>>>()?;
-        for (planted, arguments) in faults.into_iter().chain([(false, matrix.arguments.clone())]) {
-            let what = arguments.join(" ");
-            let log = out.join(format!("{}-{}.log", tool.name(), what.replace([' ', ',', '/'], "_")));
-            let mut command = Command::new(&sanitizer);
-            command.args(["--tool", tool.name()]);
-            if tool == Tool::Memcheck {
-                command.args(["--leak-check", "full"]);
-            }
-            command.arg(&program).args(["--device", &ordinal.to_string()]).args(&arguments);
-            eprintln!("{}: {what}", tool.name());
-            let start = Instant::now();
-            let ended = children::run(&mut command, &log, matrix.limit)?;
-            let summary = Summary::parse(&ended.text).filter(|_| ended.status.is_some());
-            // The program itself must end well where nothing is wrong: half a matrix proves nothing.
-            let summary = summary.filter(|_| planted || ended.is_success());
-            let how = match summary {
-                Some(_) => "it ended".to_owned(),
-                None => format!("{}\n{}", ended.how(), ended.last_lines()),
-            };
-            let seconds = start.elapsed().as_secs_f64();
-            findings.runs.push(ToolRun { tool, what, planted, summary, ended: how, seconds });
+    std::thread::scope(|scope| -> Result<()> {
+        let (sender, receiver) = mpsc::channel();
+        for &tool in &matrix.tools {
+            let (sender, sanitizer) = (sender.clone(), &sanitizer);
+            scope.spawn(move || {
+                for (planted, arguments) in tool.programs(matrix) {
+                    // Nobody listens any more only where another run could not be kept.
+                    let _ =
+                        sender.send(one(tool, sanitizer, ordinal, planted, &arguments, matrix.limit, out));
+                }
+            });
+        }
+        drop(sender);
+        for run in receiver {
+            findings.runs.push(run?);
+            findings.runs.sort_by_key(|run| (run.tool, !run.planted));
             keep(&findings)?;
         }
-    }
+        Ok(())
+    })?;
     ensure!(!findings.runs.is_empty(), "no tool was asked for");
     Ok(findings)
+}
+
+/// Runs this program with `arguments` under a tool.
+fn one(
+    tool: Tool,
+    sanitizer: &Path,
+    ordinal: usize,
+    planted: bool,
+    arguments: &[String],
+    limit: Duration,
+    out: &Path,
+) -> Result<ToolRun> {
+    let program = std::env::current_exe().context("this program has no path")?;
+    let what = arguments.join(" ");
+    let log = out.join(format!("{}-{}.log", tool.name(), what.replace([' ', ',', '/'], "_")));
+    let mut command = Command::new(sanitizer);
+    command.args(["--tool", tool.name()]);
+    if tool == Tool::Memcheck {
+        command.args(["--leak-check", "full"]);
+    }
+    command.arg(program).args(["--device", &ordinal.to_string()]).args(arguments);
+    eprintln!("{}: {what}", tool.name());
+    let start = Instant::now();
+    let ended = children::run(&mut command, &log, limit)?;
+    let summary = Summary::parse(&ended.text).filter(|_| ended.status.is_some());
+    // The program itself must end well where nothing is wrong: half a matrix proves nothing.
+    let summary = summary.filter(|_| planted || ended.is_success());
+    let how = match summary {
+        Some(_) => "it ended".to_owned(),
+        None => format!("{}\n{}", ended.how(), ended.last_lines()),
+    };
+    Ok(ToolRun { tool, what, planted, summary, ended: how, seconds: start.elapsed().as_secs_f64() })
 }
 
 /// A row a run.
@@ -317,6 +349,11 @@ mod tests {
 
     #[test]
     fn every_tool_has_a_mistake_to_see() {
-        assert!(Tool::ALL.iter().all(|tool| !tool.faults().is_empty()));
+        let matrix = Matrix::small(Tool::ALL.into(), Duration::from_secs(1));
+        for tool in Tool::ALL {
+            let programs = tool.programs(&matrix);
+            assert!(programs.iter().any(|(planted, arguments)| *planted && arguments[0] == "fault"));
+            assert_eq!(programs.last().unwrap(), &(false, vec!["check".to_owned(), "--small".to_owned()]));
+        }
     }
 }

@@ -26,9 +26,9 @@ const POWER_SECONDS: f64 = 2.0;
 const REPEAT: usize = 40;
 /// Peers that are profiled.
 const PROFILED: [&str; 2] = ["cudnn", "flash3"];
-/// Longest time of one profile, and of one tool of compute-sanitizer.
+/// Longest time of one profile, and of one program under compute-sanitizer.
 const PROFILE_LIMIT: Duration = Duration::from_secs(60);
-const SANITIZE_LIMIT: Duration = Duration::from_secs(90);
+const SANITIZE_LIMIT: Duration = Duration::from_secs(180);
 
 /// What is to be done.
 pub(super) struct Plan {
@@ -67,14 +67,15 @@ pub(super) fn run(device: flashcore::Result<Device>, plan: &Plan, dir: &Path) ->
         }
         if start.elapsed() > plan.budget {
             let reason = format!("{} s were spent before it (--budget)", plan.budget.as_secs());
-            run.progress(stage).state = State::Skipped(reason);
+            run.progress(stage).state = State::Failed(reason);
             continue;
         }
         eprintln!("== {}", stage.name());
         run.progress(stage).state = State::Running;
         run.save(dir)?;
         let begun = Instant::now();
-        let state = match measure(stage, &mut run, device.as_ref(), plan, dir) {
+        let left = plan.budget.saturating_sub(start.elapsed());
+        let state = match measure(stage, &mut run, device.as_ref(), plan, left, dir) {
             Ok(()) => State::Done,
             Err(Trouble::Absent(reason)) => State::Skipped(reason),
             Err(Trouble::Failed(error)) => State::Failed(format!("{error:#}")),
@@ -103,11 +104,13 @@ impl From<anyhow::Error> for Trouble {
     }
 }
 
+/// Measures a part; other programs that it runs have no longer than is `left`.
 fn measure(
     stage: Stage,
     run: &mut Run,
     device: Option<&Device>,
     plan: &Plan,
+    left: Duration,
     dir: &Path,
 ) -> Result<(), Trouble> {
     let device = || device.context("this part needs a GPU");
@@ -152,7 +155,7 @@ fn measure(
                 vs: if plan.peers.no_peers { &[] } else { &vs },
                 peers: plan.peers.clone(),
                 sources: profile::sources_beside_program(),
-                limit: PROFILE_LIMIT,
+                limit: PROFILE_LIMIT.min(left),
             };
             profile::measure(device()?.properties().ordinal, &request, &dir.join("ncu"), |findings| {
                 run.profile = Some(findings.clone());
@@ -161,7 +164,7 @@ fn measure(
         }
         Stage::Sanitize => {
             tool("compute-sanitizer")?;
-            let matrix = Matrix::small(Tool::ALL.into(), SANITIZE_LIMIT);
+            let matrix = Matrix::small(Tool::ALL.into(), SANITIZE_LIMIT.min(left));
             let ordinal = device()?.properties().ordinal;
             sanitize::measure(ordinal, &matrix, &dir.join("sanitize"), |findings| {
                 run.sanitize = Some(findings.clone());
@@ -215,7 +218,7 @@ mod tests {
         let plan = Plan { wanted, budget: Duration::ZERO, peers: no_peers() };
         let no_device = Err(flashcore::Error::NoDevice { ordinal: 0, count: 0 });
         let run = run(no_device, &plan, &dir).unwrap();
-        assert!(matches!(run.state(Stage::Proof), State::Skipped(reason) if reason.contains("--budget")));
+        assert!(matches!(run.state(Stage::Proof), State::Failed(reason) if reason.contains("--budget")));
         assert_eq!(*run.state(Stage::Bench), State::Skipped("not asked for".to_owned()));
         std::fs::remove_dir_all(dir).unwrap();
     }
