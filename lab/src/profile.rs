@@ -193,7 +193,9 @@ pub(crate) fn run(device: flashcore::Result<Device>, options: &Options) -> Resul
         limit: Duration::from_secs(options.limit),
     };
     let file = options.out.join("profile.json");
-    let findings = measure(ordinal, &request, &options.out, |findings| output::write(findings, &file))?;
+    let ncu = find()?;
+    let keep = |findings: &Findings| output::write(findings, &file);
+    let findings = measure(&ncu, ordinal, &request, &options.out, keep)?;
     println!("{}\n{}", table(&findings), words(&findings));
     println!("reports and figures: {}", options.out.display());
     Ok(findings.missing.is_empty())
@@ -205,19 +207,27 @@ pub(crate) fn sources_beside_program() -> Option<PathBuf> {
     folder.is_dir().then_some(folder)
 }
 
+/// Nsight Compute's program.
+///
+/// # Errors
+/// This machine has none.
+pub(crate) fn find() -> Result<PathBuf> {
+    children::find("ncu").context(
+        "ncu (Nsight Compute) was not found in PATH, /usr/local/cuda*/bin or /opt/nvidia/nsight-compute",
+    )
+}
+
 /// Profiles one launch of each implementation, into `out`; `keep` is called after each.
 pub(crate) fn measure(
+    ncu: &Path,
     ordinal: usize,
     request: &Request,
     out: &Path,
     mut keep: impl FnMut(&Findings) -> Result<()>,
 ) -> Result<Findings> {
-    let ncu = children::find("ncu").context(
-        "ncu (Nsight Compute) was not found in PATH, /usr/local/cuda*/bin or /opt/nvidia/nsight-compute",
-    )?;
     fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
     let known = children::run(
-        Command::new(&ncu).arg("--query-metrics"),
+        Command::new(ncu).arg("--query-metrics"),
         &out.join("query-metrics.log"),
         request.limit,
     )?;
@@ -240,14 +250,14 @@ pub(crate) fn measure(
     for name in names {
         eprintln!("ncu: {name}, {}", findings.problem);
         let report = out.join(format!("{name}.ncu-rep"));
-        let mut command = Command::new(&ncu);
+        let mut command = Command::new(ncu);
         command.args(arguments(&asked, &report, request.sources.as_deref()));
         match name {
             FLASHCORE => ours(&mut command, ordinal, request)?,
             _ => theirs(&mut command, ordinal, request, name, &feature, out)?,
         }
         let ended = children::run(&mut command, &out.join(format!("{name}.log")), request.limit)?;
-        match profile(&ncu, name, &ended, &report, request)? {
+        match profile(ncu, name, &ended, &report, request)? {
             Ok(profile) => findings.profiles.push(profile),
             Err(reason) => {
                 findings.missing.insert(name.to_owned(), reason);
@@ -335,7 +345,7 @@ fn profile(
         Some((metric.what.to_owned(), *launch.values.get(&name)?))
     };
     // Without ncu's Python interface there are no lines, but everything else.
-    let folder = children::find("ncu").and_then(|ncu| parse::python_interface(&ncu)).unwrap_or_default();
+    let folder = parse::python_interface(ncu).unwrap_or_default();
     let mut script = Command::new(&request.peers.python);
     script.args(["-c", LINES_SCRIPT]).arg(report).arg(folder);
     let lines = children::run(&mut script, &side_file("lines.json"), request.limit)?;
@@ -479,8 +489,58 @@ def load_report(path):
         script.args(["-c", LINES_SCRIPT, "some.ncu-rep"]).arg(&folder);
         let ended = children::run(&mut script, &folder.join("log"), Duration::from_secs(60)).unwrap();
         assert!(ended.is_success(), "{}", ended.text);
-        let of = |line, samples| Line { file: "softmax.rs".to_owned(), line, samples };
-        assert_eq!(parse::lines(&ended.text), [of(10, 12), of(20, 1)]);
+        assert_eq!(parse::lines(&ended.text), lines());
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    /// What there is in [`INTERFACE`].
+    fn lines() -> [Line; 2] {
+        [(10, 12), (20, 1)].map(|(line, samples)| Line { file: "softmax.rs".to_owned(), line, samples })
+    }
+
+    /// Answers as ncu does: it knows two counters, writes reports, but none of flash3, and reads them.
+    const STAND_IN: &str = r#"#!/bin/sh
+case "$*" in
+  --query-metrics) echo "gpu__time_duration  Counter"; echo "sm__pipe_tensor_op_hmma_cycles_active  Counter" ;;
+  --import*) cat "$(dirname "$0")/raw.csv" ;;
+  *flash3.ncu-rep*) echo "==ERROR== nothing was profiled"; exit 1 ;;
+  *) while [ "$1" != --export ]; do shift; done; echo report > "$2" ;;
+esac
+"#;
+
+    #[test]
+    fn ours_and_the_peers_are_profiled_one_after_the_other() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = crate::gate::testing::folder("profile");
+        let ncu = folder.join("ncu");
+        fs::write(&ncu, STAND_IN).unwrap();
+        fs::set_permissions(&ncu, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(folder.join("raw.csv"), include_str!("../testdata/ncu_raw.csv")).unwrap();
+        let interface = folder.join("extras/python");
+        fs::create_dir_all(&interface).unwrap();
+        fs::write(interface.join("ncu_report.py"), INTERFACE.replace("assert path", "assert True or path"))
+            .unwrap();
+        let request = Request {
+            case: flashcore_tests::grid::cell(2, 16, 8192, 128, true),
+            dtype: Dtype::F16,
+            vs: &["cudnn", "flash3"].map(str::to_owned),
+            peers: PeerOptions {
+                no_peers: false,
+                without: Vec::new(),
+                python: "python3".into(),
+                peers: None,
+            },
+            sources: None,
+            limit: Duration::from_secs(60),
+        };
+        let findings = measure(&ncu, 0, &request, &folder.join("out"), |_| Ok(())).unwrap();
+        assert_eq!(findings.problem, "2,16,8192,128, causal, f16");
+        assert_eq!(findings.unknown_metrics.len(), METRICS.len() - 2);
+        let ours = findings.of(FLASHCORE).unwrap();
+        assert_eq!((ours.metrics[TENSOR], ours.report.as_str()), (75.25, "flashcore.ncu-rep"));
+        assert_eq!(ours.lines, lines());
+        assert!(findings.of("cudnn").is_some());
+        assert!(findings.missing["flash3"].contains("nothing was profiled"), "{:?}", findings.missing);
         fs::remove_dir_all(folder).unwrap();
     }
 

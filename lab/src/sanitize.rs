@@ -181,7 +181,9 @@ pub(crate) fn run(device: flashcore::Result<Device>, options: &Options) -> Resul
     let dtype = options.dtype.to_possible_value().context("every element type has a name")?;
     matrix.arguments.extend(["--dtype".to_owned(), dtype.get_name().to_owned()]);
     let file = options.out.join("sanitize.json");
-    let findings = measure(ordinal, &matrix, &options.out, |findings| output::write(findings, &file))?;
+    let sanitizer = find()?;
+    let keep = |findings: &Findings| output::write(findings, &file);
+    let findings = measure(&sanitizer, ordinal, &matrix, &options.out, keep)?;
     println!("{}", table(&findings));
     for run in findings.runs.iter().filter(|run| !run.is_right()) {
         println!("{}, {}: {}", run.tool.name(), run.what, run.ended);
@@ -189,22 +191,30 @@ pub(crate) fn run(device: flashcore::Result<Device>, options: &Options) -> Resul
     Ok(findings.runs.iter().all(ToolRun::is_right))
 }
 
+/// The program.
+///
+/// # Errors
+/// This machine has none.
+pub(crate) fn find() -> Result<PathBuf> {
+    children::find("compute-sanitizer").context(
+        "compute-sanitizer was not found in PATH or /usr/local/cuda*/bin; it comes with the CUDA toolkit",
+    )
+}
+
 /// Runs every tool on its planted mistakes and on the matrix, with logs in `out`; `keep` is called after every run. The
 /// tools run side by side: each waits for the host most of the time.
 pub(crate) fn measure(
+    sanitizer: &Path,
     ordinal: usize,
     matrix: &Matrix,
     out: &Path,
     mut keep: impl FnMut(&Findings) -> Result<()>,
 ) -> Result<Findings> {
-    let sanitizer = children::find("compute-sanitizer").context(
-        "compute-sanitizer was not found in PATH or /usr/local/cuda*/bin; it comes with the CUDA toolkit",
-    )?;
     let mut findings = Findings::default();
     std::thread::scope(|scope| -> Result<()> {
         let (sender, receiver) = mpsc::channel();
         for &tool in &matrix.tools {
-            let (sender, sanitizer) = (sender.clone(), &sanitizer);
+            let sender = sender.clone();
             scope.spawn(move || {
                 for (planted, arguments) in tool.programs(matrix) {
                     // Nobody listens any more only where another run could not be kept.
@@ -314,6 +324,52 @@ mod tests {
         ] {
             assert_eq!(Summary::parse(text), wanted, "{text}");
         }
+    }
+
+    /// Speaks as the tools do: of an error where there is a planted one, but of none to synccheck; never ends as
+    /// initcheck.
+    const STAND_IN: &str = r#"#!/bin/sh
+case "$2/$*" in
+  racecheck/*fault*) echo "========= RACECHECK SUMMARY: 1 hazard displayed (1 error, 0 warnings)"; exit 1 ;;
+  racecheck/*) echo "========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)" ;;
+  synccheck/*) echo "========= ERROR SUMMARY: 0 errors" ;;
+  initcheck/*) sleep 600 ;;
+  memcheck/*leak) echo "========= LEAK SUMMARY: 256 bytes leaked in 1 allocations"; echo "========= ERROR SUMMARY: 1 error" ;;
+  memcheck/*fault*) echo "========= ERROR SUMMARY: 1 error" ;;
+  memcheck/*) echo "========= ERROR SUMMARY: 0 errors"; exit 9 ;;
+esac
+"#;
+
+    #[test]
+    fn tools_run_side_by_side_and_are_judged_one_by_one() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = crate::gate::testing::folder("sanitize");
+        let stand_in = folder.join("compute-sanitizer");
+        std::fs::write(&stand_in, STAND_IN).unwrap();
+        std::fs::set_permissions(&stand_in, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let matrix = Matrix::small(Tool::ALL.into(), Duration::from_secs(2));
+        let mut kept = 0;
+        let findings = measure(&stand_in, 0, &matrix, &folder, |findings| {
+            kept += 1;
+            assert_eq!(findings.runs.len(), kept);
+            Ok(())
+        })
+        .unwrap();
+        let right: Vec<(&str, bool, bool)> =
+            findings.runs.iter().map(|run| (run.tool.name(), run.planted, run.is_right())).collect();
+        let wanted = [
+            ("memcheck", true, true),
+            ("memcheck", true, true),
+            ("memcheck", false, false), // its program failed
+            ("racecheck", true, true),
+            ("racecheck", false, true),
+            ("synccheck", true, false), // not seen
+            ("synccheck", false, true),
+            ("initcheck", true, false), // took too long, both
+            ("initcheck", false, false),
+        ];
+        assert_eq!(right, wanted);
+        std::fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]

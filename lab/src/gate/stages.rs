@@ -114,10 +114,7 @@ fn measure(
     dir: &Path,
 ) -> Result<(), Trouble> {
     let device = || device.context("this part needs a GPU");
-    let tool = |name: &str| match crate::children::find(name) {
-        Some(_) => Ok(()),
-        None => Err(Trouble::Absent(format!("{name} was not found on this machine"))),
-    };
+    let absent = |error: anyhow::Error| Trouble::Absent(format!("{error:#}"));
     match stage {
         Stage::Proof => run.proof = Some(ct::prove()?),
         Stage::Bench => {
@@ -147,7 +144,7 @@ fn measure(
             run.timing = Some(ct::measure(device()?, &cases, ct::SAMPLES)?);
         }
         Stage::Profile => {
-            tool("ncu")?;
+            let ncu = profile::find().map_err(absent)?;
             let vs = PROFILED.map(str::to_owned);
             let request = profile::Request {
                 case: grid::cell(2, 16, 8192, 128, false),
@@ -157,16 +154,17 @@ fn measure(
                 sources: profile::sources_beside_program(),
                 limit: PROFILE_LIMIT.min(left),
             };
-            profile::measure(device()?.properties().ordinal, &request, &dir.join("ncu"), |findings| {
+            let ordinal = device()?.properties().ordinal;
+            profile::measure(&ncu, ordinal, &request, &dir.join("ncu"), |findings| {
                 run.profile = Some(findings.clone());
                 run.save(dir)
             })?;
         }
         Stage::Sanitize => {
-            tool("compute-sanitizer")?;
+            let sanitizer = sanitize::find().map_err(absent)?;
             let matrix = Matrix::small(Tool::ALL.into(), SANITIZE_LIMIT.min(left));
             let ordinal = device()?.properties().ordinal;
-            sanitize::measure(ordinal, &matrix, &dir.join("sanitize"), |findings| {
+            sanitize::measure(&sanitizer, ordinal, &matrix, &dir.join("sanitize"), |findings| {
                 run.sanitize = Some(findings.clone());
                 run.save(dir)
             })?;
