@@ -169,7 +169,9 @@ pub(crate) fn histograms(errors: &[Errors]) -> Result<String> {
             let suffix = format!("_{dtype}");
             let of_type: Vec<&Errors> =
                 errors.iter().filter(|errors| errors.case.ends_with(&suffix)).collect();
-            histogram(area, dtype, &of_type, colour)?;
+            if !of_type.is_empty() {
+                histogram(area, dtype, &of_type, colour)?;
+            }
         }
         Ok(())
     })

@@ -400,6 +400,12 @@ pub(crate) fn words(findings: &Findings) -> String {
             _ = writeln!(text, "  {:5.1} %  {file}:{line}", 100.0 * *samples as f64 / all as f64);
         }
     }
+    if findings.of(FLASHCORE).is_some_and(|ours| ours.lines.is_empty()) {
+        _ = writeln!(
+            text,
+            "No source lines: they take kernels with line tables (cargo xtask bundle --line-tables) and the Python interface of ncu."
+        );
+    }
     for (name, reason) in &findings.missing {
         _ = writeln!(text, "{name} was not profiled: {reason}");
     }

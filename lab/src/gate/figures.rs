@@ -234,7 +234,7 @@ impl Figure {
             Figure::ProfilerReports => {
                 let reports = run.files.iter().filter(|(name, _)| name.ends_with(".ncu-rep"));
                 let names: Vec<&str> = reports.clone().map(|(name, _)| name.as_str()).collect();
-                reading(reports.map(|(_, bytes)| *bytes as f64).sum(), names.join(", "))
+                reading(reports.map(|(_, bytes)| *bytes).sum::<u64>() as f64, names.join(", "))
             }
             Figure::MemcheckErrors => errors(sanitized()?, &[Tool::Memcheck]),
             Figure::RacecheckErrors => errors(sanitized()?, &[Tool::Racecheck]),
@@ -342,7 +342,8 @@ fn differing(run: &Run, conditions: &[Condition]) -> Read {
     if runs == 0 {
         return Err(not_here("nothing was run under this condition"));
     }
-    reading(rows().map(|row| row.differing as f64).sum(), format!("of {runs} runs"))
+    let differing: usize = rows().map(|row| row.differing).sum();
+    reading(differing as f64, format!("of {runs} runs"))
 }
 
 /// A counter of our launch.

@@ -64,11 +64,13 @@ impl Limit {
 
     /// The limit in words.
     pub(crate) fn words(self) -> String {
-        match self {
-            Limit::AtLeast(limit) => format!("≥ {limit}"),
-            Limit::AtMost(limit) => format!("≤ {limit}"),
-            Limit::Below(limit) => format!("< {limit}"),
-        }
+        let (relation, limit) = match self {
+            Limit::AtLeast(limit) => ("≥", limit),
+            Limit::AtMost(limit) => ("≤", limit),
+            Limit::Below(limit) => ("<", limit),
+        };
+        let is_small = limit != 0.0 && limit.abs() < 1e-3;
+        if is_small { format!("{relation} {limit:e}") } else { format!("{relation} {limit}") }
     }
 }
 
@@ -375,6 +377,8 @@ mod tests {
         for limit in [Limit::AtLeast(-1.0), Limit::AtMost(1.0), Limit::Below(1.0)] {
             assert!(!limit.holds(f64::NAN) && limit.holds(0.0));
         }
+        assert_eq!(Limit::Below(1e-7).words(), "< 1e-7");
+        assert_eq!(Limit::AtMost(0.0).words(), "≤ 0");
         assert!(Limit::AtMost(1.0).holds(1.0) && !Limit::Below(1.0).holds(1.0));
     }
 

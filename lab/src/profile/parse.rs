@@ -1,6 +1,7 @@
 //! Reading what Nsight Compute prints.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -90,10 +91,26 @@ pub(super) fn has_word(text: &str, word: &str) -> bool {
     text.lines().any(|line| line.split_whitespace().next() == Some(word))
 }
 
-/// Where Nsight Compute keeps its Python interface, beside the program.
+/// Where Nsight Compute keeps its Python interface: with the program, in a folder of its own in a toolkit, or where it
+/// is installed alone.
 pub(super) fn python_interface(ncu: &Path) -> Option<PathBuf> {
+    const ALONE: &str = "/opt/nvidia/nsight-compute";
+    const IN_TOOLKIT: &str = "nsight-compute";
     let program = ncu.canonicalize().ok()?;
-    program.ancestors().map(|folder| folder.join("extras/python")).find(|folder| folder.is_dir())
+    let below = |folder: &Path, prefix: &str| -> Vec<PathBuf> {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let mut folders: Vec<PathBuf> = entries
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
+            .map(|entry| entry.path())
+            .collect();
+        folders.sort();
+        folders.reverse(); // the newest first
+        folders
+    };
+    let own = program.ancestors().skip(1).map(Path::to_path_buf);
+    let toolkit = program.ancestors().skip(1).flat_map(|folder| below(folder, IN_TOOLKIT));
+    let candidates = own.chain(toolkit).chain(below(Path::new(ALONE), ""));
+    candidates.map(|folder| folder.join("extras/python")).find(|folder| folder.is_dir())
 }
 
 #[cfg(test)]
@@ -129,6 +146,19 @@ mod tests {
         let text = "a warning\n[{\"kernel\": \"k\", \"lines\": [{\"file\": \"a.rs\", \"line\": 3, \"samples\": 9}]}]\n";
         assert_eq!(lines(text), [Line { file: "a.rs".to_owned(), line: 3, samples: 9 }]);
         assert_eq!(lines("ModuleNotFoundError: No module named 'ncu_report'\n"), []);
+    }
+
+    #[test]
+    fn the_python_interface_is_found_in_a_toolkit() {
+        let toolkit = crate::gate::testing::folder("toolkit");
+        let interface = toolkit.join("nsight-compute-2025.3.1/extras/python");
+        fs::create_dir_all(toolkit.join("bin")).unwrap();
+        fs::create_dir_all(&interface).unwrap();
+        let ncu = toolkit.join("bin/ncu");
+        assert_eq!(python_interface(&ncu), None, "there is no such program");
+        fs::write(&ncu, "").unwrap();
+        assert_eq!(python_interface(&ncu), Some(interface.canonicalize().unwrap()));
+        fs::remove_dir_all(toolkit).unwrap();
     }
 
     #[test]
