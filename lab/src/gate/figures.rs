@@ -232,9 +232,11 @@ impl Figure {
             Figure::MemoryThroughput => ours(profile()?, profile::DRAM),
             Figure::TensorRatio => tensor_ratio(profile()?),
             Figure::ProfilerReports => {
-                let reports = run.files.iter().filter(|(name, _)| name.ends_with(".ncu-rep"));
-                let names: Vec<&str> = reports.clone().map(|(name, _)| name.as_str()).collect();
-                reading(reports.map(|(_, bytes)| *bytes).sum::<u64>() as f64, names.join(", "))
+                let names = profile()?.profiles.iter().map(|profile| format!("ncu/{}", profile.report));
+                let left: Vec<(String, u64)> =
+                    names.filter_map(|name| Some((name.clone(), *run.files.get(&name)?))).collect();
+                let names: Vec<&str> = left.iter().map(|(name, _)| name.as_str()).collect();
+                reading(left.iter().map(|(_, bytes)| bytes).sum::<u64>() as f64, names.join(", "))
             }
             Figure::MemcheckErrors => errors(sanitized()?, &[Tool::Memcheck]),
             Figure::RacecheckErrors => errors(sanitized()?, &[Tool::Racecheck]),

@@ -35,9 +35,9 @@ pub(super) fn write(
     run.progress(Stage::Report).state = State::Done;
     // Twice: whether the files are there is a gate itself, and stands in them.
     render(run, dir, table, earlier)?;
-    run.files = files(dir)?;
+    run.files.extend(files(dir)?);
     let judgements = render(run, dir, table, earlier)?;
-    run.files = files(dir)?;
+    run.files.extend(files(dir)?);
     run.save(dir)?;
     Ok(judgements)
 }

@@ -52,7 +52,7 @@ pub(crate) struct Run {
     pub(crate) profile: Option<profile::Findings>,
     /// compute-sanitizer.
     pub(crate) sanitize: Option<sanitize::Findings>,
-    /// Bytes of every file that the run left beside this one.
+    /// Bytes of every file that the run left beside this one, though nobody may have kept them all.
     #[serde(default)]
     pub(crate) files: BTreeMap<String, u64>,
 }
