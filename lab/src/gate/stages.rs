@@ -1,6 +1,7 @@
 //! Measuring what the gates are about, part by part. What one part leaves is kept even if the next one kills the
 //! program.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -75,10 +76,13 @@ pub(super) fn run(device: flashcore::Result<Device>, plan: &Plan, dir: &Path) ->
         run.save(dir)?;
         let begun = Instant::now();
         let left = plan.budget.saturating_sub(start.elapsed());
-        let state = match measure(stage, &mut run, device.as_ref(), plan, left, dir) {
-            Ok(()) => State::Done,
-            Err(Trouble::Absent(reason)) => State::Skipped(reason),
-            Err(Trouble::Failed(error)) => State::Failed(format!("{error:#}")),
+        // A part that panics takes no other with it; what it measured before is whole, because it is put there as a whole.
+        let measured = AssertUnwindSafe(|| measure(stage, &mut run, device.as_ref(), plan, left, dir));
+        let state = match catch_unwind(measured) {
+            Ok(Ok(())) => State::Done,
+            Ok(Err(Trouble::Absent(reason))) => State::Skipped(reason),
+            Ok(Err(Trouble::Failed(error))) => State::Failed(format!("{error:#}")),
+            Err(_) => State::Failed("it panicked; standard error has the reason".to_owned()),
         };
         if let State::Failed(reason) | State::Skipped(reason) = &state {
             eprintln!("{}: {reason}", stage.name());
