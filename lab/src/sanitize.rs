@@ -347,7 +347,7 @@ esac
         let stand_in = folder.join("compute-sanitizer");
         std::fs::write(&stand_in, STAND_IN).unwrap();
         std::fs::set_permissions(&stand_in, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let matrix = Matrix::small(Tool::ALL.into(), Duration::from_secs(2));
+        let matrix = Matrix::small(Tool::ALL.into(), Duration::from_secs(4));
         let mut kept = 0;
         let findings = measure(&stand_in, 0, &matrix, &folder, |findings| {
             kept += 1;
