@@ -58,7 +58,7 @@ fn documents(gpu: &Device, case: &Case, dtype: Dtype) -> Result<(), Failure> {
     };
     let tokens = || (0..batch).flat_map(|b| (0..seqlen).map(move |token| (b, token)));
     let ids: Vec<i32> = tokens().map(|(b, token)| id(b, token) as i32).collect();
-    inputs.attention.mask.ranges = Some(tokens().map(|(b, token)| range(b, token)).collect());
+    inputs.attention.mask.ranges = Some(vec![tokens().map(|(b, token)| range(b, token)).collect()]);
     let on_device = Array::from_slice(gpu, &ids)?;
     let tensors = OnDevice::new(gpu, case, &inputs)?;
     // SAFETY: a number for each token of as many queries as keys, which outlive the call.
