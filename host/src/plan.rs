@@ -517,12 +517,12 @@ mod tests {
 
     #[test]
     fn heads_are_apart_where_weights_are_left_out() {
-        let dropout = Some(crate::Dropout::new(0.1, 1));
+        let dropout = crate::Dropout::new(0.1, 1);
         let (q, kv) = (Shape::new(2, 5, 8, 128), Shape::new(2, 900, 2, 128));
-        let plan = plan(&general(q, kv, Features { dropout, ..Features::NONE }));
+        let plan = plan(&general(q, kv, Features { dropout: Some(dropout), ..Features::NONE }));
         let FwdParams { general, heads_q, .. } = plan.params;
         assert_eq!((general.pack, general.packed_heads, heads_q.value), (0, 1, 8));
-        assert_eq!(general.dropout, dropout.unwrap().params());
+        assert_eq!(general.dropout, dropout.params());
         assert_eq!(plan.variant.score, Score::Biased);
     }
 
