@@ -60,7 +60,7 @@ pub enum Score {
     Plain,
     /// They are capped as well: `cap * tanh(score / cap)`.
     Softcap,
-    /// What [`crate::score_mod::Biased`] says.
+    /// What [`crate::score_mod::Biased`] says. Weights can be left out, too.
     Biased,
     /// A [`crate::score_mod::ScoreMod`] of the user's.
     Custom,

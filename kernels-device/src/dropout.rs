@@ -1,5 +1,5 @@
-//! Which weights dropout keeps: a function of seed, offset, sequence, query head, query and key, and of nothing else.
-//! Pure.
+//! Which weights dropout keeps: a function of seed, offset, sequence, number of query heads, head, query and key, and of
+//! nothing else. Pure.
 //!
 //! A byte of [`philox`] decides on each weight. The 16 bytes of one call are those of the queries q and q + 8 of a group
 //! of 16, and of the keys k and k + 1, where k is even, in each eighth of a group of 32: what one thread has in its
