@@ -352,7 +352,7 @@ pub enum Error {
     },
     /// Kernels that know ranges of keys or block masks only scale scores.
     #[error(
-        "key ranges and block masks go with no softcap, ALiBi or bias; a function of scores may do all of these"
+        "key ranges and block masks go with no softcap, ALiBi, bias or dropout; a function of scores may do all but the last"
     )]
     SparseScores,
     /// What a call asks for has no kernel for such heads.

@@ -279,6 +279,7 @@ mod tests {
                 Features { softcap: Some(4.0), ..sparse },
                 Features { alibi: Some(Slopes::PerHead), ..sparse },
                 Features { bias: Some(BiasLayout::packed(Dtype::F16, [1; 4])), ..sparse },
+                Features { dropout: Some(Dropout::new(0.1, 1)), ..sparse },
             ] {
                 assert_eq!(scored.check(), Err(Error::SparseScores));
             }
