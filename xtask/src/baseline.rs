@@ -126,15 +126,17 @@ impl Baseline {
 
     /// How many kernels changed, in a sentence.
     pub(crate) fn summary(&self, before: &Baseline) -> String {
-        let symbols =
-            self.kernels.keys().chain(before.kernels.keys().filter(|s| !self.kernels.contains_key(*s)));
-        let changed =
-            symbols.filter(|symbol| self.kernels.get(*symbol) != before.kernels.get(*symbol)).count();
+        let is_other = |(symbol, cost): &(&String, &Cost)| before.kernels.get(*symbol) != Some(*cost);
+        let changed = self.kernels.iter().filter(is_other).count();
+        let gone = before.kernels.keys().filter(|symbol| !self.kernels.contains_key(*symbol)).count();
         let assembler = match before.ptxas == self.ptxas {
             true => format!("ptxas {}", self.ptxas),
             false => format!("ptxas {} instead of {:?}", self.ptxas, before.ptxas),
         };
-        format!("{changed} of {} kernels are not as in {FILE} ({assembler})", self.kernels.len())
+        format!(
+            "{changed} of {} kernels are not as in {FILE}, {gone} are gone ({assembler})",
+            self.kernels.len()
+        )
     }
 }
 
@@ -165,7 +167,7 @@ mod tests {
         assert!(table.contains("0 -> 16") && table.contains("gone") && table.contains("new"), "{table}");
         assert_eq!(
             now.summary(&before),
-            "3 of 3 kernels are not as in docs/results/baseline.json (ptxas 13.0.88)"
+            "2 of 3 kernels are not as in docs/results/baseline.json, 1 are gone (ptxas 13.0.88)"
         );
         assert!(now.summary(&now).starts_with("0 of 3"));
     }
