@@ -12,7 +12,7 @@ use crate::error::{Error, Operand, Result};
 use crate::score_mod::Function;
 use crate::sparse::SparseSizes;
 
-/// Largest bound of scores. Capped scores are off by about 2⁻²² of it, which up to here they do not show.
+/// Largest bound of scores. Capped scores are off by about 2⁻²¹ of it, which up to here they do not show.
 pub const MAX_SOFTCAP: f32 = 1e4;
 
 /// The key that query i stands at, from which windows are counted.

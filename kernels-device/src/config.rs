@@ -171,6 +171,12 @@ impl Variant {
         }
     }
 
+    /// The same kernel for calls that have key ranges or a block mask: [`Mask::Sparse`].
+    pub const fn sparse(self) -> Self {
+        let block_n = if self.head_dim < 128 { 128 } else { 64 };
+        Variant { mask: Mask::Sparse, tile: Tile { block_n, ..self.tile }, ..self }
+    }
+
     /// Whether later rows see more keys, by a mask that is known when the kernel is compiled.
     pub const fn is_causal(&self) -> bool {
         matches!(self.mask, Mask::Causal)

@@ -255,18 +255,19 @@ macro_rules! fwd_entry_point {
 /// }
 /// ```
 ///
-/// One kernel computes head dims up to its own, of one element type. Names must be unique among the kernels of a crate.
+/// One kernel computes head dims up to its own, of one element type; for key ranges and block masks, too, if it says so:
+/// `(128, F16, sparse)` is a kernel for calls that have them, beside the one for those that have not. Names must be unique among the kernels of a crate.
 /// The crate builds for the host too, where it tells what the kernels are: it is `no_std`, and wants the features
 /// `abi_ptx` and `asm_experimental_arch` where `target_arch` is `nvptx64`.
 #[macro_export]
 macro_rules! attention_kernels {
-    ($mod:ty: $($symbol:ident = ($head_dim:literal, $dtype:ident)),+ $(,)?) => {
+    ($mod:ty: $($symbol:ident = ($head_dim:literal, $dtype:ident $(, $sparse:ident)?)),+ $(,)?) => {
         const _: () = $crate::score_mod::assert_args::<$mod>();
 
         $(
             $crate::fwd_kernel!(
                 $symbol: $mod,
-                $crate::config::Variant::general($head_dim, $crate::config::Dtype::$dtype)
+                $crate::config::Variant::general($head_dim, $crate::config::Dtype::$dtype)$(.$sparse())?
             );
             $crate::fwd_entry_point!($symbol: $symbol);
         )+

@@ -144,7 +144,6 @@ fn lanes_of_the_same_number_agree() {
     for differs in [
         "mov.u32 r1, %tid.x;",
         "mov.u32 r0, %laneid; mov.u32 r2, %warpid; add.s32 r1, r0, r2;",
-        "mov.u32 r0, %laneid; mov.u32 r2, %tid.x; shr.u32 r2, r2, 7; add.s32 r1, r0, r2;",
         "mov.u32 r0, %laneid; ld.shared.b32 r2, [smem]; add.s32 r1, r0, r2;",
     ] {
         for to_warp in [told, ballot, least] {

@@ -8,7 +8,7 @@ use flashcore_example_score_mod::{ALIBI, DOCUMENTS, TANH_SOFTCAP};
 use flashcore_example_score_mod_kernels::{Cap, Ids, Slopes};
 use flashcore_tests::cases::{Case, Inputs};
 use flashcore_tests::device::{Failure, OnDevice};
-use flashcore_tests::extras::Extras;
+use flashcore_tests::extras::{Extras, PerHead, Ranges};
 use flashcore_tests::oracle::Modify;
 use flashcore_tests::side_inputs::{Lengths, alibi_slopes};
 use flashcore_tests::suite::{Suite, backends};
@@ -88,6 +88,13 @@ fn main() -> ExitCode {
                 suite.test(format!("documents_{case}_f16"), move |gpu| documents(gpu, &case, Dtype::F16));
             }
         }
+    }
+    let ranges = Some(Ranges { of: PerHead::EACH, documents: true });
+    for extras in
+        [Extras { ranges, ..Extras::default() }, Extras { blocks: Some(PerHead::EACH), ..Extras::default() }]
+    {
+        let case = Case { head_dim: 40, causal: true, extras, ..base };
+        suite.test(format!("alibi_{case}_f16"), move |gpu| alibi(gpu, &case, Dtype::F16));
     }
     suite.run()
 }

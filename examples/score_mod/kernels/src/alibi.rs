@@ -30,4 +30,5 @@ impl ScoreMod for Alibi {
 
 attention_kernels! {
     Alibi: alibi_hd64_f16 = (64, F16), alibi_hd128_f16 = (128, F16), alibi_hd128_bf16 = (128, Bf16),
+    alibi_hd64_f16_sparse = (64, F16, sparse),
 }
