@@ -357,7 +357,7 @@ pub enum Error {
     SparseScores,
     /// What a call asks for has no kernel for such heads.
     #[error(
-        "head_dim {head_dim} is not supported with a softcap, ALiBi, a bias, key ranges or a block mask: it must be at most {limit}"
+        "head_dim {head_dim} is not supported with a softcap, ALiBi, a bias, dropout, key ranges or a block mask: it must be at most {limit}"
     )]
     TooWideForFeatures {
         /// Given; of two, the larger one.

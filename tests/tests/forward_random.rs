@@ -115,7 +115,8 @@ fn problem(effort: Effort) -> impl Strategy<Value = (Case, Dtype, u64)> {
         let head_dim = 8 * eighths;
         // Kernels of such heads have plain scores, and are not sparse.
         let wide = head_dim.max(extras.head_dim_v.unwrap_or(0)) > 256;
-        let plain = Extras { softcap: None, alibi: None, bias: None, ranges: None, blocks: None, ..extras };
+        let mut plain = Extras { softcap: None, alibi: None, bias: None, dropout: None, ..extras };
+        (plain.ranges, plain.blocks) = (None, None);
         let extras = if wide { plain } else { extras };
         // Large inputs times a large scale leave nothing but rounding.
         let scale = if fill == Fill::Large { None } else { scale };

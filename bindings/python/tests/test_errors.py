@@ -27,7 +27,7 @@ def shifted(array, elements):
 
 ARGUMENT = [
     (dict(q=Q[..., :60]), Status.HEAD_DIM, "head_dim 60 is not supported: it must be a multiple of 8 from 8 to 512"),
-    (dict(v=np.zeros((2, 12, 2, 264), Q.dtype), softcap=9.0), Status.HEAD_DIM, "head_dim 264 is not supported with a softcap, ALiBi, a bias, key ranges or a block mask: it must be at most 256"),
+    (dict(v=np.zeros((2, 12, 2, 264), Q.dtype), softcap=9.0), Status.HEAD_DIM, "head_dim 264 is not supported with a softcap, ALiBi, a bias, dropout, key ranges or a block mask: it must be at most 256"),
     (dict(k=KV[:1]), Status.SHAPE_MISMATCH, "k has batch 1, but 2 is needed to agree with the other tensors"),
     (dict(v=KV[:, :11]), Status.SHAPE_MISMATCH, "v has seqlen 11, but 12 is needed to agree with the other tensors"),
     (dict(k=KV[..., :32]), Status.SHAPE_MISMATCH, "k has head_dim 32, but 64 is needed to agree with the other tensors"),
