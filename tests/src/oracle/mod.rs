@@ -158,9 +158,8 @@ impl Attention {
 
     /// How far computing in f32 may move the LSE of this row.
     ///
-    /// Each of the instructions that make up a dot product cuts its terms off at the last bit of the largest one, which
-    /// takes half of that bit off each on average, always towards zero: large terms, or large scores from which much is
-    /// taken away, leave an error that is large beside the score, in any kernel that sums on these tensor cores.
+    /// Each of the instructions that make up a dot product cuts its sum off at the last bit of the largest of its
+    /// terms: large terms that cancel leave an error that is large beside the score, in any kernel that sums in f32.
     /// What is added to a score is rounded, and so is the sum: such an error counts by the weight of its key, so that a
     /// bias that hides a key allows none.
     pub fn score_error(&self, at: Position) -> f64 {
@@ -179,14 +178,13 @@ impl Attention {
             })
             .filter(|sum| sum.is_finite()) // a score with an infinite term is not rounded
             .fold(0.0, f64::max);
-        // The products, and the sum so far.
-        let cuts = q.len().div_ceil(MMA_DEPTH) as f64 * (MMA_DEPTH + 1) as f64 / 2.0;
+        let instructions = q.len().div_ceil(MMA_DEPTH) as f64;
         let addends = scores
             .iter()
             .map(|&Scored { score, addends, .. }| (score - lse).exp() * addends)
             .filter(|addends| addends.is_finite()) // an infinite score has all the weight, or none
             .sum::<f64>();
-        f64::from(f32::EPSILON) * (cuts * self.scale * magnitude + 2.0 * addends)
+        f64::from(f32::EPSILON) * (instructions * self.scale * magnitude + 2.0 * addends)
     }
 
     /// How many times the error of an ideal kernel a real one may make: 2, and 3 where tanh caps the scores.

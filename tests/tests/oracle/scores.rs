@@ -213,12 +213,12 @@ fn large_addends_leave_little_of_a_score() {
     };
     let ulp = f64::from(f32::EPSILON);
     let without = scored(1, &[0.0, 0.4], &[0.0, 1.0]).score_error(FIRST);
-    assert!(without < 4.0 * ulp); // of products up to 0.4
+    assert!(without < ulp);
     let large = biased([1000.0; 2]).score_error(FIRST);
     assert!(large > 1000.0 * ulp && large < 3000.0 * ulp, "{large}");
     // What hides a key does not count, whatever its size.
     for hiding in [-1e6, f32::NEG_INFINITY] {
-        assert!(biased([0.0, hiding]).score_error(FIRST) < 4.0 * ulp);
+        assert!(biased([0.0, hiding]).score_error(FIRST) < ulp);
     }
     // At 2^24 neighbours in f32 are 2 apart: both keys weigh the same.
     let a = biased([2f32.powi(24); 2]);
