@@ -100,9 +100,13 @@ fn toolchain_from_rustup(workspace: &Workspace) -> Result<()> {
     run_quietly(command).map(drop)
 }
 
+/// A stale list of packages installs too, but an older Rust: so it is updated first.
 fn toolchain_from_debian(workspace: &Workspace) -> Result<()> {
     let _spinner = Spinner::start("installing Debian's packages of Rust for browsers (rustc-web)");
-    apt_get_install(workspace, &["rustc-web", "cargo-web", "rust-web-src"])
+    let updated = apt_get_update(workspace);
+    apt_get_install(workspace, &["rustc-web", "cargo-web", "rust-web-src"])?;
+    // Without a network there may still be the right one.
+    if DeviceToolchain::find().is_err() { updated } else { Ok(()) }
 }
 
 fn install_ptxas(workspace: &Workspace) -> Result<Ptxas> {
@@ -183,8 +187,12 @@ fn apt_get_install(workspace: &Workspace, packages: &[&str]) -> Result<()> {
     };
     // Only a stale or empty list of packages needs the slow update.
     install().or_else(|_| {
-        run_quietly(cmd!(workspace.shell, "apt-get update"))?;
+        apt_get_update(workspace)?;
         install()
     })?;
     Ok(())
+}
+
+fn apt_get_update(workspace: &Workspace) -> Result<()> {
+    run_quietly(cmd!(workspace.shell, "apt-get update")).map(drop)
 }
