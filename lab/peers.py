@@ -9,14 +9,16 @@ Reads one JSON object a line and answers each with one:
 A problem, with everything about its time:
 
     {"impl": "flash3", "dtype": "f16", "heads_q": 16, "heads_kv": 2, "head_dim": 128, "head_dim_v": 128,
-     "lengths": {"dense": {"batch": 4, "seqlen_q": 4096, "seqlen_kv": 4096}} or {"varlen": [[queries, keys], ...]},
-     "mask": {"left": null, "right": 0, "prefix": 0},
+     "lengths": {"dense": {"batch": 4, "seqlen_q": 4096, "seqlen_kv": 4096}} or {"varlen": [[queries, keys], ...]}
+                or {"documents": [tokens, ...]},
+     "mask": {"left": null, "right": 0, "prefix": 0, "checkerboard": false},
      "score": {"kind": "plain" | "softcap" (with "cap") | "alibi" | "bias" (with "per_head") | "sinks"},
      "launches": 10, "settle_ms": 100, "min_replays": 20, "min_ms": 50}
 
 The last query is level with the last key: of m queries and n keys, query i is at n - m + i. It sees the keys that are at
-most `left` before and at most `right` after it (null: any), and the first `prefix` keys. A bias is of shape (1, 1, m, n),
-or (batch, heads, m, n) if `per_head`.
+most `left` before and at most `right` after it (null: any), and the first `prefix` keys; on a `checkerboard` only those of
+them in every second block of 128 keys, block i // 128 among these. Documents fill one sequence, in which each query has a range
+of keys, those of its document. A bias is of shape (1, 1, m, n), or (batch, heads, m, n) if `per_head`.
 
 `us` is GPU time of one call: `launches` calls in one CUDA graph, the graph replayed for `settle_ms`, then at least
 `min_replays` times and for at least `min_ms`, the median over the latter replays. Before that, rows of the output are
@@ -58,6 +60,8 @@ FEW_QUERIES = 128
 WRITABLE_PAIRS = 1 << 30
 # Rows of the output that are compared with the definition, and by how much they may differ, relative to their norms.
 SAMPLES, TOLERANCE = 48, 0.02
+# Queries, and keys, of a block of a checkerboard.
+BLOCK = 128
 
 
 class Problem:
@@ -66,8 +70,11 @@ class Problem:
     def __init__(self, r):
         self.dtype = DTYPES[r["dtype"]]
         self.heads_q, self.heads_kv, self.head_dim = r["heads_q"], r["heads_kv"], r["head_dim"]
-        self.varlen = "varlen" in r["lengths"]
-        if self.varlen:
+        self.documents = "documents" in r["lengths"]
+        self.varlen = self.documents or "varlen" in r["lengths"]
+        if self.documents:
+            self.sequences = [(tokens, tokens) for tokens in r["lengths"]["documents"]]
+        elif self.varlen:
             self.sequences = r["lengths"]["varlen"]
         else:
             dense = r["lengths"]["dense"]
@@ -76,6 +83,7 @@ class Problem:
         self.max_q, self.max_kv = (max(lengths) for lengths in zip(*self.sequences))
         self.starts_q, self.starts_kv = ([0, *itertools.accumulate(x)] for x in zip(*self.sequences))
         self.left, self.right, self.prefix = (r["mask"][x] for x in ("left", "right", "prefix"))
+        self.checkerboard = r["mask"]["checkerboard"]
         self.kind, self.score = r["score"]["kind"], r["score"]
         self.dropout = 1 - r["score"].get("keep_256", 256) / 256
         self.q = self.randn(self.starts_q[-1], self.heads_q, self.head_dim)
@@ -128,6 +136,8 @@ class Problem:
         is_so = {
             "window": not self.full and not self.causal,
             "prefix": self.prefix > 0,
+            "checkerboard": self.checkerboard,
+            "documents": self.documents,
             "top_left": self.causal and any(q != kv for q, kv in self.sequences),
             "head_dim_v": self.head_dim != self.v.shape[-1],
             self.kind: True,
@@ -135,6 +145,10 @@ class Problem:
         for what, reason in reasons.items():
             if is_so.get(what):
                 raise NotImplementedError(reason)
+
+
+def on_checkerboard(i, j):
+    return (i // BLOCK + j // BLOCK) % 2 == 0
 
 
 def rows_of_bshd(out):
@@ -155,7 +169,14 @@ def same(out):
 def flash3(p):
     if fa3 is None:
         raise NotImplementedError(MISSING["flash3"])
-    p.refuse(prefix="has no prefix mask", alibi="has no ALiBi", bias="has no additive bias", dropout="has no dropout")
+    p.refuse(
+        prefix="has no prefix mask",
+        checkerboard="has no block mask",
+        documents="has no ranges of keys",
+        alibi="has no ALiBi",
+        bias="has no additive bias",
+        dropout="has no dropout",
+    )
     options = {}
     if not p.full and not p.causal:
         options["window_size"] = p.window
@@ -176,6 +197,7 @@ def sdpa(p, backend):
     p.refuse(
         window="PyTorch offers it no window",
         prefix="PyTorch offers it no prefix mask",
+        checkerboard="PyTorch offers it no block mask",
         top_left="aligns its causal mask top-left",
         **dict.fromkeys(("softcap", "alibi", "sinks"), f"PyTorch offers it no {p.kind}"),
     )
@@ -198,6 +220,8 @@ def sdpa(p, backend):
 def flash2(p):
     p.refuse(
         prefix="has no prefix mask",
+        checkerboard="has no block mask",
+        documents="has no ranges of keys",
         head_dim_v="wants V as wide as K",
         bias="has no additive bias",
         **dict.fromkeys(("softcap", "sinks"), f"PyTorch's build has no {p.kind}"),
@@ -221,6 +245,7 @@ def cudnn(p):
     p.refuse(
         window="PyTorch offers it no window",
         prefix="PyTorch offers it no prefix mask",
+        documents="PyTorch offers it no ranges of keys",
         top_left="aligns its causal mask top-left",
         **dict.fromkeys(("softcap", "alibi", "sinks", "bias", "dropout"), f"PyTorch offers it no {p.kind} beside varlen"),
     )
@@ -259,10 +284,12 @@ def flex(p):
             seen = seen & (apart <= p.right)
         if p.prefix:
             seen = seen | (at < p.prefix)
+        if p.checkerboard:
+            seen = seen & on_checkerboard(i, j)
         return seen & related(i, j) if related else seen
 
     mask = None
-    if related or not p.full:
+    if related or p.checkerboard or not p.full:
         pairs = len(p.q) * len(p.k) if p.varlen else p.max_q * p.max_kv
         mask = create_block_mask(
             visible, None, None, q.shape[2], k.shape[2], device=DEVICE, _compile=pairs > WRITABLE_PAIRS)
@@ -316,6 +343,8 @@ def reference(p, sequence, head, i):
     first = 0 if p.left is None else here - p.left
     last = seqlen_kv if p.right is None else here + p.right
     hidden = ((j < first) | (j > last)) & (j >= p.prefix)
+    if p.checkerboard:
+        hidden = hidden | ~on_checkerboard(i, j)
     if hidden.all():
         return torch.zeros_like(values[0])
     scores = scores.masked_fill(hidden, float("-inf"))

@@ -1,10 +1,11 @@
 //! A problem of attention with everything that implementations may differ in: lengths, mask, scores.
 
 use std::fmt;
+use std::ops::Range;
 
-use flashcore::Slopes;
+use flashcore::{MASK_BLOCK, Slopes};
 use flashcore_tests::cases::Case;
-use flashcore_tests::extras::{Bias, Dropout, Extras};
+use flashcore_tests::extras::{Bias, Blocks, Dropout, Extras, PerHead, Prefix, RangeKind, Ranges};
 use flashcore_tests::side_inputs;
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +45,9 @@ pub(crate) enum Lengths {
     },
     /// Queries and keys of each; all tokens lie one after another, as packed documents do.
     Varlen(Vec<(usize, usize)>),
+    /// Documents of so many tokens fill one sequence, and each query has a range of keys, those of its document. No mask
+    /// but causal ones and windows goes with it.
+    Documents(Vec<usize>),
 }
 
 /// Who sees whom. The last query is level with the last key.
@@ -55,6 +59,9 @@ pub(crate) struct Mask {
     pub(crate) right: Option<usize>,
     /// Keys, from the first, that every query sees.
     pub(crate) prefix: usize,
+    /// Only every second block of 128 queries and 128 keys counts, as on a checkerboard; those of the diagonal do.
+    /// Sequences are dense.
+    pub(crate) checkerboard: bool,
 }
 
 /// What becomes of scores, scaled by 1/sqrt(head_dim), before the softmax, or of weights after it.
@@ -86,9 +93,9 @@ pub(crate) enum Score {
 
 impl Mask {
     /// Every key.
-    pub(crate) const FULL: Mask = Mask { left: None, right: None, prefix: 0 };
+    pub(crate) const FULL: Mask = Mask { left: None, right: None, prefix: 0, checkerboard: false };
     /// No later key.
-    pub(crate) const CAUSAL: Mask = Mask { left: None, right: Some(0), prefix: 0 };
+    pub(crate) const CAUSAL: Mask = Mask { right: Some(0), ..Mask::FULL };
 
     /// The `left` keys before a query, and its own.
     pub(crate) const fn window(left: usize) -> Self {
@@ -108,8 +115,23 @@ impl Mask {
         let first = self.left.map_or(0, |left| bound(at - left as i64));
         let end = self.right.map_or(keys, |right| bound(at + right as i64 + 1));
         let prefix = self.prefix.min(keys);
-        end.saturating_sub(first) + prefix.min(first) + prefix.saturating_sub(end.max(first))
+        let parts = [0..prefix, first.max(prefix)..end];
+        match self.checkerboard {
+            false => parts.iter().map(ExactSizeIterator::len).sum(),
+            true => parts.iter().map(|part| on_checkerboard(query, part)).sum(),
+        }
     }
+}
+
+/// Keys of `part` in blocks that count for `query`.
+fn on_checkerboard(query: usize, part: &Range<usize>) -> usize {
+    let blocks = part.start / MASK_BLOCK..part.end.div_ceil(MASK_BLOCK);
+    let counts = |block: &usize| (block + query / MASK_BLOCK).is_multiple_of(2);
+    let keys = |block: usize| {
+        let (first, end) = (block * MASK_BLOCK, (block + 1) * MASK_BLOCK);
+        part.end.min(end).saturating_sub(part.start.max(first))
+    };
+    blocks.filter(counts).map(keys).sum()
 }
 
 impl fmt::Display for Mask {
@@ -125,6 +147,9 @@ impl fmt::Display for Mask {
         }
         if self.prefix > 0 {
             write!(f, ", prefix {}", self.prefix)?;
+        }
+        if self.checkerboard {
+            write!(f, ", checkerboard")?;
         }
         Ok(())
     }
@@ -161,13 +186,21 @@ impl From<&Case> for Feature {
 }
 
 impl Feature {
-    /// The same problem as a case of the tests, if it is one that they know. Lengths of packed sequences are kept for
-    /// ever, since cases are copied about; there are few.
-    pub(crate) fn case(&self) -> Option<Case> {
-        let &Feature { heads_q, heads_kv, head_dim, mask: Mask { left, right, prefix }, .. } = self;
+    /// The same problem as a case of the tests. Lengths of sequences and documents are kept for ever, since cases are
+    /// copied about; there are few.
+    pub(crate) fn case(&self) -> Case {
+        let &Feature { heads_q, heads_kv, head_dim, mask, .. } = self;
+        let Mask { left, right, prefix, checkerboard } = mask;
         let causal = right == Some(0);
         let head_dim_v = Some(self.head_dim_v).filter(|&columns| columns != head_dim);
-        let mut extras = Extras { head_dim_v, left, right: right.filter(|_| !causal), ..Extras::default() };
+        let mut extras = Extras {
+            head_dim_v,
+            left,
+            right: right.filter(|_| !causal),
+            prefix: (prefix > 0).then_some(Prefix::Keys(prefix)),
+            blocks: checkerboard.then_some(Blocks { of: PerHead::ONE, checkerboard }),
+            ..Extras::default()
+        };
         match self.score {
             Score::Plain => {}
             Score::Softcap { cap } => extras.softcap = Some(cap as f32),
@@ -188,19 +221,14 @@ impl Feature {
                 extras.packed_kv = given(sequences.iter().map(|&(_, keys)| keys).collect());
                 (sequences.len(), 0, 0)
             }
+            Lengths::Documents(lengths) => {
+                let kind = RangeKind::Given(lengths.clone().leak());
+                extras.ranges = Some(Ranges { of: PerHead::ONE, kind });
+                let tokens = lengths.iter().sum();
+                (1, tokens, tokens)
+            }
         };
-        let case = Case {
-            batch,
-            seqlen_q,
-            seqlen_kv,
-            heads_q,
-            heads_kv,
-            head_dim,
-            causal,
-            extras,
-            ..Case::default()
-        };
-        (prefix == 0).then_some(case)
+        Case { batch, seqlen_q, seqlen_kv, heads_q, heads_kv, head_dim, causal, extras, ..Case::default() }
     }
 
     /// Floating-point operations of the forward pass: two products of 2 for each pair of a query and a key that it
@@ -212,6 +240,9 @@ impl Feature {
             }
             Lengths::Varlen(sequences) => {
                 sequences.iter().map(|&(queries, keys)| self.mask.pairs(queries, keys)).sum()
+            }
+            Lengths::Documents(lengths) => {
+                lengths.iter().map(|&tokens| self.mask.pairs(tokens, tokens)).sum()
             }
         };
         2.0 * pairs as f64 * self.heads_q as f64 * (self.head_dim + self.head_dim_v) as f64
@@ -230,6 +261,7 @@ impl Feature {
                 let (queries, keys): (Vec<_>, Vec<_>) = sequences.iter().copied().unzip();
                 (sequences.len(), pair(range(&queries), range(&keys)))
             }
+            Lengths::Documents(lengths) => (1, lengths.iter().sum::<usize>().to_string()),
         };
         format!("{batch},{heads},{seqlen},{columns}")
     }
@@ -269,21 +301,28 @@ mod tests {
         let apart = key - (query + keys - queries);
         let within = mask.left.is_none_or(|left| -apart <= left as i64)
             && mask.right.is_none_or(|right| apart <= right as i64);
-        within || key < mask.prefix as i64
+        let counts = !mask.checkerboard || (query / 128 + key / 128) % 2 == 0;
+        counts && (within || key < mask.prefix as i64)
     }
 
     #[test]
     fn pairs_are_counted_as_they_are_defined() {
         let sides = [None, Some(0), Some(1), Some(5), Some(40)];
-        for (queries, keys) in [(1, 1), (7, 7), (3, 17), (17, 3), (1, 20), (20, 20), (0, 5)] {
-            for (left, right) in sides.iter().flat_map(|&left| sides.map(|right| (left, right))) {
-                for prefix in [0, 1, 4, 12, 100] {
-                    let mask = Mask { left, right, prefix };
-                    let pairs = (0..queries).flat_map(|query| (0..keys).map(move |key| (query, key)));
-                    let seen = pairs.filter(|&(query, key)| sees(&mask, query, queries, key, keys)).count();
-                    let counted = mask.pairs(queries as usize, keys as usize);
-                    assert_eq!(counted, seen as u64, "{mask:?}, {queries} queries, {keys} keys");
+        let check = |mask: Mask, queries: i64, keys: i64| {
+            let pairs = (0..queries).flat_map(|query| (0..keys).map(move |key| (query, key)));
+            let seen = pairs.filter(|&(query, key)| sees(&mask, query, queries, key, keys)).count();
+            let counted = mask.pairs(queries as usize, keys as usize);
+            assert_eq!(counted, seen as u64, "{mask:?}, {queries} queries, {keys} keys");
+        };
+        for (left, right) in sides.iter().flat_map(|&left| sides.map(|right| (left, right))) {
+            for prefix in [0, 1, 4, 12, 100] {
+                for (queries, keys) in [(1, 1), (7, 7), (3, 17), (17, 3), (1, 20), (20, 20), (0, 5)] {
+                    check(Mask { left, right, prefix, checkerboard: false }, queries, keys);
                 }
+            }
+            for (queries, keys) in [(300, 300), (130, 400), (400, 130)] {
+                check(Mask { left, right, prefix: 0, checkerboard: true }, queries, keys);
+                check(Mask { left, right, prefix: 270, checkerboard: true }, queries, keys);
             }
         }
     }
@@ -299,28 +338,40 @@ mod tests {
             ..dense(1, 1, Mask::CAUSAL)
         };
         assert_eq!(varlen.flops(), 2.0 * 8.0 * 8.0 * 96.0);
+        let documents = Feature { lengths: Lengths::Documents(vec![2, 3]), ..varlen };
+        assert_eq!(documents.flops(), 2.0 * 9.0 * 8.0 * 96.0);
     }
 
     #[test]
     fn cases_of_the_tests_are_known_again() {
         for causal in [false, true] {
             let case = Case { batch: 2, seqlen_q: 3, seqlen_kv: 500, heads_kv: 1, causal, ..Case::default() };
-            assert_eq!(Feature::from(&case).case(), Some(case));
+            assert_eq!(Feature::from(&case).case(), case);
         }
         let causal = dense(9, 9, Mask::CAUSAL);
-        let case = causal.case().unwrap();
+        let case = causal.case();
         let window = Feature { mask: Mask::window(1), ..causal.clone() };
         let left = Extras { left: Some(1), ..Extras::default() };
-        assert_eq!(window.case(), Some(Case { extras: left, ..case }));
+        assert_eq!(window.case(), Case { extras: left, ..case });
         let packed = Feature { lengths: Lengths::Varlen(vec![(9, 9), (2, 4)]), ..causal.clone() };
         let (packed_q, packed_kv) =
             (side_inputs::Lengths::Given(&[9, 2]), side_inputs::Lengths::Given(&[9, 4]));
         let extras = Extras { packed_q: Some(packed_q), packed_kv: Some(packed_kv), ..Extras::default() };
-        assert_eq!(packed.case(), Some(Case { batch: 2, seqlen_q: 0, seqlen_kv: 0, extras, ..case }));
+        assert_eq!(packed.case(), Case { batch: 2, seqlen_q: 0, seqlen_kv: 0, extras, ..case });
         let wide = Feature { head_dim_v: 128, ..causal.clone() };
         let head_dim_v = Some(128);
-        assert_eq!(wide.case(), Some(Case { extras: Extras { head_dim_v, ..Extras::default() }, ..case }));
-        assert_eq!(Feature { mask: Mask { prefix: 1, ..Mask::CAUSAL }, ..causal }.case(), None);
+        assert_eq!(wide.case(), Case { extras: Extras { head_dim_v, ..Extras::default() }, ..case });
+        let prefix = Feature { mask: Mask { prefix: 5, ..Mask::CAUSAL }, ..causal.clone() };
+        let extras = Extras { prefix: Some(Prefix::Keys(5)), ..Extras::default() };
+        assert_eq!(prefix.case(), Case { extras, ..case });
+        let mask = Mask { checkerboard: true, ..Mask::CAUSAL };
+        let blocks = Some(Blocks { of: PerHead::ONE, checkerboard: true });
+        let extras = Extras { blocks, ..Extras::default() };
+        assert_eq!(Feature { mask, ..causal.clone() }.case(), Case { extras, ..case });
+        let documents = Feature { lengths: Lengths::Documents(vec![4, 5]), ..causal };
+        let ranges = Some(Ranges { of: PerHead::ONE, kind: RangeKind::Given(&[4, 5]) });
+        let extras = Extras { ranges, ..Extras::default() };
+        assert_eq!(documents.case(), Case { batch: 1, extras, ..case });
     }
 
     #[test]
@@ -332,6 +383,9 @@ mod tests {
         let feature = Feature { lengths, head_dim_v: 128, ..dense(1, 1, Mask::window(4)) };
         assert_eq!(feature.to_string(), "dense: 2,8/2,5-7/9,64/128, window 4");
         assert_eq!(Mask { right: Some(3), ..Mask::window(4) }.to_string(), "window 4..3");
+        assert_eq!(Mask { checkerboard: true, ..Mask::FULL }.to_string(), "full, checkerboard");
+        let documents = Feature { lengths: Lengths::Documents(vec![7, 9]), ..feature };
+        assert_eq!(documents.to_string(), "dense: 1,8/2,16,64/128, window 4");
     }
 
     #[test]

@@ -176,7 +176,8 @@ for line in sys.stdin:
         wanted = ["impl", "dtype", "name", "heads_q", "heads_kv", "head_dim", "head_dim_v", "lengths", "mask", "score",
                   "launches", "settle_ms", "min_replays", "min_ms"]
         assert list(r) == wanted, list(r)
-        assert r["mask"] == {"left": None, "right": 0, "prefix": 0} and r["score"] == {"kind": "plain"}
+        assert r["mask"] == {"left": None, "right": 0, "prefix": 0, "checkerboard": False}
+        assert r["score"] == {"kind": "plain"}
         lengths = r["lengths"]
         answer = {"us": float(lengths["dense"]["seqlen_q"] if "dense" in lengths else lengths["varlen"][0][0])}
     print(json.dumps(answer), flush=True)

@@ -10,10 +10,10 @@ use flashcore::{
 
 use flashcore_kernels::config::{self, Score, Variant};
 
-use crate::oracle::{self, Blocks, Broadcast, Mask, Scoring, Tokens};
+use crate::oracle::{self, Broadcast, Mask, Scoring, Tokens};
 use crate::side_inputs::{
-    Lengths, alibi_slopes, bias, bitmap, cu_seqlens, document_ranges, hiding_bias, key_ranges, prefixes,
-    random_slopes, seqused, sinks,
+    Lengths, alibi_slopes, bias, bitmap, checkerboard, cu_seqlens, document_ranges, hiding_bias, key_ranges,
+    prefixes, random_slopes, ranges_of_documents, seqused, sinks,
 };
 use crate::values::encode;
 
@@ -34,11 +34,11 @@ pub struct Extras {
     /// Keys of a chunk.
     pub chunk: Option<usize>,
     /// All queries see a prefix.
-    pub prefix: bool,
+    pub prefix: Option<Prefix>,
     /// Each query has a range of keys.
     pub ranges: Option<Ranges>,
     /// Blocks of queries see only some blocks of keys.
-    pub blocks: Option<PerHead>,
+    pub blocks: Option<Blocks>,
     /// Bound of the scores.
     pub softcap: Option<f32>,
     /// A logit joins the denominators.
@@ -75,6 +75,15 @@ impl Dropout {
     }
 }
 
+/// How many of its first keys all queries of a sequence see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prefix {
+    /// Any number, drawn.
+    Drawn,
+    /// So many.
+    Keys(usize),
+}
+
 /// For whom something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PerHead {
@@ -89,8 +98,28 @@ pub struct PerHead {
 pub struct Ranges {
     /// For whom they are.
     pub of: PerHead,
-    /// Those of documents; else any.
-    pub documents: bool,
+    /// Which they are.
+    pub kind: RangeKind,
+}
+
+/// Which keys ranges hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RangeKind {
+    /// Any, drawn.
+    Drawn,
+    /// Those of documents, drawn.
+    Documents,
+    /// Those of documents of these lengths, which fill the sequence.
+    Given(&'static [usize]),
+}
+
+/// Visible blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocks {
+    /// For whom they are.
+    pub of: PerHead,
+    /// Every second one, as on a checkerboard; else drawn.
+    pub checkerboard: bool,
 }
 
 /// Sizes of a bias: which of those of the problem it has.
@@ -140,8 +169,7 @@ impl Extras {
     pub fn of_kernel(variant: &Variant) -> Self {
         let softcap = (variant.score == Score::Softcap).then_some(20.0);
         let alibi = (variant.score == Score::Biased).then_some(Slopes::PerHead);
-        let ranges =
-            (variant.mask == config::Mask::Sparse).then_some(Ranges { of: PerHead::EACH, documents: false });
+        let ranges = (variant.mask == config::Mask::Sparse).then_some(Ranges::drawn(PerHead::EACH));
         let head_dim_v = (variant.head_dim_v != variant.head_dim).then_some(variant.head_dim_v as usize);
         Extras { head_dim_v, softcap, alibi, ranges, ..Extras::default() }
     }
@@ -175,9 +203,11 @@ impl Extras {
             (queries, keys) = (Tokens::used(&queries, &of_q), Tokens::used(&keys, &of_kv));
             (used_q, used_kv) = (Some(of_q), Some(of_kv));
         }
-        let prefix = self
-            .prefix
-            .then(|| prefixes(&lens(&keys), seed + 2).into_iter().map(|keys| keys as i32).collect());
+        let prefix = self.prefix.map(|prefix| match prefix {
+            Prefix::Drawn => prefixes(&lens(&keys), seed + 2),
+            Prefix::Keys(keys) => vec![keys; batch],
+        });
+        let prefix = prefix.map(|prefix| prefix.into_iter().map(|keys| keys as i32).collect());
         let sinks = self.sinks.then(|| sinks(heads_q, seed + 3));
         let slopes = self.alibi.map(|slopes| match slopes {
             Slopes::PerHead => Broadcast::per_head(alibi_slopes(heads_q)),
@@ -192,15 +222,21 @@ impl Extras {
             Some(lengths) => [1, Extras::total(lengths, batch)],
             None => [batch, seqlen_q],
         };
-        let ranges = self.ranges.map(|Ranges { of, documents }| {
+        let ranges = self.ranges.map(|Ranges { of, kind }| {
             let [batch, heads] = of.sizes(memory_batch, heads_q);
-            let draw = if documents { document_ranges } else { key_ranges };
-            let of_head =
-                |b: usize| (0..heads).map(move |h| draw(rows, longest_kv, seed + (6 + b * heads + h) as u64));
-            (0..batch).map(|b| of_head(b).collect()).collect()
+            let draw = |seed| match kind {
+                RangeKind::Drawn => key_ranges(rows, longest_kv, seed),
+                RangeKind::Documents => document_ranges(rows, longest_kv, seed),
+                RangeKind::Given(lengths) => ranges_of_documents(lengths),
+            };
+            let of_sequence = |b| (0..heads).map(|h| draw(seed + (6 + b * heads + h) as u64)).collect();
+            (0..batch).map(of_sequence).collect()
         });
-        let blocks = self.sparse_sizes([batch, heads_q, seqlen_q, seqlen_kv]).blocks;
-        let blocks = blocks.map(|sizes| bitmap(sizes, 0.6, seed + 5));
+        let sizes = self.sparse_sizes([batch, heads_q, seqlen_q, seqlen_kv]).blocks;
+        let blocks = self.blocks.zip(sizes).map(|(blocks, sizes)| match blocks.checkerboard {
+            true => checkerboard(sizes),
+            false => bitmap(sizes, 0.6, seed + 5),
+        });
         Numbers {
             queries,
             keys,
@@ -225,7 +261,7 @@ impl Extras {
             right: if causal { Some(0) } else { self.right },
             align: self.align(),
             chunk: self.chunk,
-            prefix: self.prefix,
+            prefix: self.prefix.is_some(),
             sparse: self.sparse_sizes(sizes),
             softcap: self.softcap,
             sinks: self.sinks,
@@ -243,7 +279,7 @@ impl Extras {
     /// Sizes of ranges and blocks; lists have room for all blocks.
     fn sparse_sizes(&self, [batch, heads, seqlen_q, seqlen_kv]: [usize; 4]) -> SparseSizes {
         let memory_batch = if self.packed_q.is_some() { 1 } else { batch };
-        let blocks = self.blocks.map(|of| {
+        let blocks = self.blocks.map(|Blocks { of, .. }| {
             let [of_batch, of_heads] = of.sizes(batch, heads);
             let [queries, keys] = [(self.packed_q, seqlen_q), (self.packed_kv, seqlen_kv)]
                 .map(|(packed, seqlen)| Extras::longest(packed, batch, seqlen).div_ceil(MASK_BLOCK));
@@ -277,7 +313,7 @@ impl Extras {
                 let of_head = |h: usize| (0..sequences).flat_map(move |b| of[b.min(of.len() - 1)][h].clone());
                 (0..heads).map(|h| of_head(h).collect()).collect()
             }),
-            blocks: numbers.blocks.clone().map(|visible| Blocks {
+            blocks: numbers.blocks.clone().map(|visible| oracle::Blocks {
                 block_q: MASK_BLOCK,
                 block_kv: MASK_BLOCK,
                 visible,
@@ -334,8 +370,16 @@ impl ExtrasOnDevice {
             used_q: upload(device, &numbers.used_q)?,
             used_kv: upload(device, &numbers.used_kv)?,
             prefix: upload(device, &numbers.prefix)?,
-            ranges: numbers.ranges.as_ref().map(|ranges| upload_ranges(device, ranges)).transpose()?,
-            blocks: numbers.blocks.as_ref().map(|blocks| upload_blocks(device, blocks)).transpose()?,
+            ranges: match numbers.ranges.as_deref().map(range_numbers) {
+                Some((numbers, sizes)) => Some((Array::from_slice(device, &numbers)?, sizes)),
+                None => None,
+            },
+            blocks: match numbers.blocks.as_ref().map(block_numbers) {
+                Some((counts, lists, sizes)) => {
+                    Some((Array::from_slice(device, &counts)?, Array::from_slice(device, &lists)?, sizes))
+                }
+                None => None,
+            },
             sinks: upload(device, &numbers.sinks)?,
             slopes: upload(device, &numbers.slopes.as_ref().map(|slopes| slopes.data.clone()))?,
             bias: numbers.bias.as_ref().map(|bias| upload_bias(device, bias, dtype)).transpose()?,
@@ -405,6 +449,25 @@ impl Bias {
     }
 }
 
+impl Ranges {
+    /// Any.
+    pub const fn drawn(of: PerHead) -> Self {
+        Ranges { of, kind: RangeKind::Drawn }
+    }
+
+    /// Those of documents, drawn.
+    pub const fn documents(of: PerHead) -> Self {
+        Ranges { of, kind: RangeKind::Documents }
+    }
+}
+
+impl Blocks {
+    /// Any.
+    pub const fn drawn(of: PerHead) -> Self {
+        Blocks { of, checkerboard: false }
+    }
+}
+
 impl PerHead {
     /// The same for all.
     pub const ONE: PerHead = PerHead { batch: false, heads: false };
@@ -416,26 +479,19 @@ impl PerHead {
     }
 }
 
-/// Ranges on the device, and their sizes. What may be larger than the sequence is: kernels do not care.
-fn upload_ranges(
-    device: &Device,
-    ranges: &[Vec<Vec<Range<usize>>>],
-) -> flashcore::Result<(Array<i32>, [usize; 2])> {
+/// Ranges as a device has them, and their sizes. What may be larger than the sequence is: kernels do not care.
+pub fn range_numbers(ranges: &[Vec<Vec<Range<usize>>>]) -> (Vec<i32>, [usize; 2]) {
     let sizes = [ranges.len(), ranges.first().map_or(0, Vec::len)];
     let longest = ranges.iter().flatten().flatten().map(|range| range.end).max();
     let pair = |range: &Range<usize>| {
         let first = if range.start == 0 { -5 } else { range.start as i32 };
         [first, if Some(range.end) == longest { i32::MAX } else { range.end as i32 }]
     };
-    let numbers: Vec<i32> = ranges.iter().flatten().flatten().flat_map(pair).collect();
-    Ok((Array::from_slice(device, &numbers)?, sizes))
+    (ranges.iter().flatten().flatten().flat_map(pair).collect(), sizes)
 }
 
-/// Lists of the visible blocks on the device, and their sizes.
-fn upload_blocks(
-    device: &Device,
-    blocks: &Broadcast<bool>,
-) -> flashcore::Result<(Array<i32>, Array<i32>, [usize; 4])> {
+/// Lengths of the lists of visible blocks, these lists, and their sizes, as a device has them.
+pub fn block_numbers(blocks: &Broadcast<bool>) -> (Vec<i32>, Vec<i32>, [usize; 4]) {
     let keys = blocks.sizes[3];
     let (mut counts, lists) = block_lists(&blocks.data, keys);
     counts.resize(blocks.sizes[..3].iter().product(), 0); // without keys there is no bit to count
@@ -444,7 +500,7 @@ fn upload_blocks(
     let rows = lists.chunks(longest.max(1));
     let lists = rows.flat_map(|row| row.iter().copied().chain(std::iter::repeat(-1)).take(keys));
     let lists = if longest == 0 { vec![-1; counts.len() * keys] } else { lists.collect() };
-    Ok((Array::from_slice(device, &counts)?, Array::from_slice(device, &lists)?, blocks.sizes))
+    (counts, lists, blocks.sizes)
 }
 
 /// A copy of a bias on the device, in the order of [`BiasLayout::packed`]; what fills its rows up is NaN.
@@ -483,10 +539,19 @@ impl fmt::Display for Extras {
             format!("{}{}", if batch { "b" } else { "" }, if heads { "h" } else { "" })
         };
         if let Some(ranges) = self.ranges {
-            write!(f, "_{}{}", if ranges.documents { "documents" } else { "ranges" }, of(ranges.of))?;
+            match ranges.kind {
+                RangeKind::Drawn => write!(f, "_ranges")?,
+                RangeKind::Documents => write!(f, "_documents")?,
+                RangeKind::Given(lengths) => {
+                    write!(f, "_documents")?;
+                    lengths.iter().try_for_each(|length| write!(f, "-{length}"))?;
+                }
+            }
+            write!(f, "{}", of(ranges.of))?;
         }
         if let Some(blocks) = self.blocks {
-            write!(f, "_blocks{}", of(blocks))?;
+            let kind = if blocks.checkerboard { "checkerboard" } else { "blocks" };
+            write!(f, "_{kind}{}", of(blocks.of))?;
         }
         if let Some(Dropout { threshold, seed, offset }) = self.dropout {
             write!(f, "_keep{threshold}_{seed:x}_{offset}")?;
@@ -499,8 +564,15 @@ impl fmt::Display for Extras {
             let parts = [(batch, "b"), (heads, "h"), (queries, "q"), (hides, "_hides")];
             parts.into_iter().filter(|(there, _)| *there).try_for_each(|(_, name)| write!(f, "{name}"))?;
         }
-        let flags =
-            [("topleft", self.top_left), ("prefix", self.prefix), ("sinks", self.sinks), ("used", self.used)];
+        if self.top_left {
+            write!(f, "_topleft")?;
+        }
+        match self.prefix {
+            Some(Prefix::Drawn) => write!(f, "_prefix")?,
+            Some(Prefix::Keys(keys)) => write!(f, "_prefix{keys}")?,
+            None => {}
+        }
+        let flags = [("sinks", self.sinks), ("used", self.used)];
         flags.into_iter().filter(|(_, there)| *there).try_for_each(|(name, _)| write!(f, "_{name}"))
     }
 }

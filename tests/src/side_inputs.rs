@@ -176,6 +176,23 @@ pub fn document_ranges(rows: usize, seqlen_kv: usize, seed: u64) -> Vec<Range<us
     (0..rows).map(document).collect()
 }
 
+/// The range of keys of each query where documents of these lengths fill a sequence: its document.
+pub fn ranges_of_documents(lengths: &[usize]) -> Vec<Range<usize>> {
+    let ends = lengths.iter().scan(0, |end, length| {
+        *end += length;
+        Some(*end)
+    });
+    let document = |(end, &length): (usize, &usize)| std::iter::repeat_n(end - length..end, length);
+    ends.zip(lengths).flat_map(document).collect()
+}
+
+/// Bits of the same sizes as those of [`bitmap`]: every second tile, as on a checkerboard; those of the diagonal are set.
+pub fn checkerboard(sizes: [usize; 4]) -> Broadcast<bool> {
+    let [.., queries, keys] = sizes;
+    let bit = |tile: usize| (tile / keys % queries + tile % keys).is_multiple_of(2);
+    Broadcast::new(sizes, (0..sizes.iter().product()).map(bit).collect())
+}
+
 /// Bits, (batch, heads, tiles of queries, tiles of keys), each set with a probability of `density`.
 pub fn bitmap(sizes: [usize; 4], density: f64, seed: u64) -> Broadcast<bool> {
     let mut rng = StdRng::seed_from_u64(seed);

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use flashcore::{Dtype, Slopes};
 use flashcore_tests::cases::{Case, KERNEL_HEAD_DIMS, Layout, OTHER_KERNEL_HEAD_DIMS};
 use flashcore_tests::device;
-use flashcore_tests::extras::{Bias, Dropout, Extras, PerHead, Ranges};
+use flashcore_tests::extras::{Bias, Blocks, Dropout, Extras, PerHead, Prefix, RangeKind, Ranges};
 use flashcore_tests::side_inputs::Lengths;
 use flashcore_tests::suite::{Resource, Suite, few_sms};
 
@@ -41,7 +41,7 @@ fn cases() -> Vec<Case> {
             add(base, Extras { chunk: Some(chunk), ..none });
             add(Case { causal: true, ..base }, Extras { chunk: Some(chunk), ..none });
         }
-        add(Case { causal: true, ..base }, Extras { prefix: true, ..none });
+        add(Case { causal: true, ..base }, Extras { prefix: Some(Prefix::Drawn), ..none });
         for softcap in [5.0, 30.0] {
             add(base, Extras { softcap: Some(softcap), ..none });
             add(Case { causal: true, ..base }, Extras { softcap: Some(softcap), ..none });
@@ -85,8 +85,8 @@ fn cases() -> Vec<Case> {
         let any_of = [PerHead::ONE, PerHead::EACH, PerHead { heads: false, ..PerHead::EACH }];
         for of in any_of {
             let case = Case { batch: 2, ..base };
-            let [ranges, documents] = [false, true].map(|documents| Some(Ranges { of, documents }));
-            let blocks = Some(of);
+            let (ranges, documents) = (Some(Ranges::drawn(of)), Some(Ranges::documents(of)));
+            let blocks = Some(Blocks::drawn(of));
             add(case, Extras { ranges, ..none });
             add(case, Extras { ranges: documents, left: Some(90), sinks: true, ..none });
             add(Case { causal: true, ..case }, Extras { ranges: documents, used: true, ..none });
@@ -101,8 +101,9 @@ fn cases() -> Vec<Case> {
         // Many heads on one, and nothing seen.
         let of = PerHead { batch: false, heads: true };
         let many = Case { seqlen_q: 5, heads_q: 6, heads_kv: 2, ..base };
-        add(many, Extras { ranges: Some(Ranges { of, documents: false }), blocks: Some(of), ..none });
-        add(Case { seqlen_kv: 0, ..base }, Extras { blocks: Some(of), sinks: true, ..none });
+        let (ranges, blocks) = (Some(Ranges::drawn(of)), Some(Blocks::drawn(of)));
+        add(many, Extras { ranges, blocks, ..none });
+        add(Case { seqlen_kv: 0, ..base }, Extras { blocks, sinks: true, ..none });
         let both = Extras { bias: biases.first().copied(), alibi: slopes[0], ..none };
         add(Case { batch: 3, ..base }, Extras { used: true, ..both });
         add(Case { seqlen_kv: 0, ..base }, Extras { sinks: true, ..both });
@@ -163,7 +164,7 @@ fn cases() -> Vec<Case> {
         add(base, Extras { left: Some(17), right: Some(60), top_left: true, ..none });
         add(Case { seqlen_q: 250, seqlen_kv: 70, ..base }, Extras { left: Some(40), right: Some(3), ..none });
         add(causal, Extras { chunk: Some(100), ..none });
-        add(causal, Extras { prefix: true, ..none });
+        add(causal, Extras { prefix: Some(Prefix::Drawn), ..none });
         add(Case { seqlen_q: 200, seqlen_kv: 60, ..causal }, Extras { sinks: true, ..none });
         add(Case { seqlen_kv: 0, ..base }, Extras { sinks: true, ..none });
         let lengths = Some(Lengths::WithZeros { longest: 200 });
@@ -180,6 +181,18 @@ fn cases() -> Vec<Case> {
         let (head_dim, head_dim_v) = head_dims;
         let narrower = base.of_head_dims((head_dim - 40, head_dim_v - 40));
         cases.push(Case { extras: Extras { left: Some(30), ..narrower.extras }, ..narrower });
+    }
+    // Prefixes, documents and blocks that are given.
+    let base =
+        Case { seqlen_q: 300, seqlen_kv: 300, heads_q: 2, heads_kv: 1, causal: true, ..Case::default() };
+    let ranges = Some(Ranges { of: PerHead::ONE, kind: RangeKind::Given(&[140, 1, 159]) });
+    let blocks = Some(Blocks { of: PerHead::ONE, checkerboard: true });
+    for extras in [
+        Extras { prefix: Some(Prefix::Keys(170)), ..none },
+        Extras { ranges, ..none },
+        Extras { blocks, ..none },
+    ] {
+        cases.push(Case { extras, ..base });
     }
     // Heads of which only those of V, or of Q and K, are wide.
     for head_dims in [(8, 512), (512, 8), (320, 264)] {

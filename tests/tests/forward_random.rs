@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use flashcore::{Dtype, Slopes};
 use flashcore_tests::cases::{Case, Layout};
 use flashcore_tests::device;
-use flashcore_tests::extras::{Bias, Dropout, Extras, PerHead, Ranges};
+use flashcore_tests::extras::{Bias, Blocks, Dropout, Extras, PerHead, Prefix, RangeKind, Ranges};
 use flashcore_tests::inputs::Fill;
 use flashcore_tests::side_inputs::Lengths;
 use flashcore_tests::suite::{Suite, backends};
@@ -63,17 +63,18 @@ fn extras(longest: usize) -> impl Strategy<Value = Extras> {
     );
     let head_dim_v = prop_oneof![2 => Just(None), 1 => eighths().prop_map(|eighths| Some(8 * eighths))];
     let of = any::<[bool; 2]>().prop_map(|[batch, heads]| PerHead { batch, heads });
-    let ranges = (of.clone(), any::<bool>()).prop_map(|(of, documents)| Ranges { of, documents });
+    let kind = select(vec![RangeKind::Drawn, RangeKind::Documents]);
+    let ranges = (of.clone(), kind).prop_map(|(of, kind)| Ranges { of, kind });
     let sparse = (
         prop_oneof![3 => Just(None), 1 => ranges.prop_map(Some)],
-        prop_oneof![3 => Just(None), 1 => of.prop_map(Some)],
+        prop_oneof![3 => Just(None), 1 => of.prop_map(|of| Some(Blocks::drawn(of)))],
     );
     let some = (mask, rest, added, sparse, head_dim_v).prop_map(|(mask, rest, added, sparse, head_dim_v)| {
         let ((alibi, bias, dropout), (ranges, blocks)) = (added, sparse);
         let (left, right, top_left, chunk, prefix) = mask;
         let (softcap, sinks, packed_q, packed_kv, used) = rest;
         let chunk = chunk.map(|keys| keys + 1);
-        let prefix = prefix && left.is_none() && chunk.is_none();
+        let prefix = (prefix && left.is_none() && chunk.is_none()).then_some(Prefix::Drawn);
         // Packed sequences have no bias.
         let bias = bias.filter(|_| packed_q.is_none() && packed_kv.is_none());
         // Sparse kernels only scale scores.

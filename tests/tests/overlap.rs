@@ -9,7 +9,7 @@ use flashcore::{Device, Error, Pointers, Tensor};
 use flashcore_emulator::ir::Module;
 use flashcore_tests::cases::Case;
 use flashcore_tests::device::OnDevice;
-use flashcore_tests::extras::Extras;
+use flashcore_tests::extras::{Extras, Prefix};
 use flashcore_tests::suite::{Resource, Suite};
 
 const WAIT: &str = "griddepcontrol.wait;";
@@ -22,7 +22,10 @@ fn twice(gpu: &Device, variant: &Variant) -> flashcore::Result<()> {
         // The last rows of the last tile lie beyond the sequence.
         seqlen_q: (cluster * block_m) as usize - 56,
         seqlen_kv: 40,
-        extras: Extras { prefix: variant.is_general(), ..Extras::of_kernel(variant) },
+        extras: Extras {
+            prefix: variant.is_general().then_some(Prefix::Drawn),
+            ..Extras::of_kernel(variant)
+        },
         ..Case::of_kernel(variant)
     };
     let inputs = case.inputs(variant.dtype, 1);

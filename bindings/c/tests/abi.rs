@@ -12,7 +12,7 @@ use flashcore_c::fc_status::*;
 use flashcore_c::*;
 use flashcore_tests::cases::{Case, Inputs, Layout};
 use flashcore_tests::device::{Failure, OnDevice, Outputs};
-use flashcore_tests::extras::{Bias, Dropout, Extras};
+use flashcore_tests::extras::{Bias, Dropout, Extras, Prefix};
 use flashcore_tests::merge::{self, Merge, Place, States, Sums};
 use flashcore_tests::oracle::Broadcast;
 use flashcore_tests::side_inputs::Lengths;
@@ -910,7 +910,7 @@ fn main() -> ExitCode {
         Extras { chunk: Some(33), ..extras },
         Extras { softcap: Some(5.0), ..extras },
         Extras { sinks: true, right: Some(7), ..extras },
-        Extras { prefix: true, right: Some(0), ..extras },
+        Extras { prefix: Some(Prefix::Drawn), right: Some(0), ..extras },
         Extras { packed_q: q, packed_kv: kv, ..extras },
         Extras { packed_q: q, packed_kv: kv, used: true, sinks: true, left: Some(30), ..extras },
         Extras { packed_kv: kv, ..extras },

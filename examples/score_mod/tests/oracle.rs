@@ -8,7 +8,7 @@ use flashcore_example_score_mod::{ALIBI, DOCUMENTS, TANH_SOFTCAP};
 use flashcore_example_score_mod_kernels::{Cap, Ids, Slopes};
 use flashcore_tests::cases::{Case, Inputs};
 use flashcore_tests::device::{Failure, OnDevice};
-use flashcore_tests::extras::{Extras, PerHead, Ranges};
+use flashcore_tests::extras::{Blocks, Extras, PerHead, Ranges};
 use flashcore_tests::oracle::Modify;
 use flashcore_tests::side_inputs::{Lengths, alibi_slopes};
 use flashcore_tests::suite::{Suite, backends};
@@ -89,10 +89,9 @@ fn main() -> ExitCode {
             }
         }
     }
-    let ranges = Some(Ranges { of: PerHead::EACH, documents: true });
-    for extras in
-        [Extras { ranges, ..Extras::default() }, Extras { blocks: Some(PerHead::EACH), ..Extras::default() }]
-    {
+    let ranges = Some(Ranges::documents(PerHead::EACH));
+    let blocks = Some(Blocks::drawn(PerHead::EACH));
+    for extras in [Extras { ranges, ..Extras::default() }, Extras { blocks, ..Extras::default() }] {
         let case = Case { head_dim: 40, causal: true, extras, ..base };
         suite.test(format!("alibi_{case}_f16"), move |gpu| alibi(gpu, &case, Dtype::F16));
     }

@@ -22,6 +22,7 @@ pub(crate) fn rows() -> Vec<Feature> {
         biases(),
         dropout(),
         documents(),
+        checkerboards(),
         prefixes(),
         sinks(),
         decoding(),
@@ -110,7 +111,7 @@ fn dropout() -> Vec<Feature> {
     both_masks(row).into()
 }
 
-/// Documents that fill one long sequence: to the kernels, a varlen problem.
+/// Documents that fill one long sequence: to the kernels a varlen problem, or ranges of keys.
 fn documents() -> Vec<Feature> {
     let mut room = 16_384;
     let document = |length: usize| {
@@ -118,7 +119,16 @@ fn documents() -> Vec<Feature> {
         room -= length;
         (length > 0).then_some(length)
     };
-    vec![packed("documents", log_uniform().map_while(document))]
+    let lengths: Vec<usize> = log_uniform().map_while(document).collect();
+    let ranges = Lengths::Documents(lengths.clone());
+    let by_ranges = Feature { lengths: ranges, ..dense("documents, by ranges", 1, 16, 0, 128) };
+    vec![packed("documents", lengths), by_ranges]
+}
+
+/// Half of all blocks of 128 queries and 128 keys.
+fn checkerboards() -> Vec<Feature> {
+    let board = |row: Feature| Feature { mask: Mask { checkerboard: true, ..row.mask }, ..row };
+    both_masks(dense("block mask", 4, 16, 4096, 128)).map(board).into()
 }
 
 fn prefixes() -> Vec<Feature> {
@@ -159,6 +169,7 @@ mod tests {
         match &feature.lengths {
             Lengths::Dense { batch, seqlen_q, .. } => batch * seqlen_q,
             Lengths::Varlen(sequences) => sequences.iter().map(|&(queries, _)| queries).sum(),
+            Lengths::Documents(lengths) => lengths.iter().sum(),
         }
     }
 
@@ -180,8 +191,9 @@ mod tests {
 
     #[test]
     fn documents_fill_their_sequence() {
-        let [documents] = &documents()[..] else { panic!("one row") };
-        assert_eq!(total(documents), 16_384);
+        let [packed, by_ranges] = &documents()[..] else { panic!("two rows") };
+        assert_eq!((total(packed), total(by_ranges)), (16_384, 16_384));
+        assert_eq!(packed.flops(), by_ranges.flops());
         assert!(rows().iter().filter(|row| row.name != "decode").all(|row| total(row) >= 16_384));
     }
 }

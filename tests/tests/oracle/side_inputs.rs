@@ -2,8 +2,8 @@
 
 use flashcore::Dtype;
 use flashcore_tests::side_inputs::{
-    Lengths, alibi_slopes, bias, bitmap, cu_seqlens, hiding_bias, keep, key_ranges, prefixes, random_slopes,
-    seqused, sinks,
+    Lengths, alibi_slopes, bias, bitmap, checkerboard, cu_seqlens, hiding_bias, keep, key_ranges, prefixes,
+    random_slopes, ranges_of_documents, seqused, sinks,
 };
 use flashcore_tests::values::round;
 
@@ -74,6 +74,11 @@ fn the_rest() {
     let ranges = key_ranges(400, 30, 1);
     assert!(ranges.iter().all(|range| range.start <= range.end && range.end <= 30));
     assert!(ranges.iter().any(|range| range.is_empty()) && ranges.contains(&(0..30)));
+    assert_eq!(ranges_of_documents(&[2, 0, 3]), [0..2, 0..2, 2..5, 2..5, 2..5]);
+    assert_eq!(ranges_of_documents(&[]), []);
+    let [dark, light] = [true, false];
+    assert_eq!(checkerboard([1, 2, 2, 3]).data, [[dark, light, dark, light, dark, light]; 2].concat());
+    assert!(checkerboard([1, 1, 4, 0]).data.is_empty());
     let tiles = bitmap([2, 2, 30, 30], 0.3, 1);
     assert!((1000..1160).contains(&tiles.data.iter().filter(|&&visible| visible).count()));
     let sinks = sinks(100, 1);
