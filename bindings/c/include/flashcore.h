@@ -81,7 +81,8 @@ enum fc_status
     FC_ERROR_DIMENSION_TOO_LARGE = 41,
     // There are more tiles of queries, or rows to merge or of a mask of dropout, than a launch can count: split the batch.
     FC_ERROR_TOO_MANY_TILES = 42,
-    // head_dim is not a multiple of 8 from 8 to 512, or above 256 with a softcap, slopes or a bias.
+    // head_dim is not a multiple of 8 from 8 to 512, or above 256 with a softcap, slopes, a bias, dropout, key ranges or a
+    // block mask.
     FC_ERROR_HEAD_DIM = 43,
     // A dimension disagrees with that of another tensor.
     FC_ERROR_SHAPE_MISMATCH = 44,
@@ -101,6 +102,8 @@ enum fc_status
     FC_ERROR_BIAS_OF_PACKED = 51,
     // `dropout_p` is not at least 0 and below 1.
     FC_ERROR_DROPOUT_RATE = 52,
+    // Key ranges or a block mask beside a softcap, slopes, a bias or dropout.
+    FC_ERROR_SPARSE_SCORES = 53,
     // A tensor with elements has a null address.
     FC_ERROR_NULL_POINTER = 60,
     // An address is not memory of the device.
@@ -185,7 +188,8 @@ typedef struct {
     size_t seqlen;
     // Attention heads.
     size_t heads;
-    // Elements of a head: a multiple of 8 up to 512, or up to 256 with a softcap, slopes or a bias.
+    // Elements of a head: a multiple of 8 up to 512, or up to 256 with a softcap, slopes, a bias, dropout, key ranges or
+    // a block mask.
     size_t head_dim;
     // From one sequence to the next, a multiple of 8.
     size_t stride_batch;
@@ -213,11 +217,52 @@ typedef struct {
     int32_t dtype;
 } fc_bias;
 
+// A range of keys for each query: pairs of the first key and the one behind the last, contiguous (batch, heads, queries,
+// 2), in device memory. A range may be empty; what lies beyond the sequence is ignored. Kernels visit the keys from the
+// first to the last that any of 128 queries sees.
+//
+// Where sequences of queries are packed, ranges are those of the rows of q, and count keys from the start of the
+// sequence. Ranges and block masks go with all else that says which keys a query sees, and with sinks; not with a
+// softcap, slopes, a bias or dropout.
+typedef struct {
+    // Device address of the first number, a multiple of 4 bytes. Null: there are no ranges, and the rest is ignored.
+    const int32_t *data;
+    // Sequences that have ranges: the batch of q, or 1, which serves all.
+    size_t batch;
+    // Heads that have ranges: those of q, or 1, which serves all.
+    size_t heads;
+    // The seqlen of q.
+    size_t queries;
+} fc_key_ranges;
+
+// Which blocks of 128 queries and 128 keys are visited at all: for each block of queries a list of blocks of keys, in any
+// order, none of them twice. They are the `kv_num_blocks` and `kv_indices` of PyTorch's FlexAttention, in device memory.
+// `fc_block_lists` makes them of a bitmap.
+//
+// Where sequences of queries are packed, blocks are those of each sequence, and one beyond the lists sees nothing.
+typedef struct {
+    // Device address of the lengths of the lists, contiguous (batch, heads, query_blocks), a multiple of 4 bytes. Null:
+    // there is no block mask, and the rest is ignored.
+    const int32_t *kv_num_blocks;
+    // Device address of the lists, contiguous (batch, heads, query_blocks, room), a multiple of 4 bytes. What a list holds
+    // beyond its length is never looked at; blocks that it lists beyond the keys are ignored.
+    const int32_t *kv_indices;
+    // Sequences that have lists: all, or 1, which serves all.
+    size_t batch;
+    // Heads that have lists: those of q, or 1, which serves all.
+    size_t heads;
+    // Blocks of queries: the seqlen of q / 128, rounded up; any number where sequences of queries are packed.
+    size_t query_blocks;
+    // Room for blocks of keys in each list.
+    size_t room;
+} fc_block_mask;
+
 // How attention is computed. All zeros but `struct_size` is the default: every query sees every key.
 //
 // Masks compose: where query i stands at key d, it sees the keys j for which all of these hold:
 // `j <= d` if `causal`; `d - window_left <= j`; `j <= d + window_right`; j / chunk = d / chunk, rounded down; or,
-// whatever these say, `j < prefix[b]`.
+// whatever these say, `j < prefix[b]`. Besides, j must be in the query's range, if there are `key_ranges`, and in one of
+// the blocks that `block_mask` lists for the query's, if there is one.
 //
 // All arrays are contiguous, in device memory, and may change between launches of a recorded graph. Numbers in them
 // that lead out of a tensor are taken for its last row, so that nothing else is ever touched; sequences of queries
@@ -285,6 +330,10 @@ typedef struct {
     // Seed of the random numbers. Seed and offset are those of the call: each replay of a recorded graph leaves out the
     // same weights.
     uint64_t dropout_seed;
+    // Each query sees only keys of its own range.
+    fc_key_ranges key_ranges;
+    // Blocks of queries see only the blocks of keys that are listed for them.
+    fc_block_mask block_mask;
 } fc_attention_options;
 
 // Facts of a device.
@@ -496,6 +545,20 @@ fc_status fc_merge_attention_states(const fc_device *device,
                                     const float *lse2,
                                     const fc_tensor *out,
                                     float *lse);
+
+// Makes the lists of a block mask of a bitmap, all in host memory: `visible` is contiguous (rows, key_blocks), a row for
+// each block of queries of each head and sequence, and a byte of it is 0 where a block is hidden. `kv_num_blocks` gets as
+// many numbers as there are rows, `kv_indices` one for each byte: what `fc_block_mask` calls room is `key_blocks`. Lists
+// are in rising order, and zeros stand behind them.
+//
+// # Safety
+// Each pointer must be null, which is an error unless there is nothing to read or write, or point to so many bytes or
+// numbers; outputs must overlap nothing.
+fc_status fc_block_lists(const uint8_t *visible,
+                         size_t rows,
+                         size_t key_blocks,
+                         int32_t *kv_num_blocks,
+                         int32_t *kv_indices);
 
 #ifdef __cplusplus
 }  // extern "C"

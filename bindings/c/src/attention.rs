@@ -11,6 +11,7 @@ use flashcore::{
 
 use crate::call::{call, require_size, required};
 use crate::device::{fc_device, opened};
+use crate::sparse::{fc_block_mask, fc_key_ranges};
 use crate::status::{Failure, fc_status};
 
 /// Element types.
@@ -38,7 +39,8 @@ pub struct fc_tensor {
     pub seqlen: usize,
     /// Attention heads.
     pub heads: usize,
-    /// Elements of a head: a multiple of 8 up to 512, or up to 256 with a softcap, slopes or a bias.
+    /// Elements of a head: a multiple of 8 up to 512, or up to 256 with a softcap, slopes, a bias, dropout, key ranges or
+    /// a block mask.
     pub head_dim: usize,
     /// From one sequence to the next, a multiple of 8.
     pub stride_batch: usize,
@@ -139,7 +141,8 @@ impl fc_bias {
 ///
 /// Masks compose: where query i stands at key d, it sees the keys j for which all of these hold:
 /// `j <= d` if `causal`; `d - window_left <= j`; `j <= d + window_right`; j / chunk = d / chunk, rounded down; or,
-/// whatever these say, `j < prefix[b]`.
+/// whatever these say, `j < prefix[b]`. Besides, j must be in the query's range, if there are `key_ranges`, and in one of
+/// the blocks that `block_mask` lists for the query's, if there is one.
 ///
 /// All arrays are contiguous, in device memory, and may change between launches of a recorded graph. Numbers in them
 /// that lead out of a tensor are taken for its last row, so that nothing else is ever touched; sequences of queries
@@ -209,6 +212,10 @@ pub struct fc_attention_options {
     /// Seed of the random numbers. Seed and offset are those of the call: each replay of a recorded graph leaves out the
     /// same weights.
     pub dropout_seed: u64,
+    /// Each query sees only keys of its own range.
+    pub key_ranges: fc_key_ranges,
+    /// Blocks of queries see only the blocks of keys that are listed for them.
+    pub block_mask: fc_block_mask,
 }
 
 impl fc_attention_options {
@@ -218,6 +225,8 @@ impl fc_attention_options {
     const SECOND_SIZE: usize = 128;
     /// Size in the third header, which ended with `bias`.
     const THIRD_SIZE: usize = 224;
+    /// Size in the fourth header, which ended with `dropout_seed`.
+    const FOURTH_SIZE: usize = 240;
 
     /// The default.
     const PLAIN: Self = fc_attention_options {
@@ -247,6 +256,8 @@ impl fc_attention_options {
         dropout_p: 0.0,
         dropout_offset: 0,
         dropout_seed: 0,
+        key_ranges: fc_key_ranges::NONE,
+        block_mask: fc_block_mask::NONE,
     };
 
     /// # Safety
@@ -289,6 +300,8 @@ impl fc_attention_options {
             call = array(self.sinks, self.num_sinks).map_or(call, |array| call.sinks(array));
             call = array(self.alibi_slopes, self.num_alibi_slopes).map_or(call, |array| call.alibi(array));
             call = self.bias.view()?.map_or(call, |bias| call.bias(bias));
+            call = self.key_ranges.view().map_or(call, |ranges| call.key_ranges(ranges));
+            call = self.block_mask.view().map_or(call, |mask| call.block_mask(mask));
         }
         Ok(call)
     }
@@ -298,7 +311,7 @@ impl fc_attention_options {
 ///
 /// # Safety
 /// As [`ArrayView::from_raw_parts`].
-unsafe fn array<T>(pointer: *const T, len: usize) -> Option<ArrayView<'static, T>> {
+pub(crate) unsafe fn array<T>(pointer: *const T, len: usize) -> Option<ArrayView<'static, T>> {
     // SAFETY: the caller's.
     (!pointer.is_null()).then(|| unsafe { ArrayView::from_raw_parts(pointer.addr() as u64, len) })
 }
@@ -316,7 +329,9 @@ unsafe fn attention(options: *const fc_attention_options) -> Result<Attention<'s
         let known = match struct_size {
             // What follows the scale was padding, which may hold anything.
             fc_attention_options::FIRST_SIZE => offset_of!(fc_attention_options, align),
-            older @ (fc_attention_options::SECOND_SIZE | fc_attention_options::THIRD_SIZE) => older,
+            older @ (fc_attention_options::SECOND_SIZE
+            | fc_attention_options::THIRD_SIZE
+            | fc_attention_options::FOURTH_SIZE) => older,
             _ => {
                 require_size::<fc_attention_options>(struct_size, "options")?;
                 struct_size

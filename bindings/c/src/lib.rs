@@ -14,6 +14,7 @@ mod device;
 mod dropout;
 mod memory;
 mod merge;
+mod sparse;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ pub use device::{
 pub use dropout::fc_dropout_mask;
 pub use memory::{fc_alloc, fc_copy_to_device, fc_copy_to_host, fc_free};
 pub use merge::fc_merge_attention_states;
+pub use sparse::{fc_block_lists, fc_block_mask, fc_key_ranges};
 pub use status::fc_status;
 
 /// Version of the interface that this header describes. It changes when something that compiled or ran before no longer

@@ -61,7 +61,8 @@ pub enum fc_status {
     FC_ERROR_DIMENSION_TOO_LARGE = 41,
     /// There are more tiles of queries, or rows to merge or of a mask of dropout, than a launch can count: split the batch.
     FC_ERROR_TOO_MANY_TILES = 42,
-    /// head_dim is not a multiple of 8 from 8 to 512, or above 256 with a softcap, slopes or a bias.
+    /// head_dim is not a multiple of 8 from 8 to 512, or above 256 with a softcap, slopes, a bias, dropout, key ranges or a
+    /// block mask.
     FC_ERROR_HEAD_DIM = 43,
     /// A dimension disagrees with that of another tensor.
     FC_ERROR_SHAPE_MISMATCH = 44,
@@ -81,6 +82,8 @@ pub enum fc_status {
     FC_ERROR_BIAS_OF_PACKED = 51,
     /// `dropout_p` is not at least 0 and below 1.
     FC_ERROR_DROPOUT_RATE = 52,
+    /// Key ranges or a block mask beside a softcap, slopes, a bias or dropout.
+    FC_ERROR_SPARSE_SCORES = 53,
 
     /// A tensor with elements has a null address.
     FC_ERROR_NULL_POINTER = 60,
@@ -174,6 +177,7 @@ fn of_host(error: &Error) -> fc_status {
         Error::ArrayLength { .. } => fc_status::FC_ERROR_ARRAY_LENGTH,
         Error::BiasOfPacked { .. } => fc_status::FC_ERROR_BIAS_OF_PACKED,
         Error::DropoutRate { .. } => fc_status::FC_ERROR_DROPOUT_RATE,
+        Error::SparseScores => fc_status::FC_ERROR_SPARSE_SCORES,
         Error::NullPointer { .. } => fc_status::FC_ERROR_NULL_POINTER,
         Error::NotDevicePointer { .. } => fc_status::FC_ERROR_NOT_DEVICE_POINTER,
         Error::WrongDevice { .. } => fc_status::FC_ERROR_WRONG_DEVICE,

@@ -7,12 +7,14 @@ use std::ptr::{null, null_mut};
 use std::thread;
 
 use flashcore::driver::Graph;
-use flashcore::{BiasLayout, Device, Dtype, Plan, Slopes, dropout_mask};
+use flashcore::{BiasLayout, Device, Dtype, Plan, Slopes, block_lists, dropout_mask};
 use flashcore_c::fc_status::*;
 use flashcore_c::*;
 use flashcore_tests::cases::{Case, Inputs, Layout};
 use flashcore_tests::device::{Failure, OnDevice, Outputs};
-use flashcore_tests::extras::{Bias, Dropout, Extras, Prefix};
+use flashcore_tests::extras::{
+    Bias, Blocks, Dropout, Extras, PerHead, Prefix, Ranges, block_numbers, range_numbers,
+};
 use flashcore_tests::merge::{self, Merge, Place, States, Sums};
 use flashcore_tests::oracle::Broadcast;
 use flashcore_tests::side_inputs::Lengths;
@@ -140,6 +142,34 @@ fn bias(device: &Opened, bias: &Broadcast<f32>, dtype: Dtype) -> fc_bias {
     fc_bias { data: device.upload(&numbers), sizes, strides, dtype: dtype_number(dtype) }
 }
 
+const NO_RANGES: fc_key_ranges = fc_key_ranges { data: null(), batch: 7, heads: 7, queries: 7 };
+
+const NO_BLOCKS: fc_block_mask = fc_block_mask {
+    kv_num_blocks: null(),
+    kv_indices: std::ptr::without_provenance(8),
+    batch: 7,
+    heads: 7,
+    query_blocks: 7,
+    room: 7,
+};
+
+/// The ranges of a case on the device.
+fn key_ranges(device: &Opened, case: &Case, inputs: &Inputs) -> fc_key_ranges {
+    let Some(ranges) = &inputs.numbers.ranges else { return NO_RANGES };
+    let (numbers, [batch, heads]) = range_numbers(ranges);
+    let data = device.upload(&numbers).cast_const().cast();
+    fc_key_ranges { data, batch, heads, queries: case.shape_q().seqlen }
+}
+
+/// The block mask of a case on the device.
+fn block_mask(device: &Opened, inputs: &Inputs) -> fc_block_mask {
+    let Some(blocks) = &inputs.numbers.blocks else { return NO_BLOCKS };
+    let (counts, lists, [batch, heads, query_blocks, room]) = block_numbers(blocks);
+    let [kv_num_blocks, kv_indices] =
+        [counts, lists].map(|numbers| device.upload(&numbers).cast_const().cast());
+    fc_block_mask { kv_num_blocks, kv_indices, batch, heads, query_blocks, room }
+}
+
 /// What a case asks for. What does not count is garbage.
 fn options(device: &Opened, case: &Case, inputs: &Inputs) -> fc_attention_options {
     let (extras, numbers) = (&case.extras, &inputs.numbers);
@@ -177,6 +207,8 @@ fn options(device: &Opened, case: &Case, inputs: &Inputs) -> fc_attention_option
         dropout_offset: extras.dropout.map_or(7, |dropout| dropout.offset),
         dropout_seed: extras.dropout.map_or(7, |dropout| dropout.seed),
         bias: numbers.bias.as_ref().map_or(NO_BIAS, |numbers| bias(device, numbers, inputs.q.dtype)),
+        key_ranges: key_ranges(device, case, inputs),
+        block_mask: block_mask(device, inputs),
     }
 }
 
@@ -665,6 +697,13 @@ fn older_options_work(kind: &Kind) -> Result<(), Failure> {
         struct_size: 224,
         dropout_p: 7.0,
         ..options
+    })?;
+    let fourth = Case { extras: Extras { dropout: Some(DROPOUT), ..Extras::default() }, ..first };
+    older_options_work_for(kind, fourth, |options| fc_attention_options {
+        struct_size: 240,
+        key_ranges: fc_key_ranges { data: std::ptr::without_provenance(8), ..NO_RANGES },
+        block_mask: fc_block_mask { kv_num_blocks: std::ptr::without_provenance(8), ..NO_BLOCKS },
+        ..options
     })
 }
 
@@ -745,6 +784,133 @@ fn wrong_biases_are_refused(kind: &Kind) -> Result<(), Failure> {
     call.options.bias = right;
     let message = "a bias goes with sequences of one length, but those of cu_seqlens_q are packed";
     call.is_refused(&device, FC_ERROR_BIAS_OF_PACKED, message);
+    Ok(())
+}
+
+fn wrong_ranges_and_blocks_are_refused(kind: &Kind) -> Result<(), Failure> {
+    let (ranges, blocks) = (Some(Ranges::drawn(PerHead::EACH)), Some(Blocks::drawn(PerHead::EACH)));
+    let extras = Extras { ranges, blocks, ..Extras::default() };
+    let case = Case { seqlen_q: 140, seqlen_kv: 300, head_dim: 64, extras, ..Case::default() };
+    let device = kind.open();
+    let mut call = Call::new(&device, &case, &case.inputs(Dtype::F16, 10));
+    let right = call.options;
+    let (key_ranges, block_mask) = (right.key_ranges, right.block_mask);
+    let (of_ranges, of_blocks) = (
+        |key_ranges| fc_attention_options { key_ranges, ..right },
+        |block_mask| fc_attention_options { block_mask, ..right },
+    );
+    let mismatch = |operand: &str, dim: &str, expected: usize, found: usize| {
+        format!("{operand} has {dim} {found}, but {expected} is needed to agree with the other tensors")
+    };
+    let length = |operand: &str, expected: usize, found: usize| {
+        format!("{operand} has {found} numbers, but {expected} are needed")
+    };
+    let misaligned = key_ranges.data.wrapping_byte_add(2);
+    let of_out = call.out.data.cast_const().cast();
+    let scores = "key ranges and block masks go with no softcap, ALiBi, bias or dropout; a function of scores may do all \
+                  but the last";
+    let large = flashcore::MAX_DIM + 1;
+    for (options, status, message) in [
+        (
+            of_ranges(fc_key_ranges { batch: 3, ..key_ranges }),
+            FC_ERROR_SHAPE_MISMATCH,
+            mismatch("key_ranges", "batch", 2, 3),
+        ),
+        (
+            of_ranges(fc_key_ranges { heads: 2, ..key_ranges }),
+            FC_ERROR_SHAPE_MISMATCH,
+            mismatch("key_ranges", "heads", 3, 2),
+        ),
+        (
+            of_ranges(fc_key_ranges { queries: 139, ..key_ranges }),
+            FC_ERROR_ARRAY_LENGTH,
+            length("key_ranges", 2 * 3 * 140 * 2, 2 * 3 * 139 * 2),
+        ),
+        (
+            of_ranges(fc_key_ranges { queries: usize::MAX, ..key_ranges }),
+            FC_ERROR_ARRAY_LENGTH,
+            length("key_ranges", 2 * 3 * 140 * 2, usize::MAX),
+        ),
+        (
+            of_ranges(fc_key_ranges { data: misaligned, ..key_ranges }),
+            FC_ERROR_MISALIGNED,
+            format!("key_ranges at {misaligned:p} is not aligned to 4 bytes"),
+        ),
+        (
+            of_ranges(fc_key_ranges { data: of_out, ..key_ranges }),
+            FC_ERROR_ALIASING,
+            "the memory of out overlaps that of key_ranges".to_owned(),
+        ),
+        (
+            of_blocks(fc_block_mask { batch: 5, ..block_mask }),
+            FC_ERROR_SHAPE_MISMATCH,
+            mismatch("kv_num_blocks", "batch", 2, 5),
+        ),
+        (
+            of_blocks(fc_block_mask { heads: 0, ..block_mask }),
+            FC_ERROR_SHAPE_MISMATCH,
+            mismatch("kv_num_blocks", "heads", 3, 0),
+        ),
+        (
+            of_blocks(fc_block_mask { query_blocks: 3, ..block_mask }),
+            FC_ERROR_SHAPE_MISMATCH,
+            mismatch("kv_num_blocks", "seqlen_q", 2, 3),
+        ),
+        (
+            of_blocks(fc_block_mask { room: large, ..block_mask }),
+            FC_ERROR_DIMENSION_TOO_LARGE,
+            format!("kv_num_blocks has seqlen_q {large}; at most {} is supported", flashcore::MAX_DIM),
+        ),
+        (
+            of_blocks(fc_block_mask { kv_indices: null(), ..block_mask }),
+            FC_ERROR_NULL_POINTER,
+            "kv_indices is a null pointer".to_owned(),
+        ),
+        (
+            of_blocks(fc_block_mask { kv_indices: of_out, ..block_mask }),
+            FC_ERROR_ALIASING,
+            "the memory of out overlaps that of kv_indices".to_owned(),
+        ),
+        (fc_attention_options { softcap: 5.0, ..right }, FC_ERROR_SPARSE_SCORES, scores.to_owned()),
+        (fc_attention_options { dropout_p: 0.5, ..right }, FC_ERROR_SPARSE_SCORES, scores.to_owned()),
+    ] {
+        call.options = options;
+        call.is_refused(&device, status, &message);
+    }
+    call.options = right;
+    ok(call.forward(&device));
+    Ok(())
+}
+
+/// The lists of a bitmap, each with room for all blocks.
+fn block_lists_are_those_of_the_host(_: &Kind) -> Result<(), Failure> {
+    let bitmap = [[0u8, 1, 0, 7], [0; 4], [1; 4], [0, 0, 0, 255]].concat();
+    let (mut counts, mut lists) = ([-1; 4], [-1; 16]);
+    // SAFETY: as many bytes and numbers as the sizes say.
+    let make = |visible: *const u8, rows, keys, counts: *mut i32, lists: *mut i32| unsafe {
+        fc_block_lists(visible, rows, keys, counts, lists)
+    };
+    ok(make(bitmap.as_ptr(), 4, 4, counts.as_mut_ptr(), lists.as_mut_ptr()));
+    let visible: Vec<bool> = bitmap.iter().map(|&byte| byte != 0).collect();
+    // A row sees all, so that the host's lists are as long.
+    assert_eq!((counts.to_vec(), lists.to_vec()), block_lists(&visible, 4));
+    ok(make(null(), 4, 0, counts.as_mut_ptr(), null_mut()));
+    assert_eq!(counts, [0; 4]);
+    ok(make(null(), 0, 9, null_mut(), null_mut()));
+    let (large, at_most) = (flashcore::MAX_DIM + 1, flashcore::MAX_DIM);
+    let (counts, lists) = (counts.as_mut_ptr(), lists.as_mut_ptr());
+    let null_argument = |status, name: &str| {
+        refused(status, FC_ERROR_NULL_ARGUMENT, &format!("argument {name} is null"));
+    };
+    null_argument(make(null(), 1, 1, counts, lists), "visible");
+    null_argument(make(bitmap.as_ptr(), 1, 1, null_mut(), lists), "kv_num_blocks");
+    null_argument(make(bitmap.as_ptr(), 1, 1, counts, null_mut()), "kv_indices");
+    let too_large = |status, what: &str| {
+        let message = format!("{what} {large}; at most {at_most} is supported");
+        refused(status, FC_ERROR_DIMENSION_TOO_LARGE, &message);
+    };
+    too_large(make(bitmap.as_ptr(), large, 0, counts, lists), "kv_num_blocks has seqlen_q");
+    too_large(make(bitmap.as_ptr(), 0, large, counts, lists), "kv_indices has seqlen_kv");
     Ok(())
 }
 
@@ -920,7 +1086,12 @@ fn main() -> ExitCode {
         Extras { bias: Some(Bias::FULL), softcap: Some(5.0), ..extras },
         Extras { bias: Some(Bias { heads: false, hides: true, ..Bias::FULL }), sinks: true, ..extras },
         Extras { dropout: Some(DROPOUT), right: Some(0), ..extras },
+        Extras { ranges: Some(Ranges::drawn(PerHead::EACH)), sinks: true, ..extras },
+        Extras { ranges: Some(Ranges::drawn(PerHead::ONE)), packed_q: q, packed_kv: kv, ..extras },
+        Extras { blocks: Some(Blocks::drawn(PerHead::EACH)), packed_q: q, packed_kv: kv, ..extras },
     ];
+    let blocks = Extras { blocks: Some(Blocks::drawn(PerHead::ONE)), ..with[15] };
+    let some_blocks = Case { seqlen_q: 270, seqlen_kv: 400, head_dim: 64, extras: blocks, ..base };
     let odd_keys = Case {
         seqlen_kv: 131,
         head_dim: 64,
@@ -929,11 +1100,11 @@ fn main() -> ExitCode {
     };
     let causal_varlen = Case { causal: true, extras: with[6], head_dim: 64, ..base };
     let with = with.map(|extras| Case { head_dim: 64, extras, ..base });
-    for case in cases.into_iter().chain(with).chain([causal_varlen, odd_keys]) {
+    for case in cases.into_iter().chain(with).chain([causal_varlen, odd_keys, some_blocks]) {
         suite.test(format!("same_bits_{case}"), move |kind: &Kind| same_bits(*kind, &case));
     }
     type Test = fn(&Kind) -> Result<(), Failure>;
-    let tests: [(&str, Test); 17] = [
+    let tests: [(&str, Test); 19] = [
         ("masks_of_dropout_are_those_of_the_host", masks_of_dropout_are_those_of_the_host),
         ("merges_have_the_same_bits", merges_have_the_same_bits),
         ("wrong_merges_are_refused", wrong_merges_are_refused),
@@ -945,6 +1116,8 @@ fn main() -> ExitCode {
         ("mistakes_are_refused", mistakes_are_refused),
         ("wrong_options_are_refused", wrong_options_are_refused),
         ("wrong_biases_are_refused", wrong_biases_are_refused),
+        ("wrong_ranges_and_blocks_are_refused", wrong_ranges_and_blocks_are_refused),
+        ("block_lists_are_those_of_the_host", block_lists_are_those_of_the_host),
         ("older_options_work", older_options_work),
         ("null_arguments_are_refused", null_arguments_are_refused),
         ("memory_is_allocated_and_freed", memory_is_allocated_and_freed),
