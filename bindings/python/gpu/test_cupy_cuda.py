@@ -47,6 +47,22 @@ def test_merges():
     assert found[0] is o2 and cupy.array_equal(o2, out) and cupy.array_equal(lse2, lse)
 
 
+def test_ranges_and_block_masks():
+    q, k = normal(1, 200, 4, 64), normal(1, 300, 2, 64, seed=1)
+    generator = np.random.default_rng(2)
+    ranges, visible = generator.integers(-3, 310, (1, 4, 200, 2), np.int32), generator.random((1, 4, 2, 3)) < 0.6
+    full = visible & (generator.random(visible.shape) < 0.5)
+    lists = [numbers for part in (visible & ~full, full) for numbers in flashcore.block_lists(cupy.asarray(part))]
+    pair = tuple(cupy.asarray(ranges[..., i]) for i in range(2))
+    for options in (
+        dict(key_ranges=pair, block_mask=lists),
+        dict(key_ranges=cupy.asarray(ranges), block_mask=flashcore.block_lists(cupy.asarray(visible))),
+    ):
+        out, lse = flashcore.attention(q, k, k, causal=True, return_lse=True, **options)
+        found = (cupy.asnumpy(x) for x in (out, q, k, k, lse))
+        reference.check(*found, causal=True, ranges=ranges, blocks=visible)
+
+
 def test_the_current_stream_is_taken():
     expected = normal(1, 300, 4, 128)
     stream = cupy.cuda.Stream(non_blocking=True)

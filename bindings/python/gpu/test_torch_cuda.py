@@ -52,8 +52,10 @@ def exact(
     alibi_slopes=None,
     bias=None,
     factors=None,
+    shown=None,
 ):
-    """Output and log-sum-exp in float64; ``rounded`` is what an ideal kernel does to probabilities and output."""
+    """Output and log-sum-exp in float64; ``rounded`` is what an ideal kernel does to probabilities and output. Of keys
+    that a query would see it sees those that are ``shown``, (batch, heads_q, seqlen_q, seqlen_kv)."""
     ratio = q.shape[2] // k.shape[2]
     q, k, v = (x.double() for x in (q, k.repeat_interleave(ratio, 2), v.repeat_interleave(ratio, 2)))
     scores = torch.einsum("bihd,bjhd->bhij", q, k) * (q.shape[-1] ** -0.5 if scale is None else scale)
@@ -65,7 +67,8 @@ def exact(
         scores = scores - alibi_slopes.double()[..., None, None] * distances
     if bias is not None:
         scores = scores + bias.double()
-    scores = scores.masked_fill(~visible(q.shape[1], k.shape[1], causal, window, chunk), -torch.inf)
+    sees = visible(q.shape[1], k.shape[1], causal, window, chunk)
+    scores = scores.masked_fill(~(sees if shown is None else sees & shown), -torch.inf)
     logits = scores.new_full(scores.shape[:-1], -torch.inf)
     if sinks is not None:
         logits = sinks.double()[None, :, None].expand(logits.shape)
@@ -256,6 +259,82 @@ def test_random_biases(seed):
         options["alibi_slopes"] = torch.rand(q.shape[0], q.shape[2], device="cuda")
     out, lse = flashcore.attention(q, k, v, return_lse=True, **options)
     check(out, q, k, v, lse, **options)
+
+
+def shown_by(ranges, visible, seqlen_q, seqlen_kv):
+    """Which keys ranges and blocks show each query."""
+    keys = torch.arange(seqlen_kv, device="cuda")
+    within = (ranges[..., :1] <= keys) & (keys < ranges[..., 1:])
+    blocks = visible.repeat_interleave(128, -2).repeat_interleave(128, -1)
+    return within & blocks[..., :seqlen_q, :seqlen_kv]
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_random_ranges_and_blocks(seed):
+    """Also recorded in a graph, and replayed with other ones."""
+    generator = random.Random(seed)
+    (q, k, v), _, arguments = random_problem(seed)
+    options = arguments | random_options(generator, q.shape[2]) | {"softcap": None, "alibi_slopes": None}
+    (batch, seqlen_q, heads, _), seqlen_kv = q.shape, k.shape[1]
+    sizes = [[generator.choice([1, size]) for size in (batch, heads)] for _ in "12"]
+    blocks = [-(-seqlen // 128) for seqlen in (seqlen_q, seqlen_kv)]
+
+    def draw():
+        ends = torch.randint(-9, seqlen_kv + 99, (*sizes[0], seqlen_q, 2), device="cuda", dtype=torch.int32)
+        ends[torch.rand(ends.shape[:-1], device="cuda") < 0.3] = ends.new_tensor([0, 2**31 - 1])
+        return ends, torch.rand(*sizes[1], *blocks, device="cuda") < generator.choice([0.2, 0.6, 1.0])
+
+    ranges, bitmap = draw()
+    mask = flashcore.block_lists(bitmap)
+    call = lambda: flashcore.attention(q, k, v, key_ranges=ranges, block_mask=mask, return_lse=True, **options)  # noqa: E731
+    out, lse = call()
+    check(out, q, k, v, lse, shown=shown_by(ranges, bitmap, seqlen_q, seqlen_kv), **options)
+    if out.numel() == 0:
+        return
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out, lse = call()
+    for _ in "12":
+        other, bitmap = draw()
+        ranges.copy_(other)
+        for numbers, others in zip(mask, flashcore.block_lists(bitmap)):
+            numbers.copy_(others)
+        graph.replay()
+        check(out, q, k, v, lse, shown=shown_by(ranges, bitmap, seqlen_q, seqlen_kv), **options)
+
+
+def test_ranges_and_blocks_are_those_of_flex_attention():
+    flex = pytest.importorskip("torch.nn.attention.flex_attention")
+    q, k = normal(2, 1000, 4, 128), normal(2, 1500, 4, 128)
+    documents = torch.tensor([0, 300, 301, 900, 1500], device="cuda", dtype=torch.int32)
+    stands = torch.arange(500, 1500, device="cuda", dtype=torch.int32)
+    document = torch.searchsorted(documents, stands, right=True, out_int32=True) - 1
+    of_key = torch.searchsorted(documents, torch.arange(1500, device="cuda"), right=True) - 1
+
+    def sees(b, h, i, j):
+        return (document[i] == of_key[j]) & (j <= i + 500)
+
+    mask = flex.create_block_mask(sees, None, None, 1000, 1500, device="cuda")
+    lists = (mask.kv_num_blocks, mask.kv_indices, mask.full_kv_num_blocks, mask.full_kv_indices)
+    ranges = (documents[document].expand(1, 1, -1), documents[document + 1].expand(1, 1, -1))
+    shown = document[:, None] == of_key
+    options = dict(causal=True, key_ranges=ranges, return_lse=True)
+    for block_mask in (None, lists):
+        out, lse = flashcore.attention(q, k, k, block_mask=block_mask, **options)
+        check(out, q, k, k, lse, causal=True, shown=shown)
+
+
+def test_compiled_ranges_and_blocks():
+    q, k = normal(2, 300, 4, 64), normal(2, 700, 2, 64)
+    ranges = torch.randint(0, 700, (2, 1, 300, 2), device="cuda", dtype=torch.int32)
+    bitmap = torch.rand(1, 4, 3, 6, device="cuda") < 0.5
+
+    def model(q, k, first, end, bitmap):
+        return flashcore.attention(q, k, k, key_ranges=(first, end), block_mask=flashcore.block_lists(bitmap)) + 0
+
+    torch._dynamo.reset()
+    arguments = (q, k, *ranges.unbind(-1), bitmap)
+    assert torch.equal(torch.compile(model, fullgraph=True)(*arguments), model(*arguments))
 
 
 @pytest.mark.parametrize("seed", range(100))

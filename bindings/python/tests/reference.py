@@ -6,8 +6,9 @@ import numpy as np
 UNIT = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 
 
-def visible(seqlen_q, seqlen_kv, causal, window, align, chunk, prefix):
-    """Which keys each query sees, (seqlen_q, seqlen_kv)."""
+def visible(seqlen_q, seqlen_kv, causal, window, align, chunk, prefix, ranges, blocks):
+    """Which keys each query sees, (seqlen_q, seqlen_kv), or of each sequence and head: (batch, heads, seqlen_q,
+    seqlen_kv)."""
     keys = np.arange(seqlen_kv)
     stands = np.arange(seqlen_q)[:, None] + (0 if align == "top-left" else seqlen_kv - seqlen_q)
     left, right = window
@@ -20,7 +21,12 @@ def visible(seqlen_q, seqlen_kv, causal, window, align, chunk, prefix):
         sees &= keys <= stands + right
     if chunk is not None:
         sees &= keys // chunk == stands // chunk
-    return sees | (keys < prefix)
+    sees = sees | (keys < prefix)
+    if ranges is not None:
+        sees = sees & (ranges[..., :1] <= keys) & (keys < ranges[..., 1:])
+    if blocks is not None:
+        sees = sees & blocks.repeat(128, -2).repeat(128, -1)[..., :seqlen_q, :seqlen_kv]
+    return sees
 
 
 def attention(
@@ -34,6 +40,8 @@ def attention(
     align="bottom-right",
     chunk=None,
     prefix=0,
+    ranges=None,
+    blocks=None,
     softcap=None,
     sinks=None,
     alibi_slopes=None,
@@ -41,8 +49,9 @@ def attention(
     factors=None,
 ):
     """Output, (batch, seqlen_q, heads_q, head_dim), and log-sum-exp, (batch, heads_q, seqlen_q). ``rounded`` is applied
-    to what an ideal kernel rounds: the probabilities before they are divided by their sum, and the output. ``factors``, of
-    the weights in the output, are those of dropout."""
+    to what an ideal kernel rounds: the probabilities before they are divided by their sum, and the output. ``factors``,
+    of the weights in the output, are those of dropout. ``ranges`` are (batch, heads, seqlen_q, 2), ``blocks`` of 128
+    queries and keys (batch, heads, blocks of queries, blocks of keys), each with sizes of 1 for all."""
     q, k, v = (np.asarray(x).astype(np.float64) for x in (q, k, v))
     (_, seqlen_q, heads_q, head_dim), (_, seqlen_kv, heads_kv, _) = q.shape, k.shape
     k, v = (np.repeat(x, heads_q // heads_kv, axis=2) for x in (k, v))
@@ -54,7 +63,8 @@ def attention(
         scores = scores - np.asarray(alibi_slopes).astype(np.float64)[..., None, None] * distances
     if bias is not None:
         scores = scores + np.asarray(bias).astype(np.float64)
-    scores = np.where(visible(seqlen_q, seqlen_kv, causal, window, align, chunk, prefix), scores, -np.inf)
+    sees = visible(seqlen_q, seqlen_kv, causal, window, align, chunk, prefix, ranges, blocks)
+    scores = np.where(sees, scores, -np.inf)
     largest = np.max(scores, axis=-1, keepdims=True, initial=-np.inf)
     logits = np.full((1, heads_q, 1, 1), -np.inf) if sinks is None else sinks.astype(np.float64)[None, :, None, None]
     largest = np.maximum(largest, logits)

@@ -1,4 +1,5 @@
-"""Windows, chunks, prefixes, softcap, sinks, ALiBi, biases, dropout and sequences of their own lengths, on NumPy's arrays, by the emulator."""
+"""Windows, chunks, prefixes, key ranges, block masks, softcap, sinks, ALiBi, biases, dropout and sequences of their own
+lengths, on NumPy's arrays, by the emulator."""
 
 import re
 
@@ -71,6 +72,83 @@ def test_values_have_a_head_dim_of_their_own(columns):
     assert "head_dim 64 x " in flashcore.plan(Q, K, v)
 
 
+def ranges(*sizes, keys=90, seed=0):
+    """Any, some of them empty, some beyond the keys."""
+    return np.random.default_rng(seed).integers(-3, keys + 9, (*sizes, 2), np.int32)
+
+
+def bitmap(*sizes, seed=0):
+    return np.random.default_rng(seed).random(sizes) < 0.6
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (2, 4), (1, 4), (2, 1)])
+@pytest.mark.parametrize(
+    "options",
+    [dict(), dict(causal=True, sinks=SINKS), dict(prefix=ints(40, 40), causal=True)],
+    ids=lambda options: "-".join(options) or "alone",
+)
+def test_key_ranges(options, sizes):
+    given = ranges(*sizes, 70)
+    out, lse = flashcore.attention(Q, K, V, key_ranges=given, return_lse=True, **options)
+    others = options | ({"prefix": 40} if "prefix" in options else {})
+    reference.check(out, Q, K, V, lse, ranges=given, **others)
+    for pair in ((given[..., 0], given[..., 1]), list(given.transpose(3, 0, 1, 2))):
+        assert np.array_equal(flashcore.attention(Q, K, V, key_ranges=pair, **options), out)
+
+
+LONG_Q, LONG_K = normal(2, 150, 2, 64, seed=5), normal(2, 300, 1, 64, seed=6)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (2, 2), (1, 2), (2, 1)])
+@pytest.mark.parametrize("options", [dict(), dict(causal=True)], ids=lambda options: "-".join(options) or "alone")
+def test_block_masks(options, sizes):
+    visible = bitmap(*sizes, 2, 3, seed=sum(sizes))
+    mask = flashcore.block_lists(visible)
+    out, lse = flashcore.attention(LONG_Q, LONG_K, LONG_K, block_mask=mask, return_lse=True, **options)
+    reference.check(out, LONG_Q, LONG_K, LONG_K, lse, blocks=visible, **options)
+    # FlexAttention's, of which only some blocks are full; what it has no number of may be anything.
+    full = visible & bitmap(*sizes, 2, 3, seed=9)
+    lists = []
+    for part in (visible & ~full, full):
+        counts, indices = flashcore.block_lists(part)
+        lists += [counts, np.where(np.arange(3) < counts[..., None], indices, -7).astype(np.int32)]
+    joined, lse = flashcore.attention(LONG_Q, LONG_K, LONG_K, block_mask=lists, return_lse=True, **options)
+    reference.check(joined, LONG_Q, LONG_K, LONG_K, lse, blocks=visible, **options)
+    for same in ((*mask, None, None), (mask[0], mask[1][..., : mask[0].max()].copy())):
+        assert np.array_equal(flashcore.attention(LONG_Q, LONG_K, LONG_K, block_mask=same, **options), out)
+    given = ranges(*sizes, 150, keys=300)
+    both, lse = flashcore.attention(
+        LONG_Q, LONG_K, LONG_K, block_mask=mask, key_ranges=given, return_lse=True, **options
+    )
+    reference.check(both, LONG_Q, LONG_K, LONG_K, lse, blocks=visible, ranges=given, **options)
+
+
+def test_lists_of_bitmaps():
+    visible = bitmap(2, 3, 4, 5)
+    for same in (visible, np.asfortranarray(visible), np.broadcast_to(visible[:1], visible.shape)):
+        counts, indices = flashcore.block_lists(same)
+        assert (
+            counts.dtype == indices.dtype == np.int32 and counts.shape == (2, 3, 4) and indices.shape == visible.shape
+        )
+        assert counts.flags.c_contiguous and indices.flags.c_contiguous
+        for place in np.ndindex(counts.shape):
+            assert indices[place][: counts[place]].tolist() == np.flatnonzero(same[place]).tolist()
+            assert sorted(indices[place]) == [0, 1, 2, 3, 4]
+    assert [x.shape for x in flashcore.block_lists(bitmap(1, 1, 0, 5))] == [(1, 1, 0), (1, 1, 0, 5)]
+    assert flashcore.block_lists(bitmap(1, 1, 2, 0))[0].tolist() == [[[0, 0]]]
+    for wrong, kind, message in (
+        (visible.astype(np.uint8), TypeError, "visible has element type uint8; bool is needed"),
+        (
+            visible[0],
+            ValueError,
+            "visible has 3 dimensions (3, 4, 5); it must have 4: (batch, heads_q, blocks of queries, blocks of keys)",
+        ),
+        ([[True]], TypeError, "visible is a builtins.list, which is no tensor"),
+    ):
+        with pytest.raises(kind, match=re.escape(message)):
+            flashcore.block_lists(wrong)
+
+
 DROPOUT = dict(dropout_p=0.25, dropout_seed=2**64 - 5, dropout_offset=2**32 - 1)
 
 
@@ -100,9 +178,19 @@ def test_masks_of_dropout():
     for mask, options, kind, message in (
         (np.empty((1, 2, 3, 4)), {}, TypeError, "mask has element type float64; uint8 and bool are supported"),
         (np.empty((2, 3, 4), bool), {}, ValueError, "mask has 3 dimensions (2, 3, 4); it must have 4"),
-        (np.empty((1, 2, 3, 8), bool)[..., ::2], {}, ValueError, "mask has seqlen_kv stride 2 (elements); it must be 1: contiguous"),
+        (
+            np.empty((1, 2, 3, 8), bool)[..., ::2],
+            {},
+            ValueError,
+            "mask has seqlen_kv stride 2 (elements); it must be 1: contiguous",
+        ),
         (np.empty((1, 2, 3, 4), bool), dict(p=1.0), ValueError, "a dropout of 1 is not supported"),
-        (np.empty((1, 2, 3, 4), bool), dict(seed=2**64), ValueError, "dropout_seed is 18446744073709551616; it must have 64 bits"),
+        (
+            np.empty((1, 2, 3, 4), bool),
+            dict(seed=2**64),
+            ValueError,
+            "dropout_seed is 18446744073709551616; it must have 64 bits",
+        ),
     ):
         with pytest.raises(kind, match=re.escape(message)):
             flashcore.dropout_mask(mask, **({"p": 0.5} | options))
@@ -200,6 +288,24 @@ def test_packed(options, used, heads_first):
     assert np.argsort(new.strides).tolist() == np.argsort(q.strides).tolist()
 
 
+def test_packed_sequences_have_ranges_and_blocks():
+    q, k = normal(330, 4, 64), normal(400, 2, 64, seed=1)
+    starts = dict(cu_seqlens_q=ints(0, 150, 150, 330), cu_seqlens_kv=ints(0, 290, 300, 400))
+    given, visible = ranges(4, 330, keys=250), bitmap(3, 1, 2, 3)
+    masks = [
+        dict(key_ranges=given),
+        dict(key_ranges=(given[..., 0], given[..., 1])),
+        dict(block_mask=flashcore.block_lists(visible)),
+    ]
+    outs = [flashcore.attention(q, k, k, causal=True, return_lse=True, **starts, **mask) for mask in masks]
+    for b in range(3):
+        rows, keys = (slice(starts[name][b], starts[name][b + 1]) for name in ("cu_seqlens_q", "cu_seqlens_kv"))
+        wanted = [dict(ranges=given[None, :, rows]), dict(ranges=given[None, :, rows]), dict(blocks=visible[b : b + 1])]
+        for (out, lse), options in zip(outs, wanted):
+            check = (out[None, rows], q[None, rows], k[None, keys], k[None, keys], lse[None, :, rows])
+            reference.check(*check, causal=True, **options)
+
+
 def test_queries_or_keys_alone_are_packed():
     q, starts = normal(60, 4, 64), ints(0, 45, 60)
     out = flashcore.attention(q, K, V, cu_seqlens_q=starts, causal=True)
@@ -219,8 +325,12 @@ def test_nothing_asked_for_is_plain():
     assert "full" in flashcore.plan(Q, K, V)
     assert "window 20 to 3" in flashcore.plan(Q, K, V, window=(20, 3))
     assert "chunks of 8, softcap 2" in flashcore.plan(Q, K, V, chunk=8, softcap=2)
+    mask = flashcore.block_lists(bitmap(1, 1, 1, 1))
+    assert "ranges of keys, a block mask" in flashcore.plan(Q, K, V, key_ranges=ranges(1, 1, 70), block_mask=mask)
     assert "2 sequences of queries" in flashcore.plan(Q[0], K, V, cu_seqlens_q=ints(0, 40, 70))
 
+
+LISTS = flashcore.block_lists(np.ones((1, 1, 1, 1), bool))
 
 WRONG = [
     (dict(window=5), TypeError, None, "window is 5, which is no pair of numbers of keys"),
@@ -252,6 +362,29 @@ WRONG = [
     (dict(bias=normal(1, 1, 70, 91)[..., :90]), ValueError, Status.STRIDE_MISALIGNED, "bias has seqlen_q stride 91 (elements); it must be a multiple of 2: take numpy.ascontiguousarray(bias)"),
     (dict(bias=normal(1, 1, 70, 90)[:, :, ::-1]), ValueError, Status.STRIDE_MISALIGNED, "bias has seqlen_q stride -90 (elements); it must be a multiple of 2: take"),
     (dict(bias=normal(1, 1, 70, 92)[..., 1:91]), ValueError, Status.MISALIGNED, "is not aligned to 4 bytes"),
+    (dict(key_ranges=ranges(70)), ValueError, None, "key_ranges has 2 dimensions (70, 2); it must have 4: (batch, heads_q, seqlen_q, 2)"),
+    (dict(key_ranges=ranges(1, 1, 70)[..., :1]), ValueError, Status.SHAPE_MISMATCH, "key_ranges has shape (1, 1, 70, 1); the last size must be 2"),
+    (dict(key_ranges=ranges(1, 1, 69)), ValueError, Status.ARRAY_LENGTH, "key_ranges has 138 numbers, but 140 are needed"),
+    (dict(key_ranges=ranges(1, 3, 70)), ValueError, Status.SHAPE_MISMATCH, "key_ranges has heads 3, but 4 is needed"),
+    (dict(key_ranges=ranges(3, 1, 70)), ValueError, Status.SHAPE_MISMATCH, "key_ranges has batch 3, but 2 is needed"),
+    (dict(key_ranges=ranges(1, 1, 140)[:, :, ::2]), ValueError, None, "key_ranges has seqlen_q stride 4 (elements); it must be 2: contiguous"),
+    (dict(key_ranges=ranges(1, 1, 70).astype(np.int64)), TypeError, Status.UNKNOWN_DTYPE, "key_ranges has element type int64; i32 is needed"),
+    (dict(key_ranges=(ints(1), ints(1, 2))), ValueError, Status.SHAPE_MISMATCH, "key_ranges are of the shapes (1,) and (2,); they must be of one"),
+    (dict(key_ranges=(ints(1), [1])), TypeError, None, "key_ranges are (numpy.ndarray, builtins.list), which is neither a tensor nor a pair of q's kind"),
+    (dict(key_ranges=(ints(1),) * 3), TypeError, None, "which is neither a tensor nor a pair"),
+    (dict(key_ranges=5), TypeError, None, "key_ranges is a builtins.int, but q is a numpy.ndarray"),
+    (dict(key_ranges=ranges(1, 1, 70), softcap=2.0), ValueError, Status.SPARSE_SCORES, "key ranges and block masks go with no softcap"),
+    (dict(key_ranges=ranges(1, 1, 70), dropout_p=0.5), ValueError, Status.SPARSE_SCORES, "key ranges and block masks go with no softcap"),
+    (dict(block_mask=ints(1)), TypeError, None, "block_mask is a numpy.ndarray; it must be (kv_num_blocks, kv_indices), which block_lists() makes"),
+    (dict(block_mask=LISTS[:1]), TypeError, None, "block_mask is a builtins.tuple; it must be (kv_num_blocks, kv_indices)"),
+    (dict(block_mask=(*LISTS, None, LISTS[1])), TypeError, None, "full_kv_num_blocks of block_mask is a builtins.NoneType, which is no tensor of q's kind"),
+    (dict(block_mask=(LISTS[0], LISTS[0])), ValueError, None, "kv_indices has 3 dimensions (1, 1, 1); it must have 4: (batch, heads_q, blocks of queries, room)"),
+    (dict(block_mask=(LISTS[0], np.repeat(LISTS[1], 2, 1))), ValueError, Status.SHAPE_MISMATCH, "kv_indices has shape (1, 2, 1, 1); it must be that of kv_num_blocks, (1, 1, 1), and one size more"),
+    (dict(block_mask=(*LISTS, LISTS[0], LISTS[1][0])), ValueError, Status.SHAPE_MISMATCH, "full_kv_indices has shape (1, 1, 1); it must be that of full_kv_num_blocks, (1, 1, 1), and one size more"),
+    (dict(block_mask=flashcore.block_lists(bitmap(1, 1, 2, 1))), ValueError, Status.SHAPE_MISMATCH, "kv_num_blocks has seqlen_q 2, but 1 is needed"),
+    (dict(block_mask=flashcore.block_lists(bitmap(1, 3, 1, 1))), ValueError, Status.SHAPE_MISMATCH, "kv_num_blocks has heads 3, but 4 is needed"),
+    (dict(block_mask=(LISTS[0].astype(np.int64), LISTS[1])), TypeError, Status.UNKNOWN_DTYPE, "kv_num_blocks has element type int64; i32 is needed"),
+    (dict(block_mask=LISTS, bias=normal(1, 1, 70, 90)), ValueError, Status.SPARSE_SCORES, "key ranges and block masks go with no softcap"),
     (dict(dropout_p=1.0), ValueError, Status.DROPOUT_RATE, "a dropout of 1 is not supported: it must be at least 0 and below 1"),
     (dict(dropout_p=-0.5), ValueError, Status.DROPOUT_RATE, "a dropout of -0.5 is not supported"),
     (dict(dropout_p=1e300), ValueError, Status.DROPOUT_RATE, "a dropout of inf is not supported"),
@@ -287,3 +420,9 @@ def test_mistakes_of_packing():
         flashcore.attention(Q[0], K, V, cu_seqlens_q=ints(0, 1, 2, 3))
     with pytest.raises(flashcore.ArgumentError, match="q has 3 dimensions"):
         flashcore.attention(Q[0], K[0], V[0])
+    with pytest.raises(flashcore.ArgumentError, match=r"key_ranges has 4 dimensions \(1, 4, 70, 2\); it must have 3"):
+        flashcore.attention(Q[0], K, V, cu_seqlens_q=ints(0, 40, 70), key_ranges=ranges(1, 4, 70))
+    wide = np.zeros((1, 1, 1, 264), np.float16)
+    with pytest.raises(flashcore.ArgumentError, match="head_dim 264 is not supported with .* key ranges") as raised:
+        flashcore.attention(wide, wide, wide, key_ranges=ranges(1, 1, 1))
+    assert raised.value.status == Status.HEAD_DIM

@@ -47,6 +47,21 @@ def test_slopes_and_biases():
     reference.check(out, q, k[:, :-1], k[:, :-1], lse, bias=bias[..., :-1])
 
 
+def test_ranges_and_block_masks():
+    q, k = normal((1, 150, 2, 64), jnp.float16), normal((1, 300, 1, 64), jnp.float16, 1)
+    first, end = (jax.random.randint(jax.random.key(seed), (1, 2, 150), 0, 300) for seed in range(2))
+    visible = jax.random.bernoulli(jax.random.key(2), 0.6, (1, 1, 2, 3))
+    full = visible & jax.random.bernoulli(jax.random.key(3), 0.6, (1, 1, 2, 3))
+    lists = (*flashcore.block_lists(visible & ~full), *flashcore.block_lists(full))
+    ranges = jnp.stack((first, end), -1)
+    for options in (
+        dict(key_ranges=(first, end), block_mask=lists),
+        dict(key_ranges=ranges, block_mask=flashcore.block_lists(visible)),
+    ):
+        out, lse = flashcore.attention(q, k, k, return_lse=True, **options)
+        reference.check(out, q, k, k, lse, ranges=np.asarray(ranges), blocks=np.asarray(visible))
+
+
 def test_results_that_jax_still_computes_are_waited_for():
     q = normal((1, 60, 2, 128), jnp.float16)
     k = jax.jit(lambda x: sum(jnp.sin(x * i) for i in range(50)))(q)

@@ -124,4 +124,4 @@ def test_the_example_of_the_documentation_runs():
     import doctest
 
     results = doctest.testmod(sys.modules["flashcore._attention"], optionflags=doctest.ELLIPSIS)
-    assert results.attempted == 12 and results.failed == 0
+    assert results.attempted == 14 and results.failed == 0

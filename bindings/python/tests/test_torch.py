@@ -81,6 +81,12 @@ FEATURES = [
     dict(causal=True, alibi_slopes=torch.tensor([[0.5, 0.25, 0.125, 0.0], [0.1, 0.2, 0.3, 0.4]])),
     dict(bias=normal(2, 4, 20, 30), softcap=3.0),
     dict(causal=True, dropout_p=0.3, dropout_seed=-7, dropout_offset=2),
+    dict(causal=True, key_ranges=torch.randint(-2, 33, (2, 1, 20, 2), dtype=torch.int32)),
+    dict(block_mask=flashcore.block_lists(torch.tensor([True, False, True, True]).view(1, 4, 1, 1))),
+    dict(
+        key_ranges=torch.randint(-2, 33, (1, 4, 20, 2), dtype=torch.int32),
+        block_mask=flashcore.block_lists(torch.tensor([True, False]).view(2, 1, 1, 1)),
+    ),
     dict(bias=normal(1, 4, 1, 30).expand(2, 4, 20, 30), alibi_slopes=torch.tensor([0.5, 0.25, 0.125, 0.0])),
 ]
 
@@ -96,6 +102,8 @@ def test_features_are_those_of_numpy(options):
     q, k = normal(2, 20, 4, 64), normal(2, 30, 2, 64)
     found, lse = flashcore.attention(q, k, k, return_lse=True, **options)
     arrays = {name: x.numpy() if isinstance(x, torch.Tensor) else x for name, x in options.items()}
+    if "block_mask" in options:
+        arrays["block_mask"] = [x.numpy() for x in options["block_mask"]]
     expected, expected_lse = flashcore.attention(q.numpy(), k.numpy(), k.numpy(), return_lse=True, **arrays)
     assert (found.numpy() == expected).all() and (lse.numpy() == expected_lse).all()
 
@@ -106,6 +114,8 @@ def test_operators_with_features_pass_opcheck(options):
     left, right = options.get("window", (None, None))
     named = {name: value for name, value in options.items() if name != "window"}
     named |= dict(window_left=left, window_right=right)
+    if "block_mask" in named:
+        named["kv_num_blocks"], named["kv_indices"] = named.pop("block_mask")
     for operator, tensors in [
         (operators.attention, (q, k, k)),
         (operators.attention_with_lse, (q, k, k)),
@@ -200,6 +210,56 @@ def test_biases_can_be_compiled():
 
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(q, k, bias, slopes), model(q, k, bias, slopes))
+
+
+def test_ranges_and_block_masks_can_be_compiled():
+    q, k = normal(1, 150, 2, 64), normal(1, 300, 2, 64)
+    first, end = (torch.randint(0, 300, (1, 2, 150), dtype=torch.int32) for _ in "12")
+    visible, full = torch.rand(1, 2, 2, 3) < 0.7, torch.rand(1, 2, 2, 3) < 0.5
+
+    def model(q, k, first, end, visible, full):
+        lists = (*flashcore.block_lists(visible & ~full), *flashcore.block_lists(visible & full))
+        return flashcore.attention(q, k, k, key_ranges=(first, end), block_mask=lists) + 0
+
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    found = compiled(q, k, first, end, visible, full)
+    assert torch.equal(found, model(q, k, first, end, visible, full))
+    expected = dict(ranges=torch.stack((first, end), -1).numpy(), blocks=visible.numpy())
+    check(found, q, k, k, **expected)
+
+
+def test_block_masks_of_flex_attention():
+    flex = pytest.importorskip("torch.nn.attention.flex_attention")
+    q, k = normal(1, 300, 2, 64), normal(1, 500, 2, 64)
+    causal = lambda b, h, i, j: (i + 200 >= j) & ((h == 0) | (j >= 256))  # noqa: E731
+    mask = flex.create_block_mask(causal, 1, 2, 300, 500, device="cpu")
+    lists = (mask.kv_num_blocks, mask.kv_indices, mask.full_kv_num_blocks, mask.full_kv_indices)
+    assert lists[0].any() and lists[2].any()
+    blocks = torch.ones(1, 2, 3, 4, dtype=torch.bool)
+    blocks[:, 1, :, :2] = False
+    for same in (lists, flashcore.block_lists(mask.to_dense().bool())):
+        out, lse = flashcore.attention(q, k, k, causal=True, block_mask=same, return_lse=True)
+        check(out, q, k, k, lse, causal=True, blocks=blocks.numpy())
+
+
+def test_lists_of_bitmaps():
+    visible = torch.rand(2, 3, 4, 5) < 0.5
+    for same in (visible, visible.transpose(2, 3).contiguous().transpose(2, 3), visible[:1].expand(2, 3, 4, 5)):
+        counts, indices = flashcore.block_lists(same)
+        expected = flashcore.block_lists(same.numpy())
+        assert (counts.numpy() == expected[0]).all() and (indices.numpy() == expected[1]).all()
+        assert counts.dtype == indices.dtype == torch.int32 and counts.is_contiguous() and indices.is_contiguous()
+    with pytest.raises(flashcore.ArgumentTypeError, match="visible has element type int32; bool is needed"):
+        flashcore.block_lists(visible.int())
+
+
+def test_operators_need_both_lists():
+    q, (counts, indices) = normal(1, 20, 4, 64), flashcore.block_lists(torch.ones(1, 1, 1, 1, dtype=torch.bool))
+    for half in (dict(kv_num_blocks=counts), dict(kv_indices=indices)):
+        with pytest.raises(flashcore.ArgumentError, match="a block mask needs both kv_num_blocks and kv_indices"):
+            operators.attention(q, q, q, **half)
+    with pytest.raises(flashcore.ArgumentError, match=r"kv_indices has shape \(1, 1, 2, 1\); it must be that of"):
+        operators.attention(q, q, q, kv_num_blocks=counts, kv_indices=indices.repeat(1, 1, 2, 1))
 
 
 def test_arrays_of_other_things_are_refused():

@@ -10,7 +10,7 @@ tells what runs here.
 
 import sys
 
-from ._attention import attention, dropout_mask, merge_attention_states, plan, preload
+from ._attention import attention, block_lists, dropout_mask, merge_attention_states, plan, preload
 from ._errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -40,6 +40,7 @@ __all__ = [
     "UnsupportedError",
     "__version__",
     "attention",
+    "block_lists",
     "dropout_mask",
     "merge_attention_states",
     "plan",

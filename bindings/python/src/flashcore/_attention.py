@@ -58,6 +58,8 @@ def attention(
     dropout_p: float = 0.0,
     dropout_seed: int = 0,
     dropout_offset: int = 0,
+    key_ranges: Any = None,
+    block_mask: Any = None,
 ) -> Any:
     """Computes ``softmax(scale * q @ k.T) @ v`` for every head.
 
@@ -66,7 +68,8 @@ def attention(
 
     Args:
         q: Queries, (batch, seqlen_q, heads_q, head_dim), or, with ``cu_seqlens_q``, (total_q, heads_q, head_dim);
-            head_dim is a multiple of 8 up to 512 (256 with ``softcap``, ``alibi_slopes`` or ``bias``), also that of v.
+            head_dim is a multiple of 8 up to 512, also that of v: 256 with ``softcap``, ``alibi_slopes``, ``bias``,
+            ``dropout_p``, ``key_ranges`` or ``block_mask``.
         k: Keys, (batch, seqlen_kv, heads_kv, head_dim), or, with ``cu_seqlens_kv``, (total_kv, heads_kv, head_dim);
             heads_q is a multiple of heads_kv.
         v: Values, of the shape of k.
@@ -101,8 +104,19 @@ def attention(
             sequence, number of query heads, head, query and key, and of nothing else. Each replay of a recorded CUDA
             graph leaves out the same weights.
         dropout_offset: Tells random numbers of one seed apart, say those of a step or of a layer; below 2**32.
+        key_ranges: A query sees only keys of its own range, the first one and the one behind the last: i32, contiguous
+            (batch, heads_q, seqlen_q, 2), or, with ``cu_seqlens_q``, (heads_q, total_q, 2), counting keys from the
+            start of the sequence. Sizes of sequences and heads may be 1, for all. A pair of tensors of such shapes
+            without the 2 is stacked. Ranges may be empty; what lies beyond the keys is ignored.
+        block_mask: Query i sees only keys j of blocks ``(i // 128, j // 128)`` that are listed; no others are visited.
+            A pair (kv_num_blocks, kv_indices), i32, contiguous: for each block of queries how many blocks of keys it
+            sees, (batch, heads_q, blocks of queries), and which, in any order, (batch, heads_q, blocks of queries,
+            room). Sizes of sequences and heads may be 1, for all. :func:`block_lists` makes it of a bitmap. Or the four
+            lists of a ``BlockMask`` of PyTorch's FlexAttention with blocks of 128, whose ``full_`` ones are joined to
+            the others: what its ``mask_mod`` hides within a block, other arguments have to hide.
 
     Masks compose: a query sees the keys that all of them show. Slopes and bias are added to scaled and capped scores.
+    Key ranges and block masks go with no softcap, slopes, bias or dropout.
     These arrays lie where q does, and only the device reads them; numbers that lead out of a tensor are taken for its
     last row.
 
@@ -113,9 +127,10 @@ def attention(
         or (heads_q, total_q), -inf for rows that see no key, the sink's logit if there is one.
 
     Strides may be any multiples of 8 elements, with the elements of a head side by side: views of packed QKV, and
-    (batch, heads, seqlen, head_dim) seen through a transpose, are computed in place. Nothing is copied. Of a bias, the
-    numbers of neighbouring keys lie side by side, the other strides are even, and each row of an odd number of keys has
-    room for one number more: ``torch.nn.functional.pad(bias, (0, 1))[..., :-1]`` does.
+    (batch, heads, seqlen, head_dim) seen through a transpose, are computed in place. Nothing is copied, but for pairs
+    of key ranges, which are stacked, and four lists of blocks, which are joined to two. Of a bias, the numbers of
+    neighbouring keys lie side by side, the other strides are even, and each row of an odd number of keys has room for
+    one number more: ``torch.nn.functional.pad(bias, (0, 1))[..., :-1]`` does.
 
     On a GPU the work is submitted to the current stream of PyTorch or CuPy, and the call returns, most often before it
     is done. JAX has no current stream: the default stream waits for the inputs, and the call for the result. Tensors in
@@ -134,6 +149,7 @@ def attention(
     """
     framework = FRAMEWORKS.get(type(q)) or _framework(q)
     features = gather(
+        framework,
         window,
         align,
         chunk,
@@ -149,6 +165,8 @@ def attention(
         dropout_p,
         dropout_seed,
         dropout_offset,
+        key_ranges,
+        block_mask,
     )
     return framework.attention(q, k, v, causal, scale, features, return_lse, out)
 
@@ -218,6 +236,30 @@ def dropout_mask(mask: Any, p: float, *, seed: int = 0, offset: int = 0) -> Any:
     return framework.dropout_mask(mask, pack_dropout(p, seed, offset))
 
 
+def block_lists(visible: Any) -> tuple[Any, Any]:
+    """The lists of a block mask for a bitmap, as ``block_mask`` of :func:`attention` takes them.
+
+    Args:
+        visible: Which blocks of 128 queries and 128 keys are visible at all, bool (batch, heads_q, blocks of queries,
+            blocks of keys); the first two may be 1, for all.
+
+    Returns:
+        How many blocks of keys each block of queries sees, i32 (batch, heads_q, blocks of queries), and the numbers of
+        these in rising order, followed by those of the others, i32 of the shape of ``visible``: ``kv_num_blocks`` and
+        ``kv_indices`` of PyTorch's FlexAttention.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: As :func:`attention`.
+
+    >>> import numpy, flashcore
+    >>> flashcore.block_lists(numpy.array([[[[True, False, True], [False, False, True]]]]))
+    (array([[[2, 1]]], dtype=int32), array([[[[0, 2, 1],
+             [2, 0, 1]]]], dtype=int32))
+    """
+    framework = FRAMEWORKS.get(type(visible)) or _framework(visible, "visible")
+    return framework.block_lists(visible)
+
+
 def plan(
     q: Any,
     k: Any,
@@ -241,6 +283,8 @@ def plan(
     dropout_p: float = 0.0,
     dropout_seed: int = 0,
     dropout_offset: int = 0,
+    key_ranges: Any = None,
+    block_mask: Any = None,
 ) -> str:
     """How :func:`attention` would compute this: kernel, tiles, grid, estimated time. For people: the text changes.
 
@@ -249,6 +293,7 @@ def plan(
     """
     framework = FRAMEWORKS.get(type(q)) or _framework(q)
     features = gather(
+        framework,
         window,
         align,
         chunk,
@@ -264,6 +309,8 @@ def plan(
         dropout_p,
         dropout_seed,
         dropout_offset,
+        key_ranges,
+        block_mask,
     )
     return framework.plan(q, k, v, causal, scale, features, out)
 

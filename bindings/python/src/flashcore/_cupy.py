@@ -5,7 +5,7 @@ from typing import Any
 import cupy
 
 from ._framework import Framework, Operand, lse_shape
-from ._numpy import bias_cures, empty_in_order, strides_in_elements
+from ._numpy import bias_cures, empty_in_order, joined, listed, strides_in_elements
 
 
 class CuPy(Framework):
@@ -38,6 +38,20 @@ class CuPy(Framework):
     def empty_lse(self, q: Any) -> Any:
         with q.device:
             return cupy.empty(lse_shape(q.shape), cupy.float32)
+
+    def stack(self, one: Any, other: Any) -> Any:
+        with one.device:
+            return cupy.stack((one, other), axis=-1)
+
+    def listed(self, visible: Any) -> tuple[Any, Any]:
+        with visible.device:
+            count, order = listed(cupy, visible)
+            return cupy.ascontiguousarray(count), cupy.ascontiguousarray(order)
+
+    def joined(self, one: tuple[Any, Any], other: tuple[Any, Any]) -> tuple[Any, Any]:
+        with one[0].device:
+            count, numbers = joined(cupy, one, other)
+            return cupy.ascontiguousarray(count), cupy.ascontiguousarray(numbers)
 
     def stream(self, q: Any) -> int | None:
         if not self.owns(q):

@@ -40,6 +40,7 @@ class Status(enum.IntEnum):
     ARRAY_LENGTH = 50
     BIAS_OF_PACKED = 51
     DROPOUT_RATE = 52
+    SPARSE_SCORES = 53
     NULL_POINTER = 60
     NOT_DEVICE_POINTER = 61
     WRONG_DEVICE = 62

@@ -12,7 +12,7 @@ from . import _library
 from ._errors import ArgumentError, ArgumentTypeError, Status
 
 if TYPE_CHECKING:
-    from ._framework import Operand
+    from ._framework import Framework, Operand
 
 _ALIGNMENTS = {"bottom-right": 0, "top-left": 1}
 #: Larger distances reach as far, and fit into a ``size_t``.
@@ -27,12 +27,19 @@ ARRAYS = {
     "sinks": "float32",
     "alibi_slopes": "float32",
 }
+#: Those that say which keys a query sees, i32, and their dimensions.
+MASKS = {
+    "key_ranges": ("batch", "heads_q", "seqlen_q", "2"),
+    "kv_num_blocks": ("batch", "heads_q", "blocks of queries"),
+    "kv_indices": ("batch", "heads_q", "blocks of queries", "room"),
+}
 #: Where an empty tensor lies, for C: anywhere but at null, which would say that there is none.
 _ANYWHERE = 16
 
 
 class Features(NamedTuple):
-    """The arguments of :func:`flashcore.attention` of these names, in the order of PyTorch's operators."""
+    """The arguments of :func:`flashcore.attention` of these names, in the order of PyTorch's operators. A block mask is
+    its two lists."""
 
     window_left: int | None = None
     window_right: int | None = None
@@ -50,26 +57,36 @@ class Features(NamedTuple):
     dropout_p: float = 0.0
     dropout_seed: int = 0
     dropout_offset: int = 0
+    key_ranges: Any = None
+    kv_num_blocks: Any = None
+    kv_indices: Any = None
 
     def arrays(self) -> dict[str, Any]:
         """Those of the arrays that are given."""
         arrays = {name: getattr(self, name) for name in ARRAYS}
         return {name: array for name, array in arrays.items() if array is not None}
 
+    def masks(self) -> dict[str, Any]:
+        """Key ranges and the lists of a block mask, if they are given."""
+        masks = {name: getattr(self, name) for name in MASKS}
+        return {name: array for name, array in masks.items() if array is not None}
+
     def signed(self) -> tuple[Any, ...]:
         """As arguments of PyTorch's operators, whose integers are signed."""
         seed = self.dropout_seed
-        return (*self[:-2], seed - 2**64 if seed >= 2**63 else seed, self.dropout_offset)
+        return (*self[:_SEED], seed - 2**64 if seed >= 2**63 else seed, *self[_SEED + 1 :])
 
     def tensors(self) -> dict[str, Any]:
         """Those of the tensors that are given."""
-        return self.arrays() | ({} if self.bias is None else {"bias": self.bias})
+        return self.arrays() | self.masks() | ({} if self.bias is None else {"bias": self.bias})
 
 
+_SEED = Features._fields.index("dropout_seed")
 _NO_WINDOW = (None, None)
 
 
 def gather(
+    framework: Framework,
     window: Any,
     align: str,
     chunk: Any,
@@ -85,6 +102,8 @@ def gather(
     dropout_p: Any,
     dropout_seed: Any,
     dropout_offset: Any,
+    key_ranges: Any,
+    block_mask: Any,
 ) -> Features | None:
     """The features of a call; None if it asks for nothing, which is quicker."""
     if (
@@ -94,6 +113,8 @@ def gather(
         and seqused_kv is None
         and alibi_slopes is None
         and bias is None
+        and key_ranges is None
+        and block_mask is None
         and prefix is None
         and sinks is None
         and softcap is None
@@ -107,6 +128,9 @@ def gather(
         left, right = window
     except (TypeError, ValueError):
         raise ArgumentTypeError(f"window is {window!r}, which is no pair of numbers of keys") from None
+    if isinstance(key_ranges, (tuple, list)):
+        key_ranges = framework.pairs(key_ranges)
+    kv_num_blocks, kv_indices = (None, None) if block_mask is None else framework.lists(block_mask)
     return Features(
         left,
         right,
@@ -124,6 +148,9 @@ def gather(
         dropout_p,
         dropout_seed,
         dropout_offset,
+        key_ranges,
+        kv_num_blocks,
+        kv_indices,
     )
 
 
@@ -166,6 +193,11 @@ def pack_options(
         address("bias"),
         *_bias(side.get("bias")),
         *pack_dropout(features.dropout_p, features.dropout_seed, features.dropout_offset),
+        address("key_ranges"),
+        *(side["key_ranges"].shape[:3] if "key_ranges" in side else (0, 0, 0)),
+        address("kv_num_blocks"),
+        address("kv_indices"),
+        *(side["kv_indices"].shape if "kv_indices" in side else (0, 0, 0, 0)),
     )
 
 

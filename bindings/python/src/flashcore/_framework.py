@@ -9,7 +9,7 @@ from typing import Any
 
 from . import _emulated, _library
 from ._errors import ArgumentError, ArgumentTypeError, EmulatedWarning, Status
-from ._features import ARRAYS, Features, pack_options
+from ._features import ARRAYS, MASKS, Features, pack_options
 
 _DIMS = ("batch", "seqlen", "heads", "head_dim")
 _WARNING = (
@@ -81,6 +81,32 @@ def check_array(name: str, array: "Operand") -> None:
         if size > 1 and 0 not in array.shape and stride != needed:
             raise ArgumentError(f"{name} has stride {stride} (elements); it must be {needed}")
         needed *= size
+
+
+def check_ranges_and_lists(name: str, numbers: "Operand", dims: Sequence[str]) -> None:
+    """Refuses what is not contiguous, or has other dimensions than key ranges or lists of a block mask have."""
+    shape = tuple(numbers.shape)
+    if len(shape) != len(dims):
+        raise ArgumentError(
+            f"{name} has {len(shape)} dimensions {shape}; it must have {len(dims)}: ({', '.join(dims)})"
+        )
+    if dims[-1] == "2" and shape[-1] != 2:
+        message = f"{name} has shape {shape}; the last size must be 2: the first key and the one behind the last"
+        raise ArgumentError(message, Status.SHAPE_MISMATCH)
+    needed = 1
+    for dim, size, stride in zip(reversed(dims), reversed(shape), reversed(numbers.strides)):
+        if size > 1 and 0 not in shape and stride != needed:
+            raise ArgumentError(f"{name} has {dim} stride {stride} (elements); it must be {needed}: contiguous")
+        needed *= size
+
+
+def check_lists(name: str, lists: Sequence[int], counts_name: str, counts: Sequence[int]) -> None:
+    """Refuses lists of these sizes that are not one for each number of blocks."""
+    if tuple(counts) != tuple(lists)[:-1]:
+        raise ArgumentError(
+            f"{name} has shape {tuple(lists)}; it must be that of {counts_name}, {tuple(counts)}, and one size more",
+            Status.SHAPE_MISMATCH,
+        )
 
 
 def check_slopes(slopes: "Operand", heads: int) -> None:
@@ -161,7 +187,7 @@ class Operand:
 
     address: int
     #: batch, seqlen, heads, head_dim, with batch 1 if sequences are packed; of a log-sum-exp batch, heads, seqlen; of a
-    #: bias batch, heads, seqlen_q, seqlen_kv; of an array its length.
+    #: bias batch, heads, seqlen_q, seqlen_kv; of key ranges batch, heads, seqlen_q, 2; of an array its length.
     shape: Sequence[int]
     #: Of the same, in elements.
     strides: Sequence[int]
@@ -231,6 +257,19 @@ class Framework(ABC):
         """Memory for the log-sum-exp: f32, contiguous, of the shape that :func:`lse_shape` tells."""
 
     @abstractmethod
+    def stack(self, one: Any, other: Any) -> Any:
+        """Two tensors of one shape as the last dimension of a new one."""
+
+    @abstractmethod
+    def listed(self, visible: Any) -> tuple[Any, Any]:
+        """How many elements of each row of a boolean tensor are true, and the indices of a row with those of the true
+        ones first, each in rising order: contiguous i32."""
+
+    @abstractmethod
+    def joined(self, one: tuple[Any, Any], other: tuple[Any, Any]) -> tuple[Any, Any]:
+        """Numbers of elements, and lists of them, that are those of two lists each: contiguous i32."""
+
+    @abstractmethod
     def stream(self, q: Any) -> int | None:
         """The stream that the work is submitted to; None for CPU memory."""
 
@@ -275,6 +314,52 @@ class Framework(ABC):
             raise ArgumentTypeError(message, Status.UNKNOWN_DTYPE)
         return operand
 
+    def pairs(self, ranges: Sequence[Any]) -> Any:
+        """Key ranges as one tensor of those that are given as two."""
+        if len(ranges) != 2 or not all(self.owns(ends) for ends in ranges):
+            names = ", ".join(map(type_name, ranges))
+            raise ArgumentTypeError(f"key_ranges are ({names}), which is neither a tensor nor a pair of q's kind")
+        first, end = (tuple(ends.shape) for ends in ranges)
+        if first != end:
+            message = f"key_ranges are of the shapes {first} and {end}; they must be of one"
+            raise ArgumentError(message, Status.SHAPE_MISMATCH)
+        return self.stack(*ranges)
+
+    def lists(self, mask: Any) -> tuple[Any, Any]:
+        """The two lists of a block mask, which FlexAttention has twice: partial blocks, and full ones."""
+        lists = tuple(mask) if isinstance(mask, (tuple, list)) else ()
+        if len(lists) == 4 and lists[2] is None and lists[3] is None:
+            lists = lists[:2]
+        if len(lists) not in (2, 4):
+            raise ArgumentTypeError(
+                f"block_mask is a {type_name(mask)}; it must be (kv_num_blocks, kv_indices), which block_lists() makes"
+                ", or (kv_num_blocks, kv_indices, full_kv_num_blocks, full_kv_indices)"
+            )
+        for name, numbers in zip(("kv_num_blocks", "kv_indices", "full_kv_num_blocks", "full_kv_indices"), lists):
+            if not self.owns(numbers):
+                found = type_name(numbers)
+                raise ArgumentTypeError(f"{name} of block_mask is a {found}, which is no tensor of q's kind")
+        if len(lists) == 2:
+            return lists
+        counts, indices, full_counts, full_indices = lists
+        check_lists("kv_indices", indices.shape, "kv_num_blocks", counts.shape)
+        check_lists("full_kv_indices", full_indices.shape, "full_kv_num_blocks", full_counts.shape)
+        check_lists("full_kv_indices", full_indices.shape, "kv_num_blocks", counts.shape)
+        return self.joined((counts, indices), (full_counts, full_indices))
+
+    def block_lists(self, visible: Any) -> tuple[Any, Any]:
+        """What :func:`flashcore.block_lists` does for tensors of this framework."""
+        self.check_owned("visible", visible, visible, "visible")
+        dtype = str(visible.dtype).removeprefix("torch.")
+        if dtype != "bool":
+            raise ArgumentTypeError(f"visible has element type {dtype}; bool is needed", Status.UNKNOWN_DTYPE)
+        if len(visible.shape) != 4:
+            raise ArgumentError(
+                f"visible has {len(visible.shape)} dimensions {tuple(visible.shape)}; it must have 4: "
+                "(batch, heads_q, blocks of queries, blocks of keys)"
+            )
+        return self.listed(visible)
+
     def inputs(
         self, q: Any, k: Any, v: Any, features: Features | None, stream: int | None
     ) -> tuple[dict[str, Operand], dict[str, Operand]]:
@@ -297,6 +382,19 @@ class Framework(ABC):
             check_array(name, side[name])
         if "alibi_slopes" in side:
             check_slopes(side["alibi_slopes"], q.shape[-2])
+        packed_q, _ = packing(features)
+        for name, numbers in features.masks().items():
+            found = self.numbers(name, numbers, "int32", q, stream)
+            if name == "key_ranges" and packed_q:
+                check_ranges_and_lists(name, found, ("heads_q", "total_q", "2"))
+                found = replace(found, shape=(1, *found.shape), strides=(0, *found.strides))
+            check_ranges_and_lists(name, found, MASKS[name])
+            side[name] = found
+        counts, lists = side.get("kv_num_blocks"), side.get("kv_indices")
+        if counts is not None and lists is not None:
+            check_lists("kv_indices", lists.shape, "kv_num_blocks", counts.shape)
+        elif counts is not None or lists is not None:
+            raise ArgumentError("a block mask needs both kv_num_blocks and kv_indices")
         if features.bias is not None:
             side["bias"] = self.bias(features.bias, q, stream)
         return side

@@ -14,6 +14,7 @@ import jax.numpy
 from . import _dlpack, _library
 from ._errors import ArgumentError, UnsupportedError
 from ._framework import Framework, Operand, lse_shape
+from ._numpy import joined, listed
 
 #: CUDA's default stream, as the driver numbers it and as DLPack does.
 _DEFAULT_STREAM = 0
@@ -45,6 +46,15 @@ class Jax(Framework):
 
     def empty_lse(self, q: Any) -> Any:
         return jax.numpy.empty(lse_shape(q.shape), jax.numpy.float32, device=q.sharding)
+
+    def stack(self, one: Any, other: Any) -> Any:
+        return jax.numpy.stack((one, other), axis=-1)
+
+    def listed(self, visible: Any) -> tuple[Any, Any]:
+        return listed(jax.numpy, visible)
+
+    def joined(self, one: tuple[Any, Any], other: tuple[Any, Any]) -> tuple[Any, Any]:
+        return joined(jax.numpy, one, other)
 
     def stream(self, q: Any) -> int | None:
         if self.owns(q):

@@ -27,6 +27,21 @@ def empty_in_order(library: Any, q: Any) -> Any:
     return array.transpose([order.index(dim) for dim in range(q.ndim)])
 
 
+def listed(library: Any, visible: Any) -> tuple[Any, Any]:
+    """See :class:`Framework`."""
+    place = library.arange(visible.shape[-1])
+    order = library.argsort(library.where(visible, place, place + len(place)), axis=-1)
+    return visible.sum(axis=-1, dtype=library.int32), order.astype(library.int32)
+
+
+def joined(library: Any, one: tuple[Any, Any], other: tuple[Any, Any]) -> tuple[Any, Any]:
+    """See :class:`Framework`."""
+    within = [library.arange(numbers.shape[-1]) < count[..., None] for count, numbers in (one, other)]
+    count, order = listed(library, library.concatenate(within, axis=-1))
+    numbers = library.concatenate((one[1], other[1]), axis=-1)
+    return count, library.take_along_axis(numbers, order, axis=-1)
+
+
 def bias_cures(library: str) -> tuple[str, str]:
     """See :class:`Framework`."""
     return (
@@ -66,6 +81,17 @@ class NumPy(Framework):
 
     def empty_lse(self, q: Any) -> Any:
         return numpy.empty(lse_shape(q.shape), numpy.float32)
+
+    def stack(self, one: Any, other: Any) -> Any:
+        return numpy.stack((one, other), axis=-1)
+
+    def listed(self, visible: Any) -> tuple[Any, Any]:
+        count, order = listed(numpy, visible)
+        return numpy.ascontiguousarray(count), numpy.ascontiguousarray(order)
+
+    def joined(self, one: tuple[Any, Any], other: tuple[Any, Any]) -> tuple[Any, Any]:
+        count, numbers = joined(numpy, one, other)
+        return numpy.ascontiguousarray(count), numpy.ascontiguousarray(numbers)
 
     def stream(self, q: Any) -> int | None:
         return None

@@ -81,6 +81,21 @@ class Torch(Framework):
     def empty_lse(self, q: Any) -> Any:
         return q.new_empty(lse_shape(q.shape), dtype=torch.float32)
 
+    def stack(self, one: Any, other: Any) -> Any:
+        return torch.stack((one, other), -1)
+
+    def listed(self, visible: Any) -> tuple[Any, Any]:
+        place = torch.arange(visible.shape[-1], device=visible.device)
+        order = torch.where(visible, place, place + len(place)).argsort(-1)
+        return visible.sum(-1, dtype=torch.int32).contiguous(), order.to(torch.int32).contiguous()
+
+    def joined(self, one: tuple[Any, Any], other: tuple[Any, Any]) -> tuple[Any, Any]:
+        ends = [numbers.shape[-1] for _, numbers in (one, other)]
+        counts = [count.unsqueeze(-1) for count, _ in (one, other)]
+        within = [torch.arange(end, device=count.device) < count for end, count in zip(ends, counts)]
+        count, order = self.listed(torch.cat(within, -1))
+        return count, torch.cat((one[1], other[1]), -1).take_along_dim(order.long(), -1).contiguous()
+
     def stream(self, q: Any) -> int | None:
         return _current_stream(q.get_device()) if self.owns(q) and q.is_cuda else None
 

@@ -3,10 +3,10 @@
     >>> from flashcore.flash_attn_interface import flash_attn_func
 
 What exists: f16 and bf16, MHA, GQA and MQA, head_dim up to 512 (256 with a softcap), causal masks, windows, chunks,
-softcap, variable lengths, caches without pages, the log-sum-exp. Everything else raises :class:`flashcore.UnsupportedError`, a
-NotImplementedError, and says what is missing; so does the backward pass. ``num_splits``, ``pack_gqa``, ``sm_margin``,
-``deterministic``, ``scheduler_metadata`` and the longest lengths are about how FlashAttention-3 computes, and are
-ignored: flashcore chooses by itself, and always computes the same bits.
+softcap, variable lengths, caches without pages, the log-sum-exp. Everything else raises
+:class:`flashcore.UnsupportedError`, a NotImplementedError, and says what is missing; so does the backward pass.
+``num_splits``, ``pack_gqa``, ``sm_margin``, ``deterministic``, ``scheduler_metadata`` and the longest lengths are about
+how FlashAttention-3 computes, and are ignored: flashcore chooses by itself, and always computes the same bits.
 
 In all functions, negative sizes of a window and a chunk or softcap of 0 ask for none, and queries stand at keys aligned
 bottom-right: ``causal``, ``window_size``, ``attention_chunk`` and ``softcap`` are those of :func:`flashcore.attention`.

@@ -41,7 +41,8 @@ _OPTIONS = (
     "bool causal=False, float? scale=None, SymInt? window_left=None, SymInt? window_right=None, "
     'str align="bottom-right", SymInt? chunk=None, float? softcap=None, Tensor? sinks=None, Tensor? prefix=None, '
     "Tensor? cu_seqlens_q=None, Tensor? cu_seqlens_kv=None, Tensor? seqused_q=None, Tensor? seqused_kv=None, "
-    "Tensor? alibi_slopes=None, Tensor? bias=None, float dropout_p=0.0, SymInt dropout_seed=0, SymInt dropout_offset=0"
+    "Tensor? alibi_slopes=None, Tensor? bias=None, float dropout_p=0.0, SymInt dropout_seed=0, "
+    "SymInt dropout_offset=0, Tensor? key_ranges=None, Tensor? kv_num_blocks=None, Tensor? kv_indices=None"
 )
 
 
@@ -60,7 +61,8 @@ def attention(
 
     q and the result are (batch, seqlen_q, heads_q, head_dim), k and v (batch, seqlen_kv, heads_kv, head_dim), in f16 or
     bf16. What follows the scale are, by these names: window_left, window_right, align, chunk, softcap, sinks, prefix,
-    cu_seqlens_q, cu_seqlens_kv, seqused_q, seqused_kv, alibi_slopes, bias, dropout_p, dropout_seed and dropout_offset.
+    cu_seqlens_q, cu_seqlens_kv, seqused_q, seqused_kv, alibi_slopes, bias, dropout_p, dropout_seed, dropout_offset,
+    key_ranges, as one tensor, and kv_num_blocks and kv_indices, the two lists of a block mask.
     """
     result: torch.Tensor = TORCH.compute(q, k, v, causal, scale, _features(features), False, None)
     return result
@@ -221,8 +223,8 @@ def register() -> None:
     """Makes ``torch.nn.attention.activate_flash_attention_impl("flashcore")`` known to PyTorch (2.11 or later).
 
     Once activated, ``scaled_dot_product_attention`` computes with flashcore wherever PyTorch chooses its flash back end
-    on CUDA tensors. PyTorch's own kernels still compute what flashcore has not, the backward pass and nested
-    tensors, dropout, which is of their random numbers, and what PyTorch never gives to its flash back end: ``attn_mask``.
+    on CUDA tensors. PyTorch's own kernels still compute what flashcore has not, the backward pass and nested tensors,
+    dropout, which is of their random numbers, and what PyTorch never gives to its flash back end: ``attn_mask``.
 
     Raises:
         UnsupportedError: This PyTorch has no such registry.
