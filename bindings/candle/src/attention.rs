@@ -9,8 +9,8 @@ use crate::numbers::Numbers;
 use crate::operand::check_location;
 use crate::{Error, computed, cpu};
 
-/// Attention with everything that [`flashcore::Attention`] offers, under the same names: masks, softcap, sinks, ALiBi,
-/// biases, dropout, packed sequences, and the log-sum-exp with any of them.
+/// Attention with everything that [`flashcore::Attention`] offers, under the same names: masks, key ranges, block masks,
+/// softcap, sinks, ALiBi, biases, dropout, packed sequences, and the log-sum-exp with any of them.
 ///
 /// ```
 /// use candle_core::{DType, Device, Tensor};
@@ -42,12 +42,15 @@ use crate::{Error, computed, cpu};
 /// | [`Self::window`] | `d - left <= j <= d + right` |
 /// | [`Self::chunk`] | j lies in the same chunk of n keys as d |
 /// | [`Self::prefix`] | as above, or `j < prefix` of the sequence |
+/// | [`Self::key_ranges`] | `first <= j < end` of the query's own range |
+/// | [`Self::block_mask`] | the block of `(i / 128, j / 128)` is listed |
 ///
 /// # Tensors of numbers
 ///
-/// They have one dimension without gaps, and are on the device of q. Lengths and starts are i32 or u32, which are the
-/// same below 2^31; logits and slopes are f32. Numbers stay on the device: nobody waits for them, and nobody checks
-/// them. Those that lead out of a tensor are taken for its last row. Sequences of queries must not overlap.
+/// They have one dimension, if nothing else is said, no gaps, and are on the device of q. Lengths, starts, ranges and lists
+/// are i32 or u32, which are the same below 2^31; logits and slopes are f32. Numbers stay on the device: nobody waits for
+/// them, and nobody checks them. Those that lead out of a tensor are taken for its last row. Sequences of queries must not
+/// overlap.
 #[derive(Clone, Debug, Default)]
 pub struct Attention {
     /// All that needs no numbers.
@@ -102,6 +105,26 @@ impl Attention {
     /// u32. Goes with no limit to the left and no chunks.
     pub fn prefix(mut self, lengths: &Tensor) -> Self {
         self.numbers.prefix = Some(lengths.clone());
+        self
+    }
+
+    /// Each query sees only keys of its own range: (batch, heads_q, seqlen_q, 2), the first key and the one behind the
+    /// last, or, if q is packed, (heads_q, total_q, 2), counted from the start of the sequence; i32 or u32. One sequence or
+    /// one head may stand for all. Ranges may be empty; what lies beyond the keys is ignored. They go with everything that
+    /// says which keys a query sees, and with sinks, not with softcap, ALiBi, biases and dropout.
+    pub fn key_ranges(mut self, ranges: &Tensor) -> Self {
+        self.numbers.ranges = Some(ranges.clone());
+        self
+    }
+
+    /// Each block of 128 queries sees only the blocks of 128 keys that are listed for it, and visits no others:
+    /// (batch, heads_q, blocks of queries), how many there are, and (batch, heads_q, blocks of queries, room), which they
+    /// are, in any order, none of them twice; i32 or u32, `kv_num_blocks` and `kv_indices` of PyTorch's FlexAttention. One
+    /// sequence or one head may stand for all. If q is packed, blocks are those of each sequence. It goes with the same as
+    /// [`Self::key_ranges`]. [`flashcore::block_lists`] makes the lists of a bitmap.
+    pub fn block_mask(mut self, counts: &Tensor, indices: &Tensor) -> Self {
+        self.numbers.block_counts = Some(counts.clone());
+        self.numbers.block_indices = Some(indices.clone());
         self
     }
 
@@ -206,12 +229,13 @@ impl Attention {
         let location = q.device().location();
         check_location(Operand::K, k, location)?;
         check_location(Operand::V, v, location)?;
-        self.numbers.check(location)?;
+        let sizes = self.numbers.check(location)?;
         if let Some(bias) = &self.bias {
             check_location(Operand::Bias, bias, location)?;
         }
         let stored = tensors.map(Tensor::storage_and_layout);
-        let (numbers, bias) = (self.numbers.stored(), self.bias.as_ref().map(Tensor::storage_and_layout));
+        let numbers = self.numbers.stored(sizes);
+        let bias = self.bias.as_ref().map(Tensor::storage_and_layout);
         match location {
             DeviceLocation::Cpu => cpu::forward(&self.scalars, &stored, &numbers, bias.as_ref(), want_lse),
             #[cfg(feature = "cuda")]

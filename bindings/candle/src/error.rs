@@ -15,7 +15,7 @@ pub enum Error {
     Rank {
         /// The tensor.
         operand: Operand,
-        /// Four, three for packed sequences, one for numbers.
+        /// Four, three for packed sequences, one for most numbers.
         expected: usize,
         /// Number of its dimensions.
         found: usize,
@@ -35,6 +35,30 @@ pub enum Error {
         operand: Operand,
         /// Given, in elements.
         stride: usize,
+    },
+    /// The numbers are not one behind the other.
+    #[error("{operand} is not contiguous: call contiguous() on it")]
+    Gaps {
+        /// The tensor.
+        operand: Operand,
+    },
+    /// A range of keys has a first key, and one behind the last.
+    #[error(
+        "key_ranges has size {found} in its last dimension, but needs 2: the first key, and the one behind the last"
+    )]
+    RangeEnds {
+        /// Given.
+        found: usize,
+    },
+    /// There is one list of blocks for each number of blocks.
+    #[error(
+        "kv_indices has shape {found:?}, but needs that of kv_num_blocks, {expected:?}, and one size more"
+    )]
+    ListsShape {
+        /// What the numbers of blocks have.
+        expected: Vec<usize>,
+        /// Given.
+        found: Vec<usize>,
     },
     /// The tensor is not where the first one of the call is.
     #[error("{operand} is on {found:?}, but {expected:?} is needed to agree with the other tensors")]
@@ -89,9 +113,14 @@ pub(crate) type Result<T> = std::result::Result<T, Error>;
 /// The element types that a tensor may have.
 pub(crate) fn dtypes(operand: Operand) -> &'static [DType] {
     match operand {
-        Operand::StartsQ | Operand::StartsKv | Operand::UsedQ | Operand::UsedKv | Operand::Prefix => {
-            &[DType::I32, DType::U32]
-        }
+        Operand::StartsQ
+        | Operand::StartsKv
+        | Operand::UsedQ
+        | Operand::UsedKv
+        | Operand::Prefix
+        | Operand::KeyRanges
+        | Operand::BlockCounts
+        | Operand::BlockIndices => &[DType::I32, DType::U32],
         Operand::Sinks | Operand::Slopes => &[DType::F32],
         _ => &[DType::F16, DType::BF16],
     }
@@ -105,6 +134,10 @@ fn names(dtypes: &[DType]) -> String {
 fn dims(operand: Operand, rank: usize) -> &'static str {
     match rank {
         _ if operand == Operand::Bias => "(batch, heads_q, seqlen_q, seqlen_kv)",
+        3 if operand == Operand::KeyRanges => "(heads_q, rows of all sequences, 2)",
+        _ if operand == Operand::KeyRanges => "(batch, heads_q, seqlen_q, 2)",
+        _ if operand == Operand::BlockCounts => "(batch, heads_q, blocks of queries)",
+        _ if operand == Operand::BlockIndices => "(batch, heads_q, blocks of queries, room)",
         1 => "the numbers",
         3 => "(rows of all sequences, heads, head_dim)",
         _ => "(batch, seqlen, heads, head_dim)",

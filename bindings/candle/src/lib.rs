@@ -53,7 +53,7 @@ use candle_core::{Result, Tensor};
 
 pub use attention::Attention;
 pub use error::Error;
-pub use flashcore::{Align, Dropout};
+pub use flashcore::{Align, Dropout, block_lists};
 pub use merge::merge_attention_states;
 
 /// Attention: `softmax(softmax_scale * q kᵀ) v`, in the shape of q.

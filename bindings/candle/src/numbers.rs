@@ -1,9 +1,9 @@
-//! Numbers beside q, k and v: tensors of one dimension that say where sequences begin, or weigh heads.
+//! Numbers beside q, k and v: tensors that say where sequences begin and which keys queries see, or weigh heads.
 
 use std::convert::Infallible;
 
 use candle_core::{DeviceLocation, Tensor};
-use flashcore::{ArrayView, Operand, Sequences};
+use flashcore::{ArrayView, BlockMask, KeyRanges, Operand, Sequences, SparseSizes};
 
 use crate::error::{Error, Result, dtypes};
 use crate::operand::{Stored, check_location};
@@ -18,6 +18,11 @@ pub(crate) struct Numbers<T> {
     pub(crate) prefix: Option<T>,
     pub(crate) sinks: Option<T>,
     pub(crate) slopes: Option<T>,
+    pub(crate) ranges: Option<T>,
+    pub(crate) block_counts: Option<T>,
+    pub(crate) block_indices: Option<T>,
+    /// Those of ranges and lists, once they are known.
+    sizes: SparseSizes,
 }
 
 /// None of them.
@@ -31,6 +36,10 @@ impl<T> Default for Numbers<T> {
             prefix: None,
             sinks: None,
             slopes: None,
+            ranges: None,
+            block_counts: None,
+            block_indices: None,
+            sizes: SparseSizes::NONE,
         }
     }
 }
@@ -50,6 +59,10 @@ impl<T> Numbers<T> {
             prefix: of(Operand::Prefix, &self.prefix)?,
             sinks: of(Operand::Sinks, &self.sinks)?,
             slopes: of(Operand::Slopes, &self.slopes)?,
+            ranges: of(Operand::KeyRanges, &self.ranges)?,
+            block_counts: of(Operand::BlockCounts, &self.block_counts)?,
+            block_indices: of(Operand::BlockIndices, &self.block_indices)?,
+            sizes: self.sizes,
         })
     }
 
@@ -104,20 +117,37 @@ impl<T> Numbers<T> {
         if let Some(slopes) = floats(&self.slopes) {
             attention = attention.alibi(slopes);
         }
+        if let (Some(numbers), Some(sizes)) = (ints(&self.ranges), self.sizes.ranges) {
+            attention = attention.key_ranges(KeyRanges::new(numbers, sizes));
+        }
+        let lists = (ints(&self.block_counts), ints(&self.block_indices));
+        if let ((Some(counts), Some(indices)), Some(sizes)) = (lists, self.sizes.blocks) {
+            attention = attention.block_mask(BlockMask::new(counts, indices, sizes));
+        }
         attention
     }
 }
 
 impl Numbers<Tensor> {
-    /// Checks all that does not take a problem: element type, dimensions, gaps, and that they are where q is.
-    pub(crate) fn check(&self, q: DeviceLocation) -> Result<()> {
-        self.try_map(|operand, numbers| check(operand, numbers, q)).map(|_| ())
+    /// Checks all that does not take a problem: element type, dimensions, gaps, and that they are where q is. Returns the
+    /// sizes of ranges and lists.
+    pub(crate) fn check(&self, q: DeviceLocation) -> Result<SparseSizes> {
+        self.try_map(|operand, numbers| check(operand, numbers, q))?;
+        let ranges = match &self.ranges {
+            Some(ranges) => Some(range_sizes(ranges, self.starts_q.is_some())?),
+            None => None,
+        };
+        let blocks = match (&self.block_counts, &self.block_indices) {
+            (Some(counts), Some(indices)) => Some(block_sizes(counts, indices)?),
+            _ => None,
+        };
+        Ok(SparseSizes { ranges, blocks })
     }
 
-    /// How they lie in their storages.
-    pub(crate) fn stored(&self) -> Numbers<Stored<'_>> {
+    /// How they lie in their storages, ranges and lists being of these sizes.
+    pub(crate) fn stored(&self, sizes: SparseSizes) -> Numbers<Stored<'_>> {
         let Ok(stored) = self.try_map(|_, numbers| Ok::<_, Infallible>(numbers.storage_and_layout()));
-        stored
+        Numbers { sizes, ..stored }
     }
 }
 
@@ -126,10 +156,42 @@ fn check(operand: Operand, numbers: &Tensor, q: DeviceLocation) -> Result<()> {
     if !dtypes(operand).contains(&numbers.dtype()) {
         return Err(Error::Dtype { operand, found: numbers.dtype() });
     }
+    if matches!(operand, Operand::KeyRanges | Operand::BlockCounts | Operand::BlockIndices) {
+        return if numbers.is_contiguous() { Ok(()) } else { Err(Error::Gaps { operand }) };
+    }
     match (numbers.dims(), numbers.stride()) {
         (&[len], &[stride]) if len > 1 && stride != 1 => Err(Error::NumbersStride { operand, stride }),
         ([_], _) => Ok(()),
         (dims, _) => Err(Error::Rank { operand, expected: 1, found: dims.len() }),
+    }
+}
+
+/// Sequences and heads that have ranges.
+fn range_sizes(ranges: &Tensor, packed: bool) -> Result<[usize; 2]> {
+    let (sizes, ends) = match (packed, ranges.dims()) {
+        (false, &[batch, heads, _, ends]) => ([batch, heads], ends),
+        (true, &[heads, _, ends]) => ([1, heads], ends),
+        (_, dims) => {
+            let expected = if packed { 3 } else { 4 };
+            return Err(Error::Rank { operand: Operand::KeyRanges, expected, found: dims.len() });
+        }
+    };
+    if ends == 2 { Ok(sizes) } else { Err(Error::RangeEnds { found: ends }) }
+}
+
+/// Sequences, heads and blocks of queries that have lists, and the room of each.
+fn block_sizes(counts: &Tensor, indices: &Tensor) -> Result<[usize; 4]> {
+    let rank = |operand, expected, tensor: &Tensor| {
+        let found = tensor.dims().len();
+        if found == expected { Ok(()) } else { Err(Error::Rank { operand, expected, found }) }
+    };
+    rank(Operand::BlockCounts, 3, counts)?;
+    rank(Operand::BlockIndices, 4, indices)?;
+    match (indices.dims(), counts.dims()) {
+        (&[batch, heads, queries, room], expected) if [batch, heads, queries] == *expected => {
+            Ok([batch, heads, queries, room])
+        }
+        (found, expected) => Err(Error::ListsShape { expected: expected.to_vec(), found: found.to_vec() }),
     }
 }
 
@@ -143,7 +205,7 @@ mod tests {
     fn numbers_are_where_q_is() {
         let sinks = Tensor::zeros(4, DType::F32, &Device::Cpu).unwrap();
         let numbers = Numbers { sinks: Some(sinks), ..Numbers::default() };
-        assert_eq!(numbers.check(DeviceLocation::Cpu), Ok(()));
+        assert_eq!(numbers.check(DeviceLocation::Cpu), Ok(SparseSizes::NONE));
         let expected = DeviceLocation::Cuda { gpu_id: 1 };
         let error = Error::Device { operand: Operand::Sinks, expected, found: DeviceLocation::Cpu };
         assert_eq!(numbers.check(expected), Err(error.clone()));

@@ -3,18 +3,21 @@
 
 mod common;
 
+use std::ops::Range;
 use std::process::ExitCode;
 
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 use flashcore::{Dim, Dtype, Operand, Shape};
 use flashcore_candle::{
-    Align, Attention, Error, flash_attn_alibi, flash_attn_alibi_windowed, flash_attn_alibi_windowed_softcap,
-    flash_attn_varlen, flash_attn_varlen_alibi, flash_attn_varlen_alibi_windowed,
-    flash_attn_varlen_alibi_windowed_softcap, flash_attn_varlen_windowed, flash_attn_windowed,
+    Align, Attention, Error, block_lists, flash_attn_alibi, flash_attn_alibi_windowed,
+    flash_attn_alibi_windowed_softcap, flash_attn_varlen, flash_attn_varlen_alibi,
+    flash_attn_varlen_alibi_windowed, flash_attn_varlen_alibi_windowed_softcap, flash_attn_varlen_windowed,
+    flash_attn_windowed,
 };
-use flashcore_tests::extras::Dropout;
+use flashcore_tests::extras::{Dropout, PerHead, block_numbers, range_numbers};
 use flashcore_tests::inputs::Fill;
-use flashcore_tests::oracle;
+use flashcore_tests::oracle::{self, Broadcast};
+use flashcore_tests::side_inputs::{bitmap, key_ranges};
 use flashcore_tests::suite::Suite;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -32,6 +35,9 @@ struct Features {
     chunk: Option<usize>,
     /// A length for each sequence.
     prefix: Option<Vec<usize>>,
+    /// Whose queries have ranges of keys, and whose blocks have lists.
+    ranges: Option<PerHead>,
+    blocks: Option<PerHead>,
     softcap: Option<f32>,
     /// A logit for each query head.
     sinks: Option<Vec<f32>>,
@@ -49,6 +55,8 @@ const NONE: Features = Features {
     align: Align::BottomRight,
     chunk: None,
     prefix: None,
+    ranges: None,
+    blocks: None,
     softcap: None,
     sinks: None,
     slopes: None,
@@ -77,6 +85,9 @@ struct Rows {
     room: Vec<usize>,
     used: Option<Vec<usize>>,
 }
+
+/// Queries, and keys, of a block.
+const BLOCK: usize = flashcore::MASK_BLOCK;
 
 /// Rows of no sequence, before the first one and behind the last.
 const MARGIN: usize = 3;
@@ -135,7 +146,7 @@ struct Case {
 /// Numbers in the middle of a larger tensor, so that they do not begin where their storage does.
 fn numbers(numbers: &Tensor, device: &Device) -> Result<Tensor> {
     let margin = numbers.ones_like()?.narrow(0, 0, 1)?;
-    Tensor::cat(&[&margin, numbers, &margin], 0)?.to_device(device)?.narrow(0, 1, numbers.elem_count())
+    Tensor::cat(&[&margin, numbers, &margin], 0)?.to_device(device)?.narrow(0, 1, numbers.dim(0)?)
 }
 
 impl Case {
@@ -144,8 +155,42 @@ impl Case {
         numbers(&Tensor::new(values, &Device::Cpu)?.to_dtype(self.integers)?, device)
     }
 
+    /// Numbers that may be negative: as u32 they have the same bits.
+    fn signed(&self, values: Vec<i32>, dims: &[usize], device: &Device) -> Result<Tensor> {
+        let tensor = match self.integers {
+            DType::U32 => {
+                let bits: Vec<u32> = values.into_iter().map(i32::cast_unsigned).collect();
+                Tensor::from_vec(bits, dims, &Device::Cpu)?
+            }
+            _ => Tensor::from_vec(values, dims, &Device::Cpu)?,
+        };
+        numbers(&tensor, device)
+    }
+
+    /// Ranges of keys of (sequences, query heads), the first of which is one for all packed queries.
+    fn ranges(&self) -> Option<Vec<Vec<Vec<Range<usize>>>>> {
+        let PerHead { batch, heads } = self.features.ranges?;
+        let Rows { packed, room, .. } = &self.queries;
+        let rows = if *packed { self.queries.dims(1, 1)[0] } else { room[0] };
+        let sequences = if batch && !packed { room.len() } else { 1 };
+        let heads = if heads { self.heads_q } else { 1 };
+        let longest = self.keys.room.iter().copied().max().unwrap_or(0);
+        let draw =
+            |b: usize, h: usize| key_ranges(rows, longest, self.seed.wrapping_add((16 * b + h) as u64));
+        Some((0..sequences).map(|b| (0..heads).map(|h| draw(b, h)).collect()).collect())
+    }
+
+    /// Which blocks are visible.
+    fn blocks(&self) -> Option<Broadcast<bool>> {
+        let PerHead { batch, heads } = self.features.blocks?;
+        let count = |rows: &Rows| rows.room.iter().copied().max().unwrap_or(0).div_ceil(BLOCK);
+        let sequences = if batch { self.queries.room.len() } else { 1 };
+        let heads = if heads { self.heads_q } else { 1 };
+        Some(bitmap([sequences, heads, count(&self.queries), count(&self.keys)], 0.6, self.seed))
+    }
+
     fn attention(&self, scale: f32, device: &Device) -> Result<Attention> {
-        let Features { causal, left, right, align, chunk, prefix, softcap, sinks, slopes, bias: _, dropout } =
+        let Features { causal, left, right, align, chunk, prefix, softcap, sinks, slopes, dropout, .. } =
             &self.features;
         let mut attention = Attention::new().scale(scale).causal(*causal).window(*left, *right).align(*align);
         if let Some(keys) = chunk {
@@ -153,6 +198,17 @@ impl Case {
         }
         if let Some(lengths) = prefix {
             attention = attention.prefix(&self.integers(lengths, device)?);
+        }
+        if let Some(ranges) = self.ranges() {
+            let (values, [sequences, heads]) = range_numbers(&ranges);
+            let dims = [sequences, heads, ranges[0][0].len(), 2];
+            let dims = if self.queries.packed { &dims[1..] } else { &dims };
+            attention = attention.key_ranges(&self.signed(values, dims, device)?);
+        }
+        if let Some(blocks) = self.blocks() {
+            let (counts, indices, sizes) = block_numbers(&blocks);
+            let counts = self.signed(counts, &sizes[..3], device)?;
+            attention = attention.block_mask(&counts, &self.signed(indices, &sizes, device)?);
         }
         if let Some(cap) = softcap {
             attention = attention.softcap(*cap);
@@ -200,15 +256,31 @@ impl Case {
         Ok(Some(bias.to_dtype(candle_dtype(self.dtype))?.to_dtype(DType::F32)?))
     }
 
-    /// What is added to the scores of sequence b, (heads, queries, keys), by the definition.
+    /// What is added to the scores of sequence b, (heads, queries, keys), by the definition: -inf where ranges or blocks
+    /// hide a key.
     fn addends(&self, b: usize) -> Result<Tensor> {
         let (queries, keys) = (self.queries.count(b), self.keys.count(b));
         let slopes = self.features.slopes.clone().unwrap_or(vec![0.0; self.heads_q]);
         let slope = |head| slopes[if slopes.len() > self.heads_q { b * self.heads_q + head } else { head }];
         let distance = |i: usize, j: usize| (i as f32 + keys as f32 - queries as f32 - j as f32).abs();
+        let (ranges, blocks) = (self.ranges(), self.blocks());
+        let of = |own: usize, index: usize| if own == 1 { 0 } else { index };
+        let first_row = if self.queries.packed { self.queries.starts()[b] } else { 0 };
+        let shown = |head: usize, i: usize, j: usize| {
+            let in_range = ranges.as_ref().is_none_or(|ranges| {
+                let heads = &ranges[of(ranges.len(), b)];
+                heads[of(heads.len(), head)][first_row + i].contains(&j)
+            });
+            in_range && blocks.as_ref().is_none_or(|blocks| blocks.get([b, head, i / BLOCK, j / BLOCK]))
+        };
         let indices = (0..self.heads_q)
             .flat_map(|head| (0..queries).flat_map(move |i| (0..keys).map(move |j| (head, i, j))));
-        let alibi: Vec<f32> = indices.map(|(head, i, j)| -slope(head) * distance(i, j)).collect();
+        let alibi: Vec<f32> = indices
+            .map(|(head, i, j)| match shown(head, i, j) {
+                true => -slope(head) * distance(i, j),
+                false => f32::NEG_INFINITY,
+            })
+            .collect();
         let alibi = Tensor::from_vec(alibi, (self.heads_q, queries, keys), &Device::Cpu)?;
         let Some(bias) = self.bias()? else { return Ok(alibi) };
         let (sequences, _, rows, _) = bias.dims4()?;
@@ -427,6 +499,20 @@ fn each_feature(device: &Device) -> std::result::Result<(), Failure> {
         cases.push((name, batched.clone(), features.clone()));
         cases.push((name, packed.clone(), features));
     }
+    let each = Some(PerHead::EACH);
+    let sparse = [
+        ("ranges", Features { ranges: each, sinks: sinks.clone(), ..NONE }),
+        ("ranges of all", Features { causal: true, ranges: Some(PerHead::ONE), ..NONE }),
+        ("blocks", Features { blocks: each, left: Some(100), ..NONE }),
+        ("blocks of all", Features { causal: true, blocks: Some(PerHead::ONE), ..NONE }),
+        ("ranges and blocks", Features { ranges: each, blocks: each, ..NONE }),
+    ];
+    let long = (Rows::batched(2, 150), Rows::batched(2, 300));
+    let long_packed = (Rows::packed(&[140, 0, 30]), Rows::packed(&[270, 50, 60]));
+    for (name, features) in sparse {
+        cases.push((name, long.clone(), features.clone()));
+        cases.push((name, long_packed.clone(), features));
+    }
     let (q, kv) = packed.clone();
     let odd = (Rows::batched(2, 33), Rows::batched(2, 71));
     cases.extend([
@@ -496,12 +582,22 @@ fn features(sequences: usize, longest: usize) -> impl Strategy<Value = Features>
         proptest::option::of(any::<[bool; 3]>()),
         proptest::option::of((1..256u32, any::<u64>(), any::<u32>())),
     );
-    (masks, scores).prop_map(
-        |((causal, left, right, top_left, chunk, prefix), (softcap, sinks, slopes, bias, dropout))| {
+    let of = || {
+        let of = any::<[bool; 2]>().prop_map(|[batch, heads]| PerHead { batch, heads });
+        proptest::option::weighted(0.3, of)
+    };
+    (masks, scores, of(), of()).prop_map(
+        |(masks, (softcap, sinks, slopes, bias, dropout), ranges, blocks)| {
+            let (causal, left, right, top_left, chunk, prefix) = masks;
             let dropout = dropout.map(|(threshold, seed, offset)| Dropout { threshold, seed, offset });
             let align = if top_left { Align::TopLeft } else { Align::BottomRight };
             let (left, chunk) = if prefix.is_some() { (None, None) } else { (left, chunk) };
-            Features { causal, left, right, align, chunk, prefix, softcap, sinks, slopes, bias, dropout }
+            let masks = Features { causal, left, right, align, chunk, prefix, ranges, blocks, sinks, ..NONE };
+            // Kernels with ranges and blocks only scale scores.
+            match ranges.is_some() || blocks.is_some() {
+                true => masks,
+                false => Features { softcap, slopes, bias, dropout, ..masks },
+            }
         },
     )
 }
@@ -730,6 +826,53 @@ fn wrong_biases_are_refused(device: &Device) -> std::result::Result<(), Failure>
     Ok(())
 }
 
+fn wrong_ranges_and_blocks_are_refused(device: &Device) -> std::result::Result<(), Failure> {
+    let q = normal((2, 200, 4, 64), device)?;
+    let ranges = Tensor::zeros((2, 4, 200, 2), DType::U32, device)?;
+    let (counts, lists) = block_lists(&[true, false, true, true], 2);
+    let counts = Tensor::from_vec(counts, (1, 1, 2), device)?;
+    let lists = Tensor::from_vec(lists, (1, 1, 2, 2), device)?;
+    let right = Attention::new().key_ranges(&ranges).block_mask(&counts, &lists);
+    right.forward(&q, &q, &q)?;
+    let refuse = |attention: Attention| refused(&attention, [&q; 3]);
+    let of_ranges = |ranges: &Tensor| refuse(Attention::new().key_ranges(ranges));
+    let of_blocks = |counts: &Tensor, lists: &Tensor| refuse(Attention::new().block_mask(counts, lists));
+
+    let operand = Operand::KeyRanges;
+    assert_eq!(of_ranges(&ranges.get(0)?), Error::Rank { operand, expected: 4, found: 3 });
+    let found = DType::I64;
+    assert_eq!(of_ranges(&ranges.to_dtype(found)?), Error::Dtype { operand, found });
+    assert_eq!(of_ranges(&ranges.narrow(3, 0, 1)?.contiguous()?), Error::RangeEnds { found: 1 });
+    assert_eq!(of_ranges(&ranges.narrow(2, 0, 199)?), Error::Gaps { operand });
+    let length = flashcore::Error::ArrayLength { operand, expected: 3200, found: 3184 };
+    assert_eq!(of_ranges(&ranges.narrow(2, 0, 199)?.contiguous()?), Error::Flashcore(length));
+    let mismatch = |operand, dim, expected, found| {
+        Error::Flashcore(flashcore::Error::ShapeMismatch { operand, dim, expected, found })
+    };
+    let error = of_ranges(&ranges.narrow(1, 0, 3)?.contiguous()?);
+    assert_eq!(error, mismatch(operand, Dim::Heads, 4, 3));
+    let (packed, starts) = (normal((200, 4, 64), device)?, Tensor::new(&[0u32, 200], device)?);
+    let attention = Attention::new().starts_q(&starts).starts_kv(&starts).key_ranges(&ranges);
+    assert_eq!(refused(&attention, [&packed; 3]), Error::Rank { operand, expected: 3, found: 4 });
+
+    let operand = Operand::BlockCounts;
+    assert_eq!(of_blocks(&lists, &lists), Error::Rank { operand, expected: 3, found: 4 });
+    let found = DType::F32;
+    assert_eq!(of_blocks(&counts.to_dtype(found)?, &lists), Error::Dtype { operand, found });
+    let operand = Operand::BlockIndices;
+    assert_eq!(of_blocks(&counts, &counts), Error::Rank { operand, expected: 4, found: 3 });
+    let error = Error::ListsShape { expected: vec![1, 1, 1], found: vec![1, 1, 2, 2] };
+    assert_eq!(of_blocks(&counts.narrow(2, 0, 1)?, &lists), error);
+    assert_eq!(of_blocks(&counts, &lists.transpose(2, 3)?), Error::Gaps { operand });
+    let error = of_blocks(&counts.narrow(2, 0, 1)?, &lists.narrow(2, 0, 1)?);
+    assert_eq!(error, mismatch(Operand::BlockCounts, Dim::Queries, 2, 1));
+
+    for scored in [right.clone().softcap(2.0), right.alibi(&Tensor::ones(4, DType::F32, device)?)] {
+        assert_eq!(refuse(scored), Error::Flashcore(flashcore::Error::SparseScores));
+    }
+    Ok(())
+}
+
 /// Numbers, k and v on the CPU do not go with a q that is not.
 fn other_devices_are_refused(device: &Device) -> std::result::Result<(), Failure> {
     let q = normal((2, 20, 4, 64), device)?;
@@ -764,13 +907,14 @@ fn gradients_of_side_inputs_are_refused(device: &Device) -> std::result::Result<
 
 fn main() -> ExitCode {
     let mut suite = Suite::on(devices());
-    let tests: [(&str, Test); 7] = [
+    let tests: [(&str, Test); 8] = [
         ("each_feature", each_feature),
         ("random_cases", random_cases),
         ("named_functions", named_functions),
         ("numbers_are_ordered_with_candle_s_work", numbers_are_ordered_with_candle_s_work),
         ("mistakes_are_refused", mistakes_are_refused),
         ("wrong_biases_are_refused", wrong_biases_are_refused),
+        ("wrong_ranges_and_blocks_are_refused", wrong_ranges_and_blocks_are_refused),
         ("gradients_of_side_inputs_are_refused", gradients_of_side_inputs_are_refused),
     ];
     for (name, test) in tests {
