@@ -3,7 +3,7 @@
 use std::fmt;
 
 use flashcore::kernels::Variant;
-use flashcore::{Dtype, Problem, Shape, Strides, TensorLayout};
+use flashcore::{Dtype, Problem, Shape, Slopes, Strides, TensorLayout};
 
 use crate::extras::{Extras, Numbers};
 use crate::inputs::Fill;
@@ -407,6 +407,27 @@ pub fn forward() -> Vec<Case> {
         ..Case::default()
     });
     cases
+}
+
+/// Large scores of which ALiBi takes most away, so that their log-sum-exps keep the errors of large numbers.
+pub fn mostly_taken_away() -> Case {
+    Case {
+        batch: 1,
+        seqlen_q: 110,
+        seqlen_kv: 20,
+        heads_q: 4,
+        heads_kv: 2,
+        causal: true,
+        scale: Some(0.6503067),
+        fill: Fill::Rising,
+        extras: Extras { alibi: Some(Slopes::PerHead), top_left: true, ..Extras::default() },
+        ..Case::default()
+    }
+}
+
+/// Random problems that failed once: each with its element type and the seed of its inputs.
+pub fn failed_once() -> Vec<(Case, Dtype, u64)> {
+    vec![(mostly_taken_away(), Dtype::F16, 2_431_366_132_528_090_661)]
 }
 
 /// A few small cases that touch every variant: quick enough for a race checker.

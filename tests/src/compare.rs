@@ -3,8 +3,8 @@
 //! With errors taken as maxima over the tensor: the kernel's error may be twice that of an ideal kernel of the
 //! same element type (three times, where scores are capped), plus twice what adding and subtracting 0.3 in that type
 //! costs the right answer (which keeps the bound above zero where the ideal kernel is exact).
-//! LSE must be within 1e-5, relative or absolute, or within what rounding in f32 may do to the row's scores, where
-//! large terms cancel. A number that is not finite must be the same in both. Rows that are no query's must be as they
+//! LSE must be within 1e-5, relative or absolute, or within what tensor cores and rounding in f32 may do to the row's
+//! scores, where large terms cancel ([`Attention::score_error`]). A number that is not finite must be the same in both. Rows that are no query's must be as they
 //! were.
 
 use flashcore::{Dtype, Shape};

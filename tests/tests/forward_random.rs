@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use flashcore::{Dtype, Slopes};
-use flashcore_tests::cases::{Case, Layout};
+use flashcore_tests::cases::{Case, Layout, failed_once};
 use flashcore_tests::device;
 use flashcore_tests::extras::{Bias, Blocks, Dropout, Extras, PerHead, Prefix, RangeKind, Ranges};
 use flashcore_tests::inputs::Fill;
@@ -152,5 +152,9 @@ fn main() -> ExitCode {
         });
         result.map_err(|error| error.to_string())
     });
+    for (case, dtype, seed) in failed_once() {
+        let name = format!("failed_once_{}", device::name(&case, dtype));
+        suite.test(name, move |gpu| device::check(gpu, &case, dtype, seed));
+    }
     suite.run()
 }

@@ -95,6 +95,8 @@ pub struct Expected {
 
 /// Columns that a matrix instruction multiplies and adds at once.
 const MMA_DEPTH: usize = 16;
+/// What a matrix instruction cuts off a term, at most, by the largest one: it keeps 25 fraction bits of its power of two.
+const MMA_CUT: f64 = 1.0 / (1u64 << 25) as f64;
 
 impl Attention {
     /// Attention of all queries to all keys of their sequence.
@@ -156,12 +158,12 @@ impl Attention {
             .collect()
     }
 
-    /// How far computing in f32 may move the LSE of this row.
+    /// How far computing in f32 may move the LSE of this row: the errors of its scores, each by the weight of its key,
+    /// so that a key that is hidden allows none.
     ///
-    /// Each of the instructions that make up a dot product cuts its sum off at the last bit of the largest of its
-    /// terms: large terms that cancel leave an error that is large beside the score, in any kernel that sums in f32.
-    /// What is added to a score is rounded, and so is the sum: such an error counts by the weight of its key, so that a
-    /// bias that hides a key allows none.
+    /// What is added to a score is rounded, and so is the sum. Before that, the product of a query and a key has an error
+    /// by the size of what it was summed from, and ALiBi or a bias that takes most of it away leaves all of the error:
+    /// see [`product_error`].
     pub fn score_error(&self, at: Position) -> f64 {
         let scores = self.scores(at);
         let lse = self.weigh(at, &scores, |x| x).lse;
@@ -170,21 +172,14 @@ impl Attention {
 
     fn error(&self, at: Position, scores: &[Scored], lse: f64) -> f64 {
         let q = self.query_row(at);
-        let magnitude = scores
+        scores
             .iter()
-            .map(|scored| {
-                let k = self.key_row(&self.k, at, scored.key);
-                zip(q, k).map(|(q, k)| f64::from(q * k).abs()).sum::<f64>()
+            .map(|&Scored { key, score, addends }| {
+                let product = self.scale * product_error(q, self.key_row(&self.k, at, key));
+                (score - lse).exp() * (product + 2.0 * f64::from(f32::EPSILON) * addends)
             })
-            .filter(|sum| sum.is_finite()) // a score with an infinite term is not rounded
-            .fold(0.0, f64::max);
-        let instructions = q.len().div_ceil(MMA_DEPTH) as f64;
-        let addends = scores
-            .iter()
-            .map(|&Scored { score, addends, .. }| (score - lse).exp() * addends)
-            .filter(|addends| addends.is_finite()) // an infinite score has all the weight, or none
-            .sum::<f64>();
-        f64::from(f32::EPSILON) * (instructions * self.scale * magnitude + 2.0 * addends)
+            .filter(|error| error.is_finite()) // an infinite score has all the weight, or none
+            .sum()
     }
 
     /// How many times the error of an ideal kernel a real one may make: 2, and 3 where tanh caps the scores.
@@ -305,4 +300,26 @@ impl Attention {
 fn log_add_exp(a: f64, b: f64) -> f64 {
     let (larger, smaller) = if a >= b { (a, b) } else { (b, a) };
     if smaller == f64::NEG_INFINITY { larger } else { larger + (smaller - larger).exp().ln_1p() }
+}
+
+/// How far the product of a row of Q and one of K may be off that tensor cores make of them, for any values.
+///
+/// An instruction for each 16 columns, in order, adds their products to what the ones before left. As Hopper was
+/// measured, bit for bit (nobody documents it), all these terms are cut, towards zero, after 25 fraction bits of the power
+/// of two of the largest, their sum is exact, and it is cut, towards zero, to the 24 bits of an f32. So each term but the
+/// largest, whose significand has no more bits than that, loses less than 2^-25 of the largest, and the sum less than
+/// 2^-23 of itself. Terms of one sign all err in one direction.
+fn product_error(q: &[f32], k: &[f32]) -> f64 {
+    let mut sum = 0.0f64;
+    let instruction = |(q, k): (&[f32], &[f32])| {
+        let (mut largest, mut terms) = (sum.abs(), u32::from(sum != 0.0));
+        for (&q, &k) in zip(q, k) {
+            let product = f64::from(q) * f64::from(k);
+            largest = largest.max(product.abs());
+            terms += u32::from(product != 0.0);
+            sum += product;
+        }
+        f64::from(terms.saturating_sub(1)) * MMA_CUT * largest + f64::from(f32::EPSILON) * sum.abs()
+    };
+    zip(q.chunks(MMA_DEPTH), k.chunks(MMA_DEPTH)).map(instruction).sum()
 }

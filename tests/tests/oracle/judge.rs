@@ -1,7 +1,7 @@
 //! The comparator against kernels that are right and kernels with one fault.
 
 use flashcore::{Dtype, Shape};
-use flashcore_tests::cases::Case;
+use flashcore_tests::cases::{Case, mostly_taken_away};
 use flashcore_tests::compare::{Mismatch, Verdict, bound, check_unused, compare};
 use flashcore_tests::inputs::{Fill, normal};
 use flashcore_tests::oracle::{
@@ -62,6 +62,44 @@ fn a_kernel_with_one_fault_fails() {
             );
         }
     }
+}
+
+/// Matrix instructions keep 25 fraction bits.
+const TENSOR_CORES: Model = Model { fraction_bits: Some(25), ..RIGHT };
+
+#[test]
+fn what_matrix_instructions_cut_is_no_fault() {
+    let taken_away = mostly_taken_away();
+    let raised = Case { heads_q: 2, fill: Fill::Normal, scale: Some(2.0), ..taken_away };
+    for case in [taken_away, raised, Case { fill: Fill::Large, scale: None, ..taken_away }, case()] {
+        for dtype in [Dtype::F16, Dtype::Bf16] {
+            judge_case(&TENSOR_CORES, &case, dtype)
+                .unwrap_or_else(|error| panic!("{case} {dtype:?}: {error}"));
+        }
+    }
+}
+
+#[test]
+fn faults_show_beside_what_matrix_instructions_cut() {
+    type Fault = fn(&mut Attention);
+    let faults: [(&str, Fault); 3] = [
+        ("has slopes that are one part in 2^16 too large", |a| {
+            a.scoring.alibi.as_mut().unwrap().data.iter_mut().for_each(|x| *x *= 1.0 + 2f32.powi(-16));
+        }),
+        ("has a scale that is one part in 2^16 too large", |a| a.scale *= 1.0 + 2f64.powi(-16)),
+        ("leaves a small column out", |a| a.q.data.iter_mut().skip(5).step_by(128).for_each(|x| *x = 0.0)),
+    ];
+    let dtype = Dtype::F16;
+    let posed = mostly_taken_away().inputs(dtype, 1).attention;
+    for (fault, change) in faults {
+        let mut solved = posed.clone();
+        change(&mut solved);
+        let verdict = judge(&TENSOR_CORES, &solved, &posed, dtype);
+        assert!(matches!(verdict, Err(Mismatch::Lse { .. })), "{fault}: {verdict:?}");
+    }
+    let three_bits_less = Model { fraction_bits: Some(22), ..RIGHT };
+    let verdict = judge(&three_bits_less, &posed, &posed, dtype);
+    assert!(matches!(verdict, Err(Mismatch::Lse { .. })), "{verdict:?}");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! A kernel that goes over the keys from last to first in tiles, as the real one does, in f32; and ones with a fault.
 
+use std::iter::zip;
+
 use flashcore::{Dtype, Shape};
 use flashcore_tests::cases::Layout;
 use flashcore_tests::oracle::{Attention, Dropout, Position};
@@ -12,6 +14,9 @@ pub(crate) struct Model {
     pub(crate) sees_one_more: bool,
     pub(crate) sums_rounded_weights: bool,
     pub(crate) sums_kept_weights: bool,
+    /// Fraction bits that terms of products keep, where matrix instructions cut them; without, products are summed in
+    /// f32.
+    pub(crate) fraction_bits: Option<i32>,
 }
 
 pub(crate) const RIGHT: Model = Model {
@@ -21,7 +26,21 @@ pub(crate) const RIGHT: Model = Model {
     sees_one_more: false,
     sums_rounded_weights: false,
     sums_kept_weights: false,
+    fraction_bits: None,
 };
+
+/// `sum` and the products of `q` and `k` as a matrix instruction adds them: each cut after `bits` fraction bits of the
+/// largest power of two, that of a product being its factors' together, and the sum cut to an f32.
+fn add_products(sum: f32, q: &[f32], k: &[f32], bits: i32) -> f32 {
+    let power = |x: f32| (x.to_bits() >> 23 & 0xFF) as i32 - 127;
+    let products = zip(q, k).map(|(&q, &k)| (f64::from(q) * f64::from(k), power(q) + power(k)));
+    let terms: Vec<_> = products.chain([(f64::from(sum), power(sum))]).collect();
+    let largest = terms.iter().map(|&(_, power)| power).max().unwrap_or(0);
+    let unit = 2f64.powi(largest - bits);
+    let exact = unit * terms.iter().map(|&(term, _)| (term / unit).trunc()).sum::<f64>();
+    let nearest = exact as f32;
+    if f64::from(nearest).abs() > exact.abs() { f32::from_bits(nearest.to_bits() - 1) } else { nearest }
+}
 
 impl Model {
     fn keys(&self, a: &Attention, at: Position) -> Vec<usize> {
@@ -36,11 +55,17 @@ impl Model {
         keys
     }
 
-    fn score(a: &Attention, Position { b, s, h }: Position, key: usize) -> f32 {
+    fn score(&self, a: &Attention, Position { b, s, h }: Position, key: usize) -> f32 {
         let (queries, keys) = (a.queries[b], a.keys[b]);
         let q = a.q.row(queries.batch, queries.start + s, h);
         let k = a.k.row(keys.batch, keys.start + key, h / (a.q.shape.heads / a.k.shape.heads));
-        let mut score = a.scale as f32 * q.iter().zip(k).map(|(q, k)| q * k).sum::<f32>();
+        let product = match self.fraction_bits {
+            Some(bits) => {
+                zip(q.chunks(16), k.chunks(16)).fold(0.0, |sum, (q, k)| add_products(sum, q, k, bits))
+            }
+            None => zip(q, k).map(|(q, k)| q * k).sum::<f32>(),
+        };
+        let mut score = a.scale as f32 * product;
         if let Some(cap) = a.scoring.softcap {
             let cap = cap as f32;
             score = cap * (1.0 - 2.0 / ((2.0 * score / cap).exp() + 1.0));
@@ -61,7 +86,7 @@ impl Model {
         let kv_head = at.h / (a.q.shape.heads / a.k.shape.heads);
         let (mut max, mut sum, mut o) = (f32::NEG_INFINITY, 0.0f32, vec![0.0f32; a.v.shape.head_dim]);
         for keys in self.keys(a, at).rchunks(self.block_n) {
-            let scores: Vec<f32> = keys.iter().map(|&key| Self::score(a, at, key)).collect();
+            let scores: Vec<f32> = keys.iter().map(|&key| self.score(a, at, key)).collect();
             let new_max = scores.iter().copied().fold(max, f32::max);
             let reference = if new_max == f32::NEG_INFINITY { 0.0 } else { new_max };
             if self.rescales {

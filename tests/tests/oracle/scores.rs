@@ -206,19 +206,45 @@ fn identities() {
 }
 
 #[test]
+fn products_are_cut_by_their_largest_terms() {
+    let of = |q: &[f32], k: &[f32]| {
+        let values = |data: &[f32]| Values {
+            shape: Shape { batch: 1, seqlen: 1, heads: 1, head_dim: data.len() },
+            data: data.to_vec(),
+        };
+        Attention::new(values(q), values(k), values(k), 0.5).score_error(FIRST) / f64::from(f32::EPSILON)
+    };
+    // A unit of the sum, and a quarter of one of the largest term for every other term that is not zero.
+    assert_eq!(of(&[2.0, 3.0], &[4.0, 5.0]), 0.5 * (23.0 + 15.0 / 4.0));
+    assert_eq!(of(&[2.0, 3.0, -1.0, 0.0], &[4.0, 5.0, 9.0, 9.0]), 0.5 * (14.0 + 2.0 * 15.0 / 4.0));
+    assert_eq!(of(&[2.0, 3.0, -1.0], &[4.0, 5.0, 23.0]), 0.5 * (2.0 * 23.0 / 4.0));
+    // Sixteen columns, then the seventeenth and their sum.
+    assert_eq!(of(&[1.0; 17], &[1.0; 17]), 0.5 * (16.0 + 15.0 / 4.0 + 17.0 + 16.0 / 4.0));
+    let mut one_hot = [0.0; 40];
+    one_hot[20] = 3.0;
+    assert_eq!(of(&one_hot, &[1.0; 40]), 0.5 * 2.0 * 3.0);
+    assert_eq!(of(&[0.0; 17], &[1.0; 17]), 0.0);
+    assert_eq!(of(&[f32::INFINITY, 1.0], &[1.0, 1.0]), 0.0);
+}
+
+#[test]
 fn large_addends_leave_little_of_a_score() {
     let biased = |bias: [f32; 2]| Attention {
         scoring: Scoring { bias: Some(Broadcast::new([1, 1, 1, 2], bias.to_vec())), ..Scoring::default() },
         ..scored(1, &[0.0, 0.4], &[0.0, 1.0])
     };
     let ulp = f64::from(f32::EPSILON);
+    // One product of 0.4, of a key that has 0.6 of the weight.
     let without = scored(1, &[0.0, 0.4], &[0.0, 1.0]).score_error(FIRST);
-    assert!(without < ulp);
+    assert!(without > 0.2 * ulp && without < 0.3 * ulp, "{without}");
     let large = biased([1000.0; 2]).score_error(FIRST);
     assert!(large > 1000.0 * ulp && large < 3000.0 * ulp, "{large}");
-    // What hides a key does not count, whatever its size.
+    // What hides a key does not count, whatever its size; nor does what is hidden.
     for hiding in [-1e6, f32::NEG_INFINITY] {
         assert!(biased([0.0, hiding]).score_error(FIRST) < ulp);
+        let hidden =
+            Attention { scoring: biased([0.0, hiding]).scoring, ..scored(1, &[0.0, 1e5], &[0.0, 1.0]) };
+        assert!(hidden.score_error(FIRST) < ulp);
     }
     // At 2^24 neighbours in f32 are 2 apart: both keys weigh the same.
     let a = biased([2f32.powi(24); 2]);
