@@ -5,7 +5,7 @@ use std::fmt;
 use flashcore::kernels::Variant;
 use flashcore::{Dtype, Problem, Shape, Slopes, Strides, TensorLayout};
 
-use crate::extras::{Extras, Numbers};
+use crate::extras::{Extras, Numbers, PerHead, RangeKind, Ranges};
 use crate::inputs::Fill;
 use crate::oracle::Attention;
 use crate::side_inputs::Lengths;
@@ -427,7 +427,20 @@ pub fn mostly_taken_away() -> Case {
 
 /// Random problems that failed once: each with its element type and the seed of its inputs.
 pub fn failed_once() -> Vec<(Case, Dtype, u64)> {
-    vec![(mostly_taken_away(), Dtype::F16, 2_431_366_132_528_090_661)]
+    let ranges = Some(Ranges { of: PerHead::ONE, kind: RangeKind::Drawn });
+    let one_query = Case { batch: 1, seqlen_q: 1, heads_q: 1, heads_kv: 1, ..Case::default() };
+    let few_keys = Extras { ranges, packed_kv: Some(Lengths::WithOnes { longest: 2 }), ..Extras::default() };
+    let rising = Case { seqlen_kv: 92, head_dim: 8, fill: Fill::Rising, ..one_query };
+    vec![
+        (mostly_taken_away(), Dtype::F16, 2_431_366_132_528_090_661),
+        // Of one range, which ended before the keys.
+        (Case { head_dim: 16, extras: few_keys, ..one_query }, Dtype::Bf16, 5_089_906_758_170_064_015),
+        (
+            Case { extras: Extras { ranges, ..Extras::default() }, ..rising },
+            Dtype::Bf16,
+            16_854_777_707_102_345_559,
+        ),
+    ]
 }
 
 /// A few small cases that touch every variant: quick enough for a race checker.

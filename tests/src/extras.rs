@@ -164,6 +164,13 @@ pub struct Numbers {
     pub bias: Option<Broadcast<f32>>,
 }
 
+impl Numbers {
+    /// The most keys that a sequence has.
+    pub fn most_keys(&self) -> usize {
+        self.keys.iter().map(|keys| keys.len).max().unwrap_or(0)
+    }
+}
+
 impl Extras {
     /// What a kernel needs, so that it is among those that can compute a case.
     pub fn of_kernel(variant: &Variant) -> Self {
@@ -370,7 +377,7 @@ impl ExtrasOnDevice {
             used_q: upload(device, &numbers.used_q)?,
             used_kv: upload(device, &numbers.used_kv)?,
             prefix: upload(device, &numbers.prefix)?,
-            ranges: match numbers.ranges.as_deref().map(range_numbers) {
+            ranges: match numbers.ranges.as_deref().map(|ranges| range_numbers(ranges, numbers.most_keys())) {
                 Some((numbers, sizes)) => Some((Array::from_slice(device, &numbers)?, sizes)),
                 None => None,
             },
@@ -479,13 +486,13 @@ impl PerHead {
     }
 }
 
-/// Ranges as a device has them, and their sizes. What may be larger than the sequence is: kernels do not care.
-pub fn range_numbers(ranges: &[Vec<Vec<Range<usize>>>]) -> (Vec<i32>, [usize; 2]) {
+/// Ranges as a device has them, and their sizes. Where one goes to the end of the most keys that a sequence has, it goes
+/// far beyond: kernels do not care.
+pub fn range_numbers(ranges: &[Vec<Vec<Range<usize>>>], most_keys: usize) -> (Vec<i32>, [usize; 2]) {
     let sizes = [ranges.len(), ranges.first().map_or(0, Vec::len)];
-    let longest = ranges.iter().flatten().flatten().map(|range| range.end).max();
     let pair = |range: &Range<usize>| {
         let first = if range.start == 0 { -5 } else { range.start as i32 };
-        [first, if Some(range.end) == longest { i32::MAX } else { range.end as i32 }]
+        [first, if range.end >= most_keys { i32::MAX } else { range.end as i32 }]
     };
     (ranges.iter().flatten().flatten().flat_map(pair).collect(), sizes)
 }

@@ -156,7 +156,7 @@ const NO_BLOCKS: fc_block_mask = fc_block_mask {
 /// The ranges of a case on the device.
 fn key_ranges(device: &Opened, case: &Case, inputs: &Inputs) -> fc_key_ranges {
     let Some(ranges) = &inputs.numbers.ranges else { return NO_RANGES };
-    let (numbers, [batch, heads]) = range_numbers(ranges);
+    let (numbers, [batch, heads]) = range_numbers(ranges, inputs.numbers.most_keys());
     let data = device.upload(&numbers).cast_const().cast();
     fc_key_ranges { data, batch, heads, queries: case.shape_q().seqlen }
 }

@@ -200,7 +200,8 @@ impl Case {
             attention = attention.prefix(&self.integers(lengths, device)?);
         }
         if let Some(ranges) = self.ranges() {
-            let (values, [sequences, heads]) = range_numbers(&ranges);
+            let (values, [sequences, heads]) =
+                range_numbers(&ranges, self.keys.room.iter().copied().max().unwrap_or(0));
             let dims = [sequences, heads, ranges[0][0].len(), 2];
             let dims = if self.queries.packed { &dims[1..] } else { &dims };
             attention = attention.key_ranges(&self.signed(values, dims, device)?);
