@@ -302,6 +302,7 @@ impl Variant {
             2 if self.is_sparse() || self.column_groups() > 1 => (56, 224),
             2 if self.is_general() => (40, 232),
             2 => (32, 232),
+            _ if self.is_general() => (40, 152),
             _ => (32, 160),
         }
     }
@@ -311,10 +312,9 @@ impl Variant {
     /// user's business.
     pub const fn spill_limit(&self) -> u32 {
         match self.score {
-            Score::Biased if self.head_dim_v > 192 => 448,
-            Score::Biased if self.head_dim_v > 128 => 320,
-            Score::Biased if self.head_dim_v == 128 => 128,
-            Score::Plain if self.is_general() && self.head_dim_v > 192 => 128,
+            Score::Biased if self.head_dim_v > 192 => 128,
+            Score::Biased if self.head_dim_v > 128 => 224,
+            Score::Biased if self.head_dim_v == 128 => 80,
             Score::Custom => 4096,
             _ => 0,
         }

@@ -373,8 +373,10 @@ fwd_variants! {
     fwd_hd64v256_m128n96_f16_causal:       64 x 256, F16,  Causal, Plain, [128, 96, 2, 1, 1], 8320, 260;
     fwd_hd64v256_m128n96_bf16_causal:      64 x 256, Bf16, Causal, Plain, [128, 96, 2, 1, 1], 8320, 260;
     fwd_hd64_m128n128_f16_band:             64, F16,  Band,   Plain,   [128, 128, 2, 1, 1],  5013, 300;
+    fwd_hd64_m192n96_f16_band:              64, F16,  Band,   Plain,   [192, 96, 2, 1, 1],  4500, 300;
     fwd_hd64_m128n128_f16_band_softcap:     64, F16,  Band,   Softcap, [128, 128, 2, 1, 1],  5013, 300;
     fwd_hd64_m128n128_bf16_band:            64, Bf16, Band,   Plain,   [128, 128, 2, 1, 1],  5013, 300;
+    fwd_hd64_m192n96_bf16_band:             64, Bf16, Band,   Plain,   [192, 96, 2, 1, 1],  4500, 300;
     fwd_hd64_m128n128_bf16_band_softcap:    64, Bf16, Band,   Softcap, [128, 128, 2, 1, 1],  5013, 300;
     fwd_hd96_m128n128_f16_band:             96, F16,  Band,   Plain,   [128, 128, 2, 1, 1],  6200, 300;
     fwd_hd96_m128n128_f16_band_softcap:     96, F16,  Band,   Softcap, [128, 128, 2, 1, 1],  6200, 300;
@@ -388,10 +390,10 @@ fwd_variants! {
     fwd_hd192_m128n96_f16_band_softcap:    192, F16,  Band,   Softcap, [128, 96, 2, 1, 1], 10120, 300;
     fwd_hd192_m128n96_bf16_band:           192, Bf16, Band,   Plain,   [128, 96, 2, 1, 1], 10120, 300;
     fwd_hd192_m128n96_bf16_band_softcap:   192, Bf16, Band,   Softcap, [128, 96, 2, 1, 1], 10120, 300;
-    fwd_hd256_m128n80_f16_band:            256, F16,  Band,   Plain,   [128, 80, 2, 1, 1], 11920, 300;
-    fwd_hd256_m128n80_f16_band_softcap:    256, F16,  Band,   Softcap, [128, 80, 2, 1, 1], 11920, 300;
-    fwd_hd256_m128n80_bf16_band:           256, Bf16, Band,   Plain,   [128, 80, 2, 1, 1], 11920, 300;
-    fwd_hd256_m128n80_bf16_band_softcap:   256, Bf16, Band,   Softcap, [128, 80, 2, 1, 1], 11920, 300;
+    fwd_hd256_m128n64_f16_band:            256, F16,  Band,   Plain,   [128, 64, 2, 1, 1], 13423, 300;
+    fwd_hd256_m128n64_f16_band_softcap:    256, F16,  Band,   Softcap, [128, 64, 2, 1, 1], 13423, 300;
+    fwd_hd256_m128n64_bf16_band:           256, Bf16, Band,   Plain,   [128, 64, 2, 1, 1], 13423, 300;
+    fwd_hd256_m128n64_bf16_band_softcap:   256, Bf16, Band,   Softcap, [128, 64, 2, 1, 1], 13423, 300;
     fwd_hd192v128_m128n128_f16_band:       192 x 128, F16,  Band,   Plain, [128, 128, 2, 1, 1], 8320, 300;
     fwd_hd192v128_m128n128_bf16_band:      192 x 128, Bf16, Band,   Plain, [128, 128, 2, 1, 1], 8320, 300;
     fwd_hd64v256_m128n80_f16_band:         64 x 256, F16,  Band,   Plain, [128, 80, 2, 1, 1], 8320, 300;

@@ -45,7 +45,7 @@ fn cap<const R: usize>(params: &FwdParams, s: &mut Acc<R>, masked: bool) {
     let mut i = 0;
     while i < R {
         let power = exp2(min(mul(s.0[i], params.general.product_scale), MOST_LOG2));
-        s.0[i] = add(-power, -1.0);
+        s.0[i] = fma(power, -1.0, -1.0);
         i += 1;
     }
     let mut i = 0;
