@@ -950,7 +950,10 @@ impl<V: Spec> Consumer<'_, V> {
                 tile.hide(v, cta.params, &mut s);
             }
             softmax.observe(&s);
-            softmax.exponentiate(&mut s, 0, S);
+            // Summed as beside values: which work tiles begin like this depends on the batch, and the bits must not.
+            let early = v.scores_beside_values().unwrap_or(0) as usize;
+            softmax.exponentiate(&mut s, 0, early);
+            softmax.exponentiate(&mut s, early, S);
             let p = tile.drop_weights(cta, v, pack(v, &s));
             if self.o_over_v {
                 self.open_gate();
