@@ -20,7 +20,7 @@ use crate::tensor::{AsTensorView, Shape, Tensor, TensorLayout, TensorView};
 ///
 /// q and out are (batch, seqlen_q, heads_q, head_dim), k and v (batch, seqlen_kv, heads_kv, head_dim); heads_q is a
 /// multiple of heads_kv, and query head h reads K/V head `h / (heads_q / heads_kv)`. v and out may have another
-/// head_dim than q and k. Each is a multiple of 8 up to 512, or up to 256 with a softcap, ALiBi or a bias; kernels
+/// head_dim than q and k. Each is a multiple of 8 up to 512, or up to 256 with all but plain scores and bands of keys; kernels
 /// compute as many columns as the narrowest of them has that is wide enough for both: (64, 64), (96, 96), (128, 128),
 /// (192, 128), (64, 256), (192, 192), (256, 256) or (512, 512). Everything is f16 or everything is bf16; sums are f32. A
 /// row that sees no key gives zeros and a log-sum-exp of -inf.
