@@ -163,7 +163,7 @@ impl Attention {
     ///
     /// What is added to a score is rounded, and so is the sum. Before that, the product of a query and a key has an error
     /// by the size of what it was summed from, and ALiBi or a bias that takes most of it away leaves all of the error:
-    /// see [`product_error`].
+    /// see `product_error`.
     pub fn score_error(&self, at: Position) -> f64 {
         let scores = self.scores(at);
         let lse = self.weigh(at, &scores, |x| x).lse;
