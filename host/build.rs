@@ -3,5 +3,5 @@
 use flashcore_ptx_builder::{Entry, embed, entries};
 
 fn main() {
-    embed(&["product"], &entries().collect::<Vec<Entry>>());
+    embed(&["f16", "bf16"], &entries().collect::<Vec<Entry>>());
 }

@@ -279,6 +279,18 @@ macro_rules! attention_kernels {
     };
 }
 
+/// What is compiled with the kernels of an element type.
+macro_rules! of_dtype {
+    (F16: $($item:tt)*) => {
+        #[cfg(feature = "f16")]
+        const _: () = { $($item)* };
+    };
+    (Bf16: $($item:tt)*) => {
+        #[cfg(feature = "bf16")]
+        const _: () = { $($item)* };
+    };
+}
+
 macro_rules! fwd_variants {
     ($($symbol:ident: $head_dim:literal $(x $head_dim_v:literal)?, $dtype:ident, $mask:ident, $score:ident, [$m:literal, $n:literal, $stages:literal, $cluster:literal, $splits:literal],
         $key_ps:literal, $tile_keys:literal;)*) => {
@@ -299,9 +311,8 @@ macro_rules! fwd_variants {
             )*
         }
 
-        #[cfg(feature = "product")]
         mod entry_points {
-            $($crate::fwd_entry_point!($symbol: super::spec::$symbol);)*
+            $(of_dtype! { $dtype: $crate::fwd_entry_point!($symbol: super::spec::$symbol); })*
         }
 
         /// Every forward kernel.
@@ -460,22 +471,20 @@ macro_rules! merge_variants {
         pub const MERGE: &[MergeVariant] =
             &[$(MergeVariant { symbol: stringify!($symbol), dtype: Dtype::$dtype }),*];
 
-        #[cfg(all(target_arch = "nvptx64", feature = "product"))]
+        #[cfg(target_arch = "nvptx64")]
         mod merge_symbols {
-            use super::Dtype;
-            use crate::params::MergeParams;
-            $(
+            $(of_dtype! { $dtype:
                 /// Entry point.
                 ///
                 /// # Safety
                 /// The launch must be one that the host's plan describes: its threads, and parameters that are of these
                 /// tensors.
                 #[unsafe(no_mangle)]
-                unsafe extern "ptx-kernel" fn $symbol(params: MergeParams) {
+                unsafe extern "ptx-kernel" fn $symbol(params: crate::params::MergeParams) {
                     // SAFETY: passed on to the caller.
-                    unsafe { crate::merge_states::merge_states(Dtype::$dtype, &params) }
+                    unsafe { crate::merge_states::merge_states(super::Dtype::$dtype, &params) }
                 }
-            )*
+            })*
         }
     };
 }
@@ -500,7 +509,7 @@ pub const DROPOUT_MASK: Entry = Entry {
 /// CTAs of [`DROPOUT_MASK`] that an SM has room for.
 pub const DROPOUT_MASK_CTAS_PER_SM: u32 = REGISTER_FILE / (DROPOUT_MASK.max_registers * DROPOUT_MASK.threads);
 
-#[cfg(all(target_arch = "nvptx64", feature = "product"))]
+#[cfg(all(target_arch = "nvptx64", feature = "f16"))]
 mod dropout_mask_symbol {
     use crate::params::DropoutMaskParams;
 

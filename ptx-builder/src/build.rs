@@ -8,7 +8,8 @@ use std::time::Instant;
 use flashcore_kernels::entry::Entry;
 use rayon::prelude::*;
 
-use crate::compile::Compilation;
+use crate::assembled::Assembled;
+use crate::compile::{Compilation, Compiled};
 use crate::{DeviceToolchain, Error, Finding, Ptxas, Resources, Result, Verdict, finish};
 
 /// Builds entry points of the device crate into a folder: `<symbol>.ptx` and, with an assembler, `<symbol>.cubin`.
@@ -18,7 +19,7 @@ use crate::{DeviceToolchain, Error, Finding, Ptxas, Resources, Result, Verdict, 
 ///
 /// let entries: Vec<_> = flashcore_kernels::entry::entries().collect();
 /// let report = Builder::new("kernels-device", "target/flashcore/kernels")
-///     .features(&["product"])
+///     .features(&["f16", "bf16"])
 ///     .ptxas(Ptxas::find("target".as_ref()))
 ///     .build(&entries)?;
 /// println!("{} kernels in {:.1} s", report.artifacts.len(), report.rustc_seconds + report.ptxas_seconds);
@@ -94,7 +95,7 @@ pub struct Artifact {
     pub resources: Option<Resources>,
     /// What the gates make of it.
     pub verdict: Verdict,
-    /// Seconds that ptxas took; `None` if it did not run, because there is none or its last result was still fresh.
+    /// Seconds that ptxas took; `None` if it did not run, because there is none or it had assembled this before.
     pub ptxas_seconds: Option<f64>,
 }
 
@@ -112,14 +113,15 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Where the device crate is compiled: a folder that other builds of the same device crate may share, so that only
-    /// the first one compiles. Without it, one in the output folder.
+    /// Where the device crate is compiled and assembled: a folder that other builds of the same device crate may share,
+    /// so that only the first one does it. Without it, one in the output folder.
     pub fn target_dir(mut self, target_dir: Option<PathBuf>) -> Self {
         self.target_dir = target_dir;
         self
     }
 
-    /// Cargo features of the device crate, all of them: it has none by default.
+    /// Cargo features of the device crate that add the entry points, each compiled apart from the others and beside
+    /// them. Without any the crate is compiled as it is without features, once.
     pub fn features(mut self, features: &[&str]) -> Self {
         self.features = features.iter().map(|&feature| feature.to_owned()).collect();
         self
@@ -165,31 +167,51 @@ impl<'a> Builder<'a> {
 
         (self.observer)(Step::Compiling);
         let started = Instant::now();
-        let compiled = Compilation {
-            kernels_dir: &self.kernels_dir,
-            target_dir: &target_dir,
-            features: &self.features,
-            line_tables: self.line_tables,
-        }
-        .run(&toolchain)?;
+        let compiled = self.compile(&toolchain, &target_dir)?;
         let rustc_seconds = started.elapsed().as_secs_f64();
 
         remove_others(&out_dir, entries)?;
         let started = Instant::now();
-        let artifacts = self.finish_all(&compiled.ptx, entries, &out_dir)?;
+        let assembled = Assembled::new(&target_dir)?;
+        let modules: Vec<_> = compiled.iter().map(|compiled| &compiled.ptx).collect();
+        let artifacts = self.finish_all(&modules, entries, &out_dir, &assembled)?;
         let ptxas_seconds = started.elapsed().as_secs_f64();
-        Ok(BuildReport { artifacts, rustc_seconds, ptxas_seconds, compiler_log: compiled.log })
+        let compiler_log = compiled.iter().map(|compiled| compiled.log.as_str()).collect();
+        Ok(BuildReport { artifacts, rustc_seconds, ptxas_seconds, compiler_log })
     }
 
-    fn finish_all(&self, module: &str, entries: &[Entry], out_dir: &Path) -> Result<Vec<Artifact>> {
-        let finished = finish::finish(module, entries)?;
+    /// The module of each feature. Those behind the first have folders of their own, since cargo compiles one thing at a
+    /// time in each.
+    fn compile(&self, toolchain: &DeviceToolchain, target_dir: &Path) -> Result<Vec<Compiled>> {
+        let compile = |feature: Option<&str>, target_dir: &Path| {
+            let kernels_dir = &self.kernels_dir;
+            Compilation { kernels_dir, target_dir, feature, line_tables: self.line_tables }.run(toolchain)
+        };
+        if self.features.is_empty() {
+            return Ok(vec![compile(None, target_dir)?]);
+        }
+        let beside = |(index, feature): (usize, &String)| match index {
+            0 => compile(Some(feature), target_dir),
+            _ => compile(Some(feature), &make_folder(&target_dir.join(feature))?),
+        };
+        self.features.par_iter().enumerate().map(beside).collect()
+    }
+
+    fn finish_all(
+        &self,
+        modules: &[&String],
+        entries: &[Entry],
+        out_dir: &Path,
+        assembled: &Assembled,
+    ) -> Result<Vec<Artifact>> {
+        let finished = finish::finish(modules, entries)?;
         let (done, total) = (AtomicUsize::new(0), entries.len());
         (self.observer)(Step::Assembling { done: 0, total });
         entries
             .par_iter()
             .zip(&finished)
             .map(|(entry, ptx)| {
-                let result = self.finish_entry(entry, ptx, out_dir);
+                let result = self.finish_entry(entry, ptx, out_dir, assembled);
                 let done = done.fetch_add(1, Ordering::Relaxed) + 1;
                 (self.observer)(Step::Assembling { done, total });
                 result
@@ -198,54 +220,47 @@ impl<'a> Builder<'a> {
     }
 
     /// Writes, assembles and checks one entry.
-    fn finish_entry(&self, entry: &Entry, text: &str, out_dir: &Path) -> Result<Artifact> {
+    fn finish_entry(
+        &self,
+        entry: &Entry,
+        text: &str,
+        out_dir: &Path,
+        assembled: &Assembled,
+    ) -> Result<Artifact> {
         let path = |extension: &str| out_dir.join(format!("{}.{extension}", entry.symbol));
-        let (ptx, cubin, log) = (path("ptx"), path("cubin"), path("ptxas.log"));
-        if fs::read_to_string(&ptx).ok().as_deref() != Some(text) {
+        let (ptx, cubin) = (path("ptx"), path("cubin"));
+        if write_changed(&ptx, text.as_bytes())? {
             // What was made from the former text must not outlive it.
-            for stale in [&log, &cubin] {
-                fs::remove_file(stale)
-                    .or_else(ignore_missing)
-                    .map_err(Error::io("could not remove", stale))?;
-            }
-            fs::write(&ptx, text).map_err(Error::io("could not write", &ptx))?;
+            fs::remove_file(&cubin).or_else(ignore_missing).map_err(Error::io("could not remove", &cubin))?;
         }
         let verdict = Verdict::on_ptx(entry, text);
         let mut artifact =
             Artifact { entry: *entry, ptx, cubin: None, resources: None, verdict, ptxas_seconds: None };
         if let Some(ptxas) = &self.ptxas {
-            let (said, seconds) = self.assemble(ptxas, &artifact, &cubin, &log)?;
-            artifact.verdict.on_machine_code(entry, &said);
-            let code = fs::read(&cubin).map_err(Error::io("could not read", &cubin))?;
+            let made = assembled.code(ptxas, self.line_tables, entry.symbol, &artifact.ptx, text)?;
+            let code = fs::read(&made.cubin).map_err(Error::io("could not read", &made.cubin))?;
+            write_changed(&cubin, &code)?;
+            artifact.verdict.on_machine_code(entry, &made.said);
             artifact.verdict.on_cubin(entry, &code);
-            artifact.resources = Resources::parse(&said);
+            artifact.resources = Resources::parse(&made.said);
             artifact.cubin = Some(cubin);
-            artifact.ptxas_seconds = seconds;
+            artifact.ptxas_seconds = made.seconds;
         }
         Ok(artifact)
     }
+}
 
-    /// What ptxas says, and how long it took if it had to run: the log of the last run, written after its machine
-    /// code, tells whether that is still good.
-    fn assemble(
-        &self,
-        ptxas: &Ptxas,
-        artifact: &Artifact,
-        cubin: &Path,
-        log: &Path,
-    ) -> Result<(String, Option<f64>)> {
-        let identity = ptxas.identity(self.line_tables);
-        let last = fs::read_to_string(log).unwrap_or_default();
-        if let Some((of, said)) = last.split_once('\n').filter(|_| cubin.is_file())
-            && of == identity
-        {
-            return Ok((said.to_owned(), None));
-        }
-        let started = Instant::now();
-        let said = ptxas.assemble(artifact.entry.symbol, &artifact.ptx, cubin, self.line_tables)?;
-        fs::write(log, format!("{identity}\n{said}")).map_err(Error::io("could not write", log))?;
-        Ok((said, Some(started.elapsed().as_secs_f64())))
+/// Writes a file, unless it holds just that; whether it was written.
+fn write_changed(path: &Path, bytes: &[u8]) -> Result<bool> {
+    let changed = fs::read(path).ok().as_deref() != Some(bytes);
+    if changed {
+        fs::write(path, bytes).map_err(Error::io("could not write", path))?;
     }
+    Ok(changed)
+}
+
+fn ignore_missing(error: std::io::Error) -> std::io::Result<()> {
+    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
 /// The folder by its absolute path, made if it is not there.
@@ -260,14 +275,10 @@ fn remove_others(out_dir: &Path, entries: &[Entry]) -> Result<()> {
     for file in fs::read_dir(out_dir).map_err(unreadable())? {
         let path = file.map_err(unreadable())?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let Some((symbol, "ptx" | "cubin" | "ptxas.log")) = name.split_once('.') else { continue };
+        let Some((symbol, "ptx" | "cubin")) = name.split_once('.') else { continue };
         if !entries.iter().any(|entry| entry.symbol == symbol) {
             fs::remove_file(&path).map_err(Error::io("could not remove", &path))?;
         }
     }
     Ok(())
-}
-
-fn ignore_missing(error: std::io::Error) -> std::io::Result<()> {
-    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }

@@ -22,7 +22,8 @@ pub(crate) struct Compilation<'a> {
     pub(crate) kernels_dir: &'a Path,
     /// Cargo's target directory, and the place of the result. Absolute.
     pub(crate) target_dir: &'a Path,
-    pub(crate) features: &'a [String],
+    /// The only feature of the crate, if one.
+    pub(crate) feature: Option<&'a str>,
     pub(crate) line_tables: bool,
 }
 
@@ -54,9 +55,9 @@ impl Compilation<'_> {
 
     /// One file for each configuration: cargo keeps them apart, and does not write what is still fresh.
     fn assembly_path(&self) -> PathBuf {
-        let features = self.features.iter().map(|feature| format!("-{feature}")).collect::<String>();
+        let feature = self.feature.map(|feature| format!("-{feature}")).unwrap_or_default();
         let lines = if self.line_tables { "-lines" } else { "" };
-        self.target_dir.join(format!("module{features}{lines}.ptx"))
+        self.target_dir.join(format!("module{feature}{lines}.ptx"))
     }
 
     fn command(&self, toolchain: &DeviceToolchain, assembly: &Path) -> Command {
@@ -91,7 +92,7 @@ impl Compilation<'_> {
             .args(["--config", &format!("profile.release.debug={debug:?}")])
             .arg("--target-dir")
             .arg(self.target_dir)
-            .args(["--no-default-features", "--features", &self.features.join(",")])
+            .args(["--no-default-features", "--features", self.feature.unwrap_or_default()])
             .arg("--")
             .arg(format!("--emit=asm={}", assembly.display()));
         command

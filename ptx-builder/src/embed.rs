@@ -8,10 +8,16 @@ use crate::{Artifact, Builder, Entry, Ptxas, ptxas, toolchain};
 
 /// Set to 1 for profilers to see the kernels' Rust lines.
 const LINE_TABLES_VARIABLE: &str = "FLASHCORE_LINE_TABLES";
-/// Names the folder in which device code is compiled, for build scripts to share.
+/// Names the folder in which device code is compiled, for all builds to share.
 const TARGET_DIR_VARIABLE: &str = "FLASHCORE_DEVICE_TARGET_DIR";
 
-/// Compiles `entries` of this repository's device crate, with its cargo `features`, from the build script of a crate
+/// The folder in which this repository's builds compile and assemble device code, each for all: what
+/// `FLASHCORE_DEVICE_TARGET_DIR` names (.cargo/config.toml sets it).
+pub fn shared_target_dir() -> Option<PathBuf> {
+    env::var_os(TARGET_DIR_VARIABLE).map(PathBuf::from)
+}
+
+/// Compiles `entries` of this repository's device crate, side by side under each of its cargo `features`, from the build script of a crate
 /// whose folder is a member of the workspace, and writes `images.rs` to its `OUT_DIR`: `IMAGES`, a table of values of a
 /// type `KernelImage` that must be in scope, and `PTXAS_VERSION`.
 ///
@@ -54,8 +60,8 @@ fn report(result: Result<(), Box<dyn std::error::Error>>) {
 
 fn try_embed_own(features: &[&str], entries: &[Entry]) -> Result<(), Box<dyn std::error::Error>> {
     let workspace = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("..");
-    let target_dir = env::var_os(TARGET_DIR_VARIABLE).map(PathBuf::from);
-    try_embed(&workspace.join("kernels-device"), &workspace.join("target"), target_dir, features, entries)
+    let target = workspace.join("target");
+    try_embed(&workspace.join("kernels-device"), &target, shared_target_dir(), features, entries)
 }
 
 fn try_embed_crate(folder: &str, entries: &[Entry]) -> Result<(), Box<dyn std::error::Error>> {

@@ -13,14 +13,18 @@ use flashcore_kernels::entry::Entry;
 
 use crate::{Error, Result};
 
-/// The finished PTX of each of `entries`, from the text of the module that rustc wrote.
+/// The finished PTX of each of `entries`, from the texts of the modules that rustc wrote.
 ///
 /// # Errors
-/// [`Error::MissingEntry`] if the module lacks one of them; [`Error::MalformedPtx`] if it is no PTX module.
-pub fn finish(module: &str, entries: &[Entry]) -> Result<Vec<String>> {
-    let module = without_block_comments(module);
-    let module = Module::parse(&module)?;
-    entries.iter().map(|entry| module.only(entry)).collect()
+/// [`Error::MissingEntry`] if the modules lack one of them; [`Error::MalformedPtx`] if one is no PTX module.
+pub fn finish(modules: &[impl AsRef<str>], entries: &[Entry]) -> Result<Vec<String>> {
+    let texts: Vec<_> = modules.iter().map(|module| without_block_comments(module.as_ref())).collect();
+    let modules = texts.iter().map(|text| Module::parse(text)).collect::<Result<Vec<_>>>()?;
+    let finished = |entry: &Entry| {
+        let found = modules.iter().find_map(|module| Some(module.only(entry, module.entry(entry.symbol)?)));
+        found.ok_or_else(|| Error::MissingEntry { kernel: entry.symbol.to_owned() })
+    };
+    entries.iter().map(finished).collect()
 }
 
 /// A PTX module cut into its top-level items.
@@ -67,14 +71,13 @@ impl<'a> Module<'a> {
         Ok(module)
     }
 
-    /// The PTX that holds `entry` and what it needs.
-    fn only(&self, entry: &Entry) -> Result<String> {
-        let missing = || Error::MissingEntry { kernel: entry.symbol.to_owned() };
-        let root = self
-            .items
-            .iter()
-            .find(|item| item.name == entry.symbol && item.is_entry())
-            .ok_or_else(missing)?;
+    /// The entry point of this name.
+    fn entry(&self, symbol: &str) -> Option<&Item<'a>> {
+        self.items.iter().find(|item| item.name == symbol && item.is_entry())
+    }
+
+    /// The PTX that holds `entry`, which is `root`, and what it needs.
+    fn only(&self, entry: &Entry, root: &Item<'a>) -> String {
         let needed = self.needed_by(root);
         let mut ptx = String::new();
         for line in self.header.iter().chain(&self.files) {
@@ -85,7 +88,7 @@ impl<'a> Module<'a> {
             ptx += "\n";
             if item.name == entry.symbol { item.write_entry(entry, &mut ptx) } else { item.write(&mut ptx) }
         }
-        Ok(ptx)
+        ptx
     }
 
     /// The names of `root` and of all items that it reaches.
@@ -217,7 +220,7 @@ mod tests {
 
     #[test]
     fn an_entry_takes_along_what_it_needs_and_no_more() {
-        let ptx = finish(MODULE, &[entry("first", 1), entry("second", 1)]).unwrap();
+        let ptx = finish(&[MODULE], &[entry("first", 1), entry("second", 1)]).unwrap();
         assert!(ptx[0].contains(".func  (.param .b32 func_retval0) helper("), "called by the entry");
         assert!(ptx[0].contains(".global .align 4 .b8 TABLE[16]"), "read by what the entry calls");
         assert!(!ptx[0].contains("dyn_smem") && !ptx[0].contains(".entry second"));
@@ -227,21 +230,21 @@ mod tests {
 
     #[test]
     fn tensor_maps_are_aligned_and_other_parameters_are_not() {
-        let ptx = &finish(MODULE, &[entry("first", 1)]).unwrap()[0];
+        let ptx = &finish(&[MODULE], &[entry("first", 1)]).unwrap()[0];
         assert!(ptx.contains(".param .align 64 .b8 first_param_0[128]"));
         assert!(ptx.contains(".param .align 16 .b8 first_param_1[48]"));
     }
 
     #[test]
     fn launch_bounds_stand_between_the_parameters_and_the_body() {
-        let ptx = finish(MODULE, &[entry("first", 1), entry("second", 2)]).unwrap();
+        let ptx = finish(&[MODULE], &[entry("first", 1), entry("second", 2)]).unwrap();
         assert!(ptx[0].contains(")\n.maxntid 384, 1, 1\n.minnctapersm 1\n{\n"), "{}", ptx[0]);
         assert!(ptx[1].contains(".minnctapersm 1\n.reqnctapercluster 2, 1, 1\n{\n"), "{}", ptx[1]);
     }
 
     #[test]
     fn of_debug_information_only_lines_remain() {
-        let ptx = &finish(MODULE, &[entry("first", 1)]).unwrap()[0];
+        let ptx = &finish(&[MODULE], &[entry("first", 1)]).unwrap()[0];
         assert!(ptx.contains(".target sm_90a\n"));
         assert!(ptx.contains(".file\t1 \"src/lib.rs\"") && ptx.contains(".loc\t1 11 0"));
         for gone in ["inline asm", ".section", ".debug_", "$L__sec_end", "$L__tmp", "$L__func_", ", debug"] {
@@ -251,19 +254,19 @@ mod tests {
 
     #[test]
     fn comments_are_no_code_and_move_no_line() {
-        let error = finish("/* .entry k(\n\n) { */ // }\nfn main() {}\n", &[]).unwrap_err();
+        let error = finish(&["/* .entry k(\n\n) { */ // }\nfn main() {}\n"], &[]).unwrap_err();
         assert!(matches!(error, Error::MalformedPtx { line: 4, .. }), "{error}");
     }
 
     #[test]
     fn a_missing_entry_is_named() {
-        let error = finish(MODULE, &[entry("third", 1)]).unwrap_err();
+        let error = finish(&[MODULE], &[entry("third", 1)]).unwrap_err();
         assert_eq!(error.to_string(), "third: the PTX has no entry point of this name");
     }
 
     #[test]
     fn what_is_no_ptx_is_refused() {
-        let error = finish("fn main() {\n}\n", &[]).unwrap_err();
+        let error = finish(&["fn main() {\n}\n"], &[]).unwrap_err();
         assert!(matches!(error, Error::MalformedPtx { line: 1, .. }), "{error}");
     }
 }

@@ -7,6 +7,7 @@
 //!
 //! `xtask` calls [`Builder`]; build scripts call [`embed`].
 
+mod assembled;
 mod build;
 mod compile;
 mod embed;
@@ -18,7 +19,7 @@ mod rules;
 pub mod toolchain;
 
 pub use build::{Artifact, BuildReport, Builder, Step};
-pub use embed::{embed, embed_crate};
+pub use embed::{embed, embed_crate, shared_target_dir};
 pub use error::Error;
 pub use flashcore_emulator::lint::Finding;
 pub use flashcore_kernels::entry::{Entry, Opcodes, entries};

@@ -52,19 +52,25 @@ impl Tiny {
             fs::copy(here.join(file), there.join(file))?;
         }
         let out = there.join("out");
-        for stale in ["ptx", "cubin", "ptxas.log"]
-            .iter()
-            .flat_map(|end| ["scale", "shift"].map(|k| format!("{k}.{end}")))
-        {
-            let _ = fs::remove_file(out.join(stale));
+        let tiny = Tiny { source: there, out };
+        for stale in ["out", "other", "cargo/assembled"] {
+            let _ = fs::remove_dir_all(tiny.source.join(stale));
         }
-        Ok(Tiny { source: there, out })
+        Ok(tiny)
     }
 
     fn build(&self, entries: &[Entry], line_tables: bool) -> Result<BuildReport, Error> {
+        self.build_into(&self.out, entries, line_tables)
+    }
+
+    fn build_into(&self, out: &Path, entries: &[Entry], line_tables: bool) -> Result<BuildReport, Error> {
         let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
         let ptxas = Ptxas::find(&target).expect("ptxas: run `cargo xtask setup`");
-        Builder::new(&self.source, &self.out).line_tables(line_tables).ptxas(Some(ptxas)).build(entries)
+        Builder::new(&self.source, out)
+            .target_dir(Some(self.source.join("cargo")))
+            .line_tables(line_tables)
+            .ptxas(Some(ptxas))
+            .build(entries)
     }
 
     fn edit(&self, from: &str, to: &str) -> io::Result<()> {
@@ -101,9 +107,15 @@ fn from_source_to_checked_machine_code() {
         "facts of a fresh kernel are kept"
     );
 
+    let elsewhere = tiny.build_into(&tiny.source.join("other"), &[SCALE, SHIFT], false).unwrap();
+    assert_eq!(assembled(&elsewhere), [""; 0], "builds share what was assembled");
+    let code = |report: &BuildReport| fs::read(report.artifacts[0].cubin.as_ref().unwrap()).unwrap();
+    assert_eq!(code(&elsewhere), code(&first));
+
     tiny.edit("FACTOR: u32 = 3", "FACTOR: u32 = 5").unwrap();
     let edited = tiny.build(&[SCALE, SHIFT], false).unwrap();
     assert_eq!(assembled(&edited), ["scale"], "the other kernel did not change");
+    assert_ne!(code(&edited), code(&first));
 
     let lines = tiny.build(&[SCALE, SHIFT], true).unwrap();
     let ptx = fs::read_to_string(&lines.artifacts[0].ptx).unwrap();

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use comfy_table::{CellAlignment, Table, presets};
-use flashcore_ptx_builder::{Artifact, BuildReport, Builder, PROBES, Ptxas, Step, entries};
+use flashcore_ptx_builder::{
+    Artifact, BuildReport, Builder, PROBES, Ptxas, Step, entries, shared_target_dir,
+};
 use indicatif::ProgressBar;
 
 use crate::baseline::{self, Baseline};
@@ -104,12 +106,13 @@ pub(crate) fn examine(
     line_tables: bool,
 ) -> Result<BuildReport> {
     let (entries, features): (Vec<_>, &[&str]) = match kernels {
-        Kernels::Product => (entries().collect(), &["product"]),
+        Kernels::Product => (entries().collect(), &["f16", "bf16"]),
         Kernels::Probes => (PROBES.to_vec(), &["probes"]),
     };
     let spinner = Spinner::start("compiling the device crate");
     let bar = bar("assembling", entries.len());
     let report = Builder::new(workspace.path("kernels-device"), out_dir)
+        .target_dir(shared_target_dir())
         .features(features)
         .line_tables(line_tables)
         .ptxas(ptxas)
