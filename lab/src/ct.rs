@@ -1,14 +1,16 @@
 //! Constant time: what a kernel does, and how long it takes, must not tell anything of what is in the tensors.
 //!
 //! Two halves. The proof looks at the code: no branch, address, barrier or copy of any kernel depends on data (lint S06 of
-//! the emulator, on the PTX), and no slow path of arithmetic was put into the machine code. The measurement times calls
-//! on two classes of inputs, drawn at random, in the same memory, and compares the means by Welch's test.
+//! the emulator, on the PTX), and no slow path of arithmetic was put into the machine code. The measurement counts the
+//! cycles of calls on two classes of inputs, drawn at random, in the same memory, and compares the means by Welch's test.
+//! It compares their times as well, which no code can keep apart from the data: see [`clocks`].
 //!
 //! A kernel that skips work where data are 0 is the negative control of both.
 //!
-//! Not covered: power, electromagnetic and thermal emissions; clocks that follow them (a GPU at its power limit slows
-//! down for random data, whatever the code does, so small shapes are measured, far from the limit); what others see of
-//! caches and memory while the kernel runs; lengths, masks and the like, which are public.
+//! Not covered: power, electromagnetic and thermal emissions; time, as far as the clock follows them; what others see
+//! of caches and memory while the kernel runs; lengths, masks and the like, which are public.
+
+mod clocks;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -27,6 +29,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
+use self::clocks::{Clocks, Moment};
 use crate::faults::{self, Fault};
 use crate::output::number;
 use crate::sensors::{Sample, Sensors};
@@ -97,8 +100,11 @@ impl Proof {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Timing {
     pub(crate) shapes: Vec<Timed>,
-    /// The negative control, on zeros and on random words.
+    /// The negative control, on zeros and on random words: its time.
     pub(crate) control: Pair,
+    /// Its cycles; None in runs that did not count them.
+    #[serde(default)]
+    pub(crate) control_cycles: Option<Pair>,
     /// What the sensors read meanwhile: a clock that moved would be seen here.
     pub(crate) trace: Vec<Sample>,
 }
@@ -107,10 +113,14 @@ pub(crate) struct Timing {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Timed {
     pub(crate) shape: String,
+    /// Time of a call, µs.
     pub(crate) pairs: Vec<Pair>,
+    /// Cycles of a call; none in runs that did not count them.
+    #[serde(default)]
+    pub(crate) cycles: Vec<Pair>,
 }
 
-/// Two classes of inputs, compared twice.
+/// Two classes of inputs, compared twice, by time or by cycles.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Pair {
     pub(crate) classes: [String; 2],
@@ -119,12 +129,15 @@ pub(crate) struct Pair {
     /// Welch's t of each half.
     #[serde(deserialize_with = "number::two")]
     pub(crate) t: [f64; 2],
-    /// Mean time of a call of each class, µs.
-    pub(crate) mean_us: [f64; 2],
-    /// Standard deviation of a sample, µs.
-    pub(crate) deviation_us: f64,
-    /// A difference of means so large would be seen nine times of ten, µs.
-    pub(crate) detectable_us: f64,
+    /// Mean of a call of each class, µs or cycles.
+    #[serde(alias = "mean_us")]
+    pub(crate) mean: [f64; 2],
+    /// Standard deviation of a sample.
+    #[serde(alias = "deviation_us")]
+    pub(crate) deviation: f64,
+    /// A difference of means so large would be seen nine times of ten.
+    #[serde(alias = "detectable_us")]
+    pub(crate) detectable: f64,
 }
 
 impl Pair {
@@ -140,9 +153,9 @@ impl Pair {
 }
 
 impl Timing {
-    /// The largest of the agreed `t`; NaN if one of them is.
-    pub(crate) fn worst(&self) -> f64 {
-        let pairs = self.shapes.iter().flat_map(|timed| &timed.pairs);
+    /// The largest of the agreed `t` of cycles; NaN if one of them is.
+    fn worst(&self) -> f64 {
+        let pairs = self.shapes.iter().flat_map(|timed| &timed.cycles);
         pairs.map(Pair::agreed_t).fold(0.0, |worst, t| if t.is_nan() || t > worst { t } else { worst })
     }
 }
@@ -160,10 +173,10 @@ pub(crate) fn run(device: flashcore::Result<Device>, options: &Options) -> Resul
     let timing = measure(&device, &cases, options.samples)?;
     println!("{}", table(&timing));
     let quiet = timing.worst() < LIMIT;
-    let caught = timing.control.agreed_t() >= LIMIT;
+    let caught = timing.control_cycles.as_ref().is_some_and(|control| control.agreed_t() >= LIMIT);
     println!(
         "{}; the negative control was {}",
-        if quiet { "no class was told from another" } else { "time depends on data" },
+        if quiet { "cycles tell no class from another" } else { "cycles depend on data" },
         if caught { "caught" } else { "NOT caught: this measurement proves nothing" }
     );
     Ok(proof.holds() && quiet && caught)
@@ -293,7 +306,7 @@ impl Class {
 pub(crate) fn measure(device: &Device, cases: &[(Case, Dtype)], samples: usize) -> Result<Timing> {
     device.preload()?;
     let sensors = Sensors::new(device.properties().ordinal);
-    let work = || -> Result<(Vec<Timed>, Pair)> {
+    let work = || -> Result<(Vec<Timed>, [Pair; 2])> {
         let shapes =
             cases.iter().map(|(case, dtype)| shape(device, case, *dtype, samples)).collect::<Result<_>>()?;
         Ok((shapes, control(device, samples)?))
@@ -305,16 +318,15 @@ pub(crate) fn measure(device: &Device, cases: &[(Case, Dtype)], samples: usize) 
         }
         None => (work(), Vec::new()),
     };
-    let (shapes, control) = done?;
-    Ok(Timing { shapes, control, trace })
+    let (shapes, [control, cycles]) = done?;
+    Ok(Timing { shapes, control, control_cycles: Some(cycles), trace })
 }
 
 fn shape(device: &Device, case: &Case, dtype: Dtype, samples: usize) -> Result<Timed> {
     let tensors = OnDevice::new(device, case, &Class::Random.inputs(case, dtype))?;
     let stream = device.stream()?;
-    let calls = Graph::capture(&stream, |stream| (0..CALLS).try_for_each(|_| tensors.run(stream)))?;
-    let stopwatch = Stopwatch::new(device, stream, calls)?;
-    let mut pairs = Vec::new();
+    let stopwatch = Stopwatch::new(device, stream, |stream| tensors.run(stream))?;
+    let (mut pairs, mut cycles) = (Vec::new(), Vec::new());
     for classes in PAIRS {
         let staged = |class: Class| OnDevice::new(device, case, &class.inputs(case, dtype));
         let staged = [staged(classes[0])?, staged(classes[1])?];
@@ -326,15 +338,16 @@ fn shape(device: &Device, case: &Case, dtype: Dtype, samples: usize) -> Result<T
             }
             Ok(())
         };
-        let times = stopwatch.times(samples, stage)?;
-        pairs.push(judge(classes.map(Class::name), &times)?);
+        let [time, of_cycles] = judge(classes.map(Class::name), &stopwatch.samples(samples, stage)?)?;
+        pairs.push(time);
+        cycles.push(of_cycles);
     }
     let shape = format!("{}, {}, {}", Bhsd::from(case), mask(case.causal), dtype.name());
-    Ok(Timed { shape, pairs })
+    Ok(Timed { shape, pairs, cycles })
 }
 
-/// The negative control on zeros and on random words.
-fn control(device: &Device, samples: usize) -> Result<Pair> {
+/// The negative control on zeros and on random words: its time, its cycles.
+fn control(device: &Device, samples: usize) -> Result<[Pair; 2]> {
     let kernel = Fault::Skip.kernel().context("the negative control is a kernel")?;
     device.load(&kernel)?;
     let backend = device.backend();
@@ -344,7 +357,7 @@ fn control(device: &Device, samples: usize) -> Result<Pair> {
     // The words that it reads, a word of its own for each thread behind them, and both classes.
     let [data, zeros, others] = [2 * bytes, bytes, bytes].map(|bytes| backend.alloc(bytes));
     let (data, zeros, others) = (data?, zeros?, others?);
-    let timed = || -> Result<Pair> {
+    let timed = || -> Result<[Pair; 2]> {
         // SAFETY: the memory was just allocated, so large.
         unsafe {
             backend.fill(zeros, 0, bytes)?;
@@ -353,13 +366,12 @@ fn control(device: &Device, samples: usize) -> Result<Pair> {
         let stream = device.stream()?;
         // SAFETY: the kernel reads so many words and writes behind them.
         let call = |stream: &Stream| unsafe { faults::launch(&kernel, stream, data, CONTROL_WORDS) };
-        let calls = Graph::capture(&stream, |stream| (0..CALLS).try_for_each(|_| call(stream)))?;
+        let stopwatch = Stopwatch::new(device, stream, call)?;
         let stage = |class: usize, stream: &Stream| -> Result<()> {
             // SAFETY: both are as large; freed after the work.
             unsafe { Ok(backend.copy(data, [zeros, others][class], bytes, stream.raw())?) }
         };
-        let times = Stopwatch::new(device, stream, calls)?.times(samples, stage)?;
-        judge([Class::Zeros, Class::Random].map(Class::name), &times)
+        judge([Class::Zeros, Class::Random].map(Class::name), &stopwatch.samples(samples, stage)?)
     };
     let pair = timed();
     for ptr in [data, zeros, others] {
@@ -369,101 +381,138 @@ fn control(device: &Device, samples: usize) -> Result<Pair> {
     pair
 }
 
-/// Times recorded calls, on inputs that are put in place before each.
-struct Stopwatch {
+/// What one sample came to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Sampled {
+    /// Which of the two classes it is of.
+    class: usize,
+    /// Time of a call, µs.
+    us: f64,
+    /// Cycles of a call.
+    cycles: f64,
+}
+
+/// Measures recorded calls, on inputs that are put in place before each.
+struct Stopwatch<'a> {
     stream: Stream,
     calls: Graph,
+    clocks: Clocks<'a>,
     start: Event,
     end: Event,
 }
 
-impl Stopwatch {
-    /// `calls` are [`CALLS`] calls, on memory that outlives it.
-    fn new(device: &Device, stream: Stream, calls: Graph) -> Result<Self> {
-        Ok(Stopwatch { stream, calls, start: Event::new(device)?, end: Event::new(device)? })
+impl<'a> Stopwatch<'a> {
+    /// `call` works on memory that outlives it.
+    fn new(
+        device: &'a Device,
+        stream: Stream,
+        call: impl Fn(&Stream) -> flashcore::Result<()>,
+    ) -> Result<Self> {
+        let clocks = Clocks::new(device)?;
+        let calls = Graph::capture(&stream, |stream| {
+            clocks.leave(stream, Moment::Before)?;
+            (0..CALLS).try_for_each(|_| call(stream))?;
+            clocks.leave(stream, Moment::Behind)
+        })?;
+        Ok(Stopwatch { stream, calls, clocks, start: Event::new(device)?, end: Event::new(device)? })
     }
 
-    /// So many samples of each of two classes on average: the class, drawn at random, and microseconds of a call.
-    fn times(
-        &self,
-        samples: usize,
-        stage: impl Fn(usize, &Stream) -> Result<()>,
-    ) -> Result<Vec<(usize, f64)>> {
+    /// So many samples of each of two classes on average: the class is drawn at random.
+    fn samples(&self, samples: usize, stage: impl Fn(usize, &Stream) -> Result<()>) -> Result<Vec<Sampled>> {
         let mut random = StdRng::seed_from_u64(10);
-        let mut time = || -> Result<(usize, f64)> {
+        let mut sample = || -> Result<Sampled> {
             let class = usize::from(random.random::<bool>());
             stage(class, &self.stream)?;
             self.start.record(&self.stream)?;
             // SAFETY: the caller of `new` vouches for the memory.
             unsafe { self.calls.launch(&self.stream)? };
             self.end.record(&self.stream)?;
-            Ok((class, 1e3 * f64::from(self.start.elapsed_ms(&self.end)?) / CALLS as f64))
+            let us = 1e3 * f64::from(self.start.elapsed_ms(&self.end)?) / CALLS as f64;
+            Ok(Sampled { class, us, cycles: self.clocks.between()? / CALLS as f64 })
         };
-        (0..2 * samples).map(|_| time()).collect()
+        (0..2 * samples).map(|_| sample()).collect()
     }
 }
 
-/// Compares two classes, in each half of their times.
-fn judge(classes: [&str; 2], times: &[(usize, f64)]) -> Result<Pair> {
-    let counted = &times[(WARM_UP * times.len() as f64) as usize..];
+/// Compares two classes, in each half of their samples: by time, and by cycles.
+fn judge(classes: [&str; 2], samples: &[Sampled]) -> Result<[Pair; 2]> {
+    let by = |what: fn(&Sampled) -> f64| {
+        let values: Vec<(usize, f64)> = samples.iter().map(|sample| (sample.class, what(sample))).collect();
+        compare(classes, &values)
+    };
+    Ok([by(|sample| sample.us)?, by(|sample| sample.cycles)?])
+}
+
+/// Compares two classes, in each half of their values.
+fn compare(classes: [&str; 2], values: &[(usize, f64)]) -> Result<Pair> {
+    let counted = &values[(WARM_UP * values.len() as f64) as usize..];
     let (first, second) = counted.split_at(counted.len() / 2);
     let halves = [half(first)?, half(second)?];
     let [a, b] = &halves[1];
-    let deviation_us = ((a.variance + b.variance) / 2.0).sqrt();
     let error = (a.variance / a.count + b.variance / b.count).sqrt();
     Ok(Pair {
         classes: classes.map(str::to_owned),
         samples: halves.map(|[a, b]| (a.count + b.count) as usize),
         t: halves.map(|[a, b]| welch(&a, &b).t),
-        mean_us: [a.mean, b.mean],
-        deviation_us,
-        detectable_us: (LIMIT + POWER) * error,
+        mean: [a.mean, b.mean],
+        deviation: ((a.variance + b.variance) / 2.0).sqrt(),
+        detectable: (LIMIT + POWER) * error,
     })
 }
 
 /// Both classes of a half, without interruptions.
-fn half(times: &[(usize, f64)]) -> Result<[Moments; 2]> {
-    let mut sorted: Vec<f64> = times.iter().map(|&(_, us)| us).collect();
+fn half(values: &[(usize, f64)]) -> Result<[Moments; 2]> {
+    let mut sorted: Vec<f64> = values.iter().map(|&(_, value)| value).collect();
     sorted.sort_by(f64::total_cmp);
     let limit = quantile(&sorted, CROP).context("no samples")?;
     let of = |class| {
-        let kept = times.iter().filter(|&&(its_class, us)| its_class == class && us <= limit);
-        Moments::of(&kept.map(|&(_, us)| us).collect::<Vec<_>>())
+        let kept = values.iter().filter(|&&(its_class, value)| its_class == class && value <= limit);
+        Moments::of(&kept.map(|&(_, value)| value).collect::<Vec<_>>())
     };
     let moments = of(0).zip(of(1));
-    ensure!(moments.is_some(), "{} samples are too few", times.len());
+    ensure!(moments.is_some(), "{} samples are too few", values.len());
     moments.map(<[Moments; 2]>::from).context("too few samples")
 }
 
-/// A row for each pair.
+/// A row for each pair, by cycles and by time.
 fn table(timing: &Timing) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED).set_header([
         "",
         "classes",
         "samples",
-        "µs",
-        "µs",
+        "mean",
+        "mean",
         "t",
         "t",
         "agreed |t|",
         "detectable",
     ]);
-    let control = ("negative control", &timing.control);
-    let shapes = timing.shapes.iter();
-    for (shape, pair) in
-        shapes.flat_map(|timed| timed.pairs.iter().map(|pair| (timed.shape.as_str(), pair))).chain([control])
-    {
+    const CYCLES: &str = "cycles";
+    const TIME: &str = "µs";
+    let shapes = timing.shapes.iter().flat_map(|timed| {
+        let of = |pairs: &'_ [Pair], unit: &'static str| {
+            pairs.iter().map(|pair| (timed.shape.clone(), pair.clone(), unit)).collect::<Vec<_>>()
+        };
+        [of(&timed.cycles, CYCLES), of(&timed.pairs, TIME)].concat()
+    });
+    let control = |pair: &Pair, unit| ("negative control".to_owned(), pair.clone(), unit);
+    let controls = timing
+        .control_cycles
+        .iter()
+        .map(|pair| control(pair, CYCLES))
+        .chain([control(&timing.control, TIME)]);
+    for (shape, pair, unit) in shapes.chain(controls) {
         table.add_row([
-            shape.to_owned(),
+            shape,
             pair.classes.join(" / "),
             format!("{} + {}", pair.samples[0], pair.samples[1]),
-            format!("{:.3}", pair.mean_us[0]),
-            format!("{:.3}", pair.mean_us[1]),
+            format!("{:.3}", pair.mean[0]),
+            format!("{:.3} {unit}", pair.mean[1]),
             format!("{:.2}", pair.t[0]),
             format!("{:.2}", pair.t[1]),
             format!("{:.2}", pair.agreed_t()),
-            format!("{:.1} ns", 1e3 * pair.detectable_us),
+            format!("{:.4} {unit}", pair.detectable),
         ]);
     }
     table.column_iter_mut().skip(2).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
@@ -493,17 +542,30 @@ mod tests {
 
     #[test]
     fn equal_classes_are_equal_and_others_are_told_apart() {
-        let same = judge(["a", "b"], &noise(0.0)).unwrap();
+        let same = compare(["a", "b"], &noise(0.0)).unwrap();
         assert!(same.agreed_t() < LIMIT, "{same:?}");
-        assert!(same.detectable_us > 0.001 && same.detectable_us < 0.02, "{same:?}");
-        let apart = judge(["a", "b"], &noise(2.0 * same.detectable_us)).unwrap();
+        assert!(same.detectable > 0.001 && same.detectable < 0.02, "{same:?}");
+        let apart = compare(["a", "b"], &noise(2.0 * same.detectable)).unwrap();
         assert!(apart.agreed_t() >= LIMIT, "{apart:?}");
-        assert!(judge(["a", "b"], &[(0, 1.0), (1, 1.0)]).is_err());
+        assert!(compare(["a", "b"], &[(0, 1.0), (1, 1.0)]).is_err());
+    }
+
+    /// A clock that follows the data shows in the time, and not in the cycles.
+    #[test]
+    fn cycles_are_judged_apart_from_time() {
+        let (steady, apart) = (noise(0.0), noise(1.0));
+        let samples: Vec<Sampled> = steady
+            .iter()
+            .zip(&apart)
+            .map(|(&(class, cycles), &(_, us))| Sampled { class, us, cycles })
+            .collect();
+        let [time, cycles] = judge(["a", "b"], &samples).unwrap();
+        assert!(time.agreed_t() >= LIMIT && cycles.agreed_t() < LIMIT, "{time:?} {cycles:?}");
     }
 
     #[test]
     fn halves_that_disagree_agree_on_nothing() {
-        let pair = judge(["a", "b"], &noise(1.0)).unwrap();
+        let pair = compare(["a", "b"], &noise(1.0)).unwrap();
         assert_eq!(Pair { t: [9.0, -9.0], ..pair.clone() }.agreed_t(), 0.0);
         assert_eq!(Pair { t: [-9.0, -5.0], ..pair.clone() }.agreed_t(), 5.0);
         assert!(Pair { t: [f64::NAN, 1.0], ..pair }.agreed_t().is_nan());

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use super::run::{Run, Stage, State};
+use crate::ct::{Pair, Timed, Timing};
 use crate::determinism::Condition;
 use crate::metrics::{Cell, Check, FLASHCORE, Metrics, geomean};
 use crate::power::Sustained;
@@ -52,9 +53,11 @@ pub(crate) enum Figure {
     ProofFindings,
     /// The same of the negative control.
     ProofControl,
-    /// The largest t of a pair of classes, and that of the negative control.
+    /// The largest t of a pair of classes by cycles, and that of the negative control.
     TimingT,
     TimingControl,
+    /// The largest t by time.
+    WallT,
     /// Percent of the time that the tensor cores are busy, and how many times as much as cuDNN's.
     TensorActivity,
     TensorRatio,
@@ -139,7 +142,7 @@ impl Figure {
                 Stage::Determinism
             }
             Figure::ProofFindings | Figure::ProofControl => Stage::Proof,
-            Figure::TimingT | Figure::TimingControl => Stage::Timing,
+            Figure::TimingT | Figure::TimingControl | Figure::WallT => Stage::Timing,
             Figure::TensorActivity
             | Figure::TensorRatio
             | Figure::MemoryThroughput
@@ -210,23 +213,11 @@ impl Figure {
                 things(&[&proof.findings[..], &proof.slow_paths].concat())
             }
             Figure::ProofControl => things(&proof()?.control),
-            Figure::TimingT => {
-                let pairs = timing()?.shapes.iter().flat_map(|timed| {
-                    timed.pairs.iter().map(|pair| {
-                        let seen = 1e3 * pair.detectable_us;
-                        let classes = pair.classes.join(" and ");
-                        let samples = pair.samples[1];
-                        let detail = format!(
-                            "{}, {classes}, {samples} samples: {seen:.1} ns would be seen",
-                            timed.shape
-                        );
-                        (pair.agreed_t(), detail)
-                    })
-                });
-                largest(pairs).ok_or_else(broken)
-            }
+            Figure::TimingT => told_apart(timing()?, |timed| &timed.cycles, "cycles"),
+            Figure::WallT => told_apart(timing()?, |timed| &timed.pairs, "µs"),
             Figure::TimingControl => {
-                reading(timing()?.control.agreed_t(), timing()?.control.classes.join(" and "))
+                let control = timing()?.control_cycles.as_ref().ok_or_else(without_cycles)?;
+                reading(control.agreed_t(), control.classes.join(" and "))
             }
             Figure::TensorActivity => ours(profile()?, profile::TENSOR),
             Figure::MemoryThroughput => ours(profile()?, profile::DRAM),
@@ -267,6 +258,25 @@ fn no_peers(bench: &Metrics) -> Missing {
     let reasons: Vec<String> =
         bench.missing.iter().map(|(name, reason)| format!("{name}: {reason}")).collect();
     Missing::NotHere(format!("there is no peer ({})", reasons.join("; ")))
+}
+
+/// The largest agreed t of the pairs that `of` chooses, whose means are so many `unit`.
+fn told_apart(timing: &Timing, of: fn(&Timed) -> &[Pair], unit: &str) -> Read {
+    let pairs = timing.shapes.iter().flat_map(|timed| {
+        of(timed).iter().map(move |pair| {
+            let (classes, samples, seen) = (pair.classes.join(" and "), pair.samples[1], pair.detectable);
+            let [a, b] = pair.mean;
+            let shape = &timed.shape;
+            let detail =
+                format!("{shape}, {classes}: {a:.3} and {b:.3} {unit}; {samples} samples, {seen:.4} {unit} would be seen");
+            (pair.agreed_t(), detail)
+        })
+    });
+    largest(pairs).ok_or_else(without_cycles)
+}
+
+fn without_cycles() -> Missing {
+    not_here("that run did not count cycles")
 }
 
 fn ratio_mean(bench: &Metrics) -> Read {

@@ -307,8 +307,11 @@ mod tests {
             Figure::DifferingProcesses => differ(run, &[Condition::Process]),
             Figure::ProofFindings => run.proof.as_mut().unwrap().slow_paths.push("a slow path".to_owned()),
             Figure::ProofControl => run.proof.as_mut().unwrap().control.clear(),
-            Figure::TimingT => run.timing.as_mut().unwrap().shapes[0].pairs[0].t = [-7.0, -5.0],
-            Figure::TimingControl => run.timing.as_mut().unwrap().control.t = [9.0, 0.1],
+            Figure::TimingT => run.timing.as_mut().unwrap().shapes[0].cycles[0].t = [-7.0, -5.0],
+            Figure::TimingControl => {
+                run.timing.as_mut().unwrap().control_cycles.as_mut().unwrap().t = [9.0, 0.1];
+            }
+            Figure::WallT => run.timing.as_mut().unwrap().shapes[0].pairs[0].t = [-7.0, -5.0],
             Figure::TensorActivity | Figure::TensorRatio => counter(run, profile::TENSOR),
             Figure::MemoryThroughput => counter(run, profile::DRAM),
             Figure::MemcheckErrors => tool(run, "memcheck", false, 1, 0),

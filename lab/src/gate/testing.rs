@@ -99,9 +99,9 @@ fn pair(classes: [&str; 2], t: [f64; 2]) -> Pair {
         classes: classes.map(str::to_owned),
         samples: [8000, 8000],
         t,
-        mean_us: [10.0, 10.0],
-        deviation_us: 0.1,
-        detectable_us: 0.01,
+        mean: [10.0, 10.0],
+        deviation: 0.1,
+        detectable: 0.01,
     }
 }
 
@@ -183,8 +183,10 @@ pub(crate) fn good() -> Run {
         shapes: vec![Timed {
             shape: "1,4,1024,128, full, f16".to_owned(),
             pairs: vec![pair(["zeros", "random"], [0.5, -1.0])],
+            cycles: vec![pair(["zeros", "random"], [-0.25, 1.5])],
         }],
         control: pair(["zeros", "random"], [900.0, 901.0]),
+        control_cycles: Some(pair(["zeros", "random"], [910.0, 915.0])),
         trace: Vec::new(),
     });
     run.profile = Some(profile::Findings {
