@@ -50,8 +50,8 @@ pub fn keys(params: &FwdParams, tile: WorkTile, query: u32, lengths: Lengths) ->
     [first.max(range_first), end.min(range_end)]
 }
 
-/// The key tiles of a work tile, by their places in its list, or from the first to the last key that any of its queries
-/// sees. All need a mask: whether one hides anything turns out where it is visited.
+/// The key tiles of a work tile, from the first to the last of which any of its queries sees something: by their places
+/// in its list, or by number. All need a mask: whether one hides anything turns out where it is visited.
 ///
 /// # Safety
 /// All lanes of the warp execute it together.
@@ -62,9 +62,6 @@ pub unsafe fn key_blocks(params: &FwdParams, v: &Variant, tile: WorkTile, length
     let first_row = tile.m_block * v.tile.block_m;
     if first_row >= lengths.q {
         return KeyBlocks::NONE;
-    }
-    if sparse.counts != 0 {
-        return KeyBlocks { end: sparse.count(tile) * (LIST_TILE / block_n), ..KeyBlocks::NONE };
     }
     let [mut first, mut end] = [i32::MAX, 0];
     let mut row = first_row + warp::lane_index();
@@ -81,7 +78,24 @@ pub unsafe fn key_blocks(params: &FwdParams, v: &Variant, tile: WorkTile, length
     if first >= end {
         return KeyBlocks::NONE;
     }
-    KeyBlocks { first: first / block_n, end: end.div_ceil(block_n), ..KeyBlocks::NONE }
+    if sparse.counts == 0 {
+        return KeyBlocks { first: first / block_n, end: end.div_ceil(block_n), ..KeyBlocks::NONE };
+    }
+    let (list, count) = (List::of(params, v, tile), sparse.count(tile));
+    let [mut from, mut to] = [i32::MAX, 0];
+    let mut place = warp::lane_index();
+    while place < count {
+        let key = list.tile(place) * LIST_TILE;
+        if key < end && key + LIST_TILE > first {
+            from = from.min(place as i32);
+            to = to.max(place as i32 + 1);
+        }
+        place += warp::LANES;
+    }
+    // SAFETY: the caller's.
+    let [from, to] = unsafe { [warp::least(from) as u32, warp::greatest(to) as u32] };
+    let parts = LIST_TILE / block_n;
+    KeyBlocks { first: from.min(to) * parts, end: to * parts, ..KeyBlocks::NONE }
 }
 
 /// The key tiles of a work tile, as [`key_blocks`] counts them.
@@ -112,9 +126,15 @@ impl List {
             return at;
         }
         let parts = LIST_TILE / v.tile.block_n;
-        // SAFETY: the host vouches for as many key tiles as a list has room for, and `at` is one of them.
-        let listed = unsafe { global::load_public(self.at + 4 * u64::from(at / parts)) };
+        self.tile(at / parts) * parts + at % parts
+    }
+
+    /// The tile of [`LIST_TILE`] keys at a place of the list.
+    #[inline(always)]
+    fn tile(self, place: u32) -> u32 {
+        // SAFETY: the host vouches for as many key tiles as a list has room for, and this is one of them.
+        let listed = unsafe { global::load_public(self.at + 4 * u64::from(place)) };
         // Beyond all keys nothing is seen, whatever the number is.
-        listed.min(UNLIMITED as u32 / LIST_TILE) * parts + at % parts
+        listed.min(UNLIMITED as u32 / LIST_TILE)
     }
 }
