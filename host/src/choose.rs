@@ -9,10 +9,10 @@ use crate::problem::{MAX_GENERAL_DIM, Problem};
 /// together, that are enough. Those for bands can compute every problem of tensors that they can reach, unless it needs
 /// a sparse one.
 pub(crate) fn eligible(problem: &Problem) -> impl Iterator<Item = &'static Variant> {
-    let (mask, score, reachable) = (problem.mask(), problem.features.score(), problem.fits_general_kernels());
+    let (mask, reachable) = (problem.mask(), problem.fits_general_kernels());
     let kernels = problem.features.function.map_or(FWD, |function| function.variants());
     let wide_enough = move || {
-        let fits = move |v: &&Variant| v.score == score && problem.fits(v);
+        let fits = move |v: &&Variant| problem.is_scored_by(v.score) && problem.fits(v);
         let stands_in = move |v: &Variant| reachable && mask != Mask::Sparse && v.mask == Mask::Band;
         kernels.iter().filter(fits).filter(move |v| v.mask == mask || stands_in(v))
     };

@@ -200,10 +200,13 @@ impl Plan {
         let steps = |layout, heads, packed: Option<usize>| ragged(layout, heads).steps(packed.is_some());
         let lse_head = q.seqlen as u64;
         let power = |cap: f32| 2.0 * problem.scale * LOG2_E / cap;
-        let product_scale = features.softcap.map_or(problem.scale, power);
+        let product_scale = match variant.score {
+            Score::Alibi => problem.scale.recip(),
+            _ => features.softcap.map_or(problem.scale, power),
+        };
         let (scale_log2, offset_log2) = match (variant.score, features.softcap) {
             (Score::Softcap, Some(cap)) => (2.0 * cap * LOG2_E, cap * LOG2_E),
-            (Score::Plain | Score::Softcap, _) => (problem.scale * LOG2_E, 0.0),
+            (Score::Plain | Score::Softcap | Score::Alibi, _) => (problem.scale * LOG2_E, 0.0),
             (Score::Biased | Score::Custom, _) => (LOG2_E, 0.0),
         };
         let general = General {

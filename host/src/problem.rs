@@ -1,6 +1,8 @@
 //! What is to be computed, checked. No addresses and no device: those are checked by `check`.
 
-use flashcore_kernels::config::{Dtype, Mask, Variant};
+use std::ops::RangeInclusive;
+
+use flashcore_kernels::config::{Dtype, Mask, Score, Variant};
 use flashcore_kernels::entry::FWD;
 
 use crate::error::{Dim, Error, Operand, Result};
@@ -20,6 +22,9 @@ pub const MAX_DIM: usize = i32::MAX as usize - 255;
 pub const MAX_GENERAL_DIM: usize = flashcore_kernels::band::UNLIMITED as usize;
 /// Strides are less than this many elements.
 pub const MAX_STRIDE: usize = tensor_map::STRIDE_LIMIT as usize / Dtype::SIZE as usize;
+
+/// Scales that slopes can be divided by: not so small that what is left is out of range, nor so large that it is nothing.
+const SCALES_OF_SLOPES: RangeInclusive<f32> = 1e-15..=1e15;
 
 /// An attention problem that a kernel can compute: `out = softmax(scale * q kᵀ) v`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -103,6 +108,18 @@ impl Problem {
         variant.dtype == self.dtype()
             && variant.head_dim as usize >= self.q.shape.head_dim
             && variant.head_dim_v as usize >= self.v.shape.head_dim
+    }
+
+    /// Whether kernels do with scores what it asks for. Some do one thing that others do among more.
+    pub(crate) fn is_scored_by(&self, score: Score) -> bool {
+        let Features { alibi, bias, softcap, .. } = self.features;
+        match score {
+            Score::Alibi => {
+                let alone = bias.is_none() && softcap.is_none() && !self.features.drops_weights();
+                alibi.is_some() && alone && SCALES_OF_SLOPES.contains(&self.scale)
+            }
+            score => score == self.features.score(),
+        }
     }
 
     /// Whether only general kernels compute it: by what it asks for, or because its heads are too wide for others.

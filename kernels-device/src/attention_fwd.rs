@@ -45,7 +45,9 @@ use core::marker::PhantomData;
 
 use crate::band::Lengths;
 use crate::bundle::{Bundle, Place as WorkPlace};
-use crate::config::{Dtype, MAX_SPLITS, MMA_K, Spec, Tile, Variant, WARPGROUP_ROWS, WARPGROUP_THREADS};
+use crate::config::{
+    Dtype, MAX_SPLITS, MMA_K, Score, Spec, Tile, Variant, WARPGROUP_ROWS, WARPGROUP_THREADS,
+};
 use crate::dropout::{ALL_KEPT, Dropout};
 use crate::layout::{SLAB_COLUMNS, SLAB_ROW_BYTES, SWIZZLE_ATOM_BYTES, Swizzle};
 use crate::mask;
@@ -62,7 +64,7 @@ use crate::ptx::wgmma::{self, Acc, InFlight, Products, SmemDesc};
 use crate::ptx::{cluster, matrix, thread};
 use crate::schedule::{KeyBlocks, Turn as WorkTurn, WorkTile};
 use crate::score;
-use crate::score_mod::Query;
+use crate::score_mod::{Biases, Query};
 use crate::search;
 use crate::softmax::{Finished, Partial, Softmax};
 use crate::sparse_lookup::{self, List};
@@ -307,6 +309,25 @@ impl Cta<'_> {
         let Place { warp_row, lane } = Place::here();
         let query = rows.0 + warp_row % WARPGROUP_ROWS + lane / 4;
         [query, query + 8].map(|query| sparse_lookup::keys(self.params, tile, query, lengths))
+    }
+
+    /// [`Score::Alibi`]: the slopes of this thread's two of a consumer's rows.
+    #[inline(always)]
+    fn slopes_of_rows(&self, v: &Variant, tile: WorkTile, rows: Rows) -> [f32; 2] {
+        if !matches!(v.score, Score::Alibi) {
+            return [0.0; 2];
+        }
+        // SAFETY: the launch has passed arguments of this kernel's type.
+        let biases = unsafe { &*self.params.general.score_args.as_ptr().cast::<Biases>() };
+        let Place { warp_row, lane } = Place::here();
+        let row = rows.0 + warp_row % WARPGROUP_ROWS + lane / 4;
+        [row, row + 8].map(|row| {
+            let [head, _] = self.head_and_query(tile, row);
+            let head = head.min(self.params.heads_q.value * self.params.general.packed_heads - 1);
+            let slope = u64::from(tile.batch) * biases.slopes_batch + u64::from(head);
+            // SAFETY: the host vouches for a slope of each head; rows that pad a query read the last one's.
+            f32::from_bits(unsafe { global::load_public(biases.slopes + 4 * slope) })
+        })
     }
 
     /// The key tiles that the rows `first_row..first_row + rows` see.
@@ -558,6 +579,8 @@ struct ScoreTile {
     lengths: Lengths,
     /// Sparse: the keys that the thread's two rows see, from the first to before the second.
     keys: [[i32; 2]; 2],
+    /// [`Score::Alibi`]: the slopes of the thread's two rows.
+    slopes: [f32; 2],
     /// Where these rows of Q lie.
     q: SmemAddr,
     n_block: u32,
@@ -616,7 +639,8 @@ impl<const H: usize> Done<H> {
         softmax: &Softmax,
     ) -> Self {
         // SAFETY: the caller's.
-        let mut rows = unsafe { softmax.partial() };
+        let mut rows =
+            unsafe { if v.score.adds_to_rows() { softmax.partial_of_added() } else { softmax.partial() } };
         if !v.is_general() {
             return Done::divided(v, tile, o, rows.finish());
         }
@@ -748,6 +772,7 @@ unsafe fn consume<
                 // are all that these rows see, only those.
                 let mut n_block = blocks.end - 1;
                 let keys = cta.keys_of_rows(v, tile, rows, lengths);
+                let slopes = if v.keeps_slopes() { cta.slopes_of_rows(v, tile, rows) } else { [0.0; 2] };
                 let list = List::of(cta.params, v, tile);
                 let tile_at = move |n_block: u32, masked: bool| ScoreTile {
                     tile,
@@ -756,6 +781,7 @@ unsafe fn consume<
                     q,
                     n_block: list.key_block(v, n_block),
                     keys,
+                    slopes,
                     masked,
                     goes_on: n_block >= blocks.first + v.key_groups(),
                 };
@@ -945,11 +971,11 @@ impl<V: Spec> Consumer<'_, V> {
             let mut s = s.wait::<0>();
             cta.k.release(&mut self.k);
             let at = if v.score.has_places() { Some(tile.place(cta, v)) } else { None };
-            score::apply::<V, S>(cta.params, &mut s, at, tile.masked);
+            let added = score::apply::<V, S>(cta.params, &mut s, at, tile.masked);
             if tile.masked {
                 tile.hide(v, cta.params, &mut s);
             }
-            softmax.observe(&s);
+            observe(softmax, &s, added);
             // Summed as beside values: which work tiles begin like this depends on the batch, and the bits must not.
             let early = v.scores_beside_values().unwrap_or(0) as usize;
             softmax.exponentiate(&mut s, 0, early);
@@ -1020,7 +1046,7 @@ impl<V: Spec> Consumer<'_, V> {
                 o
             };
             let at = if v.score.has_places() { Some(tile.place(cta, v)) } else { None };
-            score::apply::<V, S>(cta.params, &mut s, at, tile.masked);
+            let added = score::apply::<V, S>(cta.params, &mut s, at, tile.masked);
             if tile.masked {
                 tile.hide(v, cta.params, &mut s);
             }
@@ -1028,7 +1054,7 @@ impl<V: Spec> Consumer<'_, V> {
             match v.scores_beside_values() {
                 None => {
                     o_done = take_values(o, &mut self.values);
-                    alpha = softmax.observe(&s);
+                    alpha = observe(softmax, &s, added);
                     softmax.exponentiate(&mut s, 0, S);
                     if tile.goes_on {
                         cta.k.wait(self.k);
@@ -1036,7 +1062,7 @@ impl<V: Spec> Consumer<'_, V> {
                 }
                 Some(early) => {
                     let early = early as usize;
-                    alpha = softmax.observe(&s);
+                    alpha = observe(softmax, &s, added);
                     softmax.exponentiate(&mut s, 0, early);
                     s.hold();
                     // K of the next step, here of all places: its loop keeps ptxas from moving the wait for the
@@ -1120,6 +1146,18 @@ impl<V: Spec> Consumer<'_, V> {
                 self.cta.o_read.arrive();
             }
             self.o_over_v = false;
+        }
+    }
+}
+
+/// Shows the softmax the scores of a tile.
+#[inline(always)]
+unsafe fn observe<const R: usize>(softmax: &mut Softmax, s: &Acc<R>, added: Option<[f32; 2]>) -> [f32; 2] {
+    // SAFETY: the warp is together.
+    unsafe {
+        match added {
+            Some(added) => softmax.observe_added(s, added),
+            None => softmax.observe(s),
         }
     }
 }
@@ -1248,8 +1286,9 @@ impl ScoreTile {
             let (batch, head) = (self.tile.batch, head.min(heads - 1));
             Query { batch, head, index, at, queries, keys, dtype: v.dtype }
         };
+        let slopes = if v.keeps_slopes() { self.slopes } else { cta.slopes_of_rows(v, self.tile, self.rows) };
         let first_key = self.n_block * v.tile.block_n + 2 * (lane % 4);
-        score::At { queries: [query(row), query(row + 8)], first_key, masked: self.masked }
+        score::At { queries: [query(row), query(row + 8)], first_key, masked: self.masked, slopes }
     }
 
     /// Hides the scores of keys that the two rows of this thread do not see.

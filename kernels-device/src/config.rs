@@ -60,6 +60,8 @@ pub enum Score {
     Plain,
     /// They are capped as well: `cap * tanh(score / cap)`.
     Softcap,
+    /// They fall with the distance between query and key as well (ALiBi).
+    Alibi,
     /// What [`crate::score_mod::Biased`] says. Weights can be left out, too.
     Biased,
     /// A [`crate::score_mod::ScoreMod`] of the user's.
@@ -69,7 +71,12 @@ pub enum Score {
 impl Score {
     /// Whether what happens to a score depends on its query and key.
     pub const fn has_places(self) -> bool {
-        matches!(self, Score::Biased | Score::Custom)
+        matches!(self, Score::Alibi | Score::Biased | Score::Custom)
+    }
+
+    /// Whether something is left to be added to all scores of a row of a tile.
+    pub const fn adds_to_rows(&self) -> bool {
+        matches!(self, Score::Alibi)
     }
 }
 
@@ -318,6 +325,12 @@ impl Variant {
             Score::Custom => 4096,
             _ => 0,
         }
+    }
+
+    /// Whether a consumer keeps the slopes of its rows for a work tile, where there are registers for that; else it loads
+    /// them for each key tile.
+    pub const fn keeps_slopes(&self) -> bool {
+        self.head_dim_v <= 192
     }
 
     /// Whether consumers take turns on the tensor cores, so that one computes its softmax while another

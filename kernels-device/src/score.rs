@@ -1,8 +1,10 @@
 //! What happens to scores between QKᵀ and the softmax.
 
+use core::f32::consts::LOG2_E;
+
 use crate::config::{Score, Spec};
 use crate::params::FwdParams;
-use crate::ptx::math::{abs, add, exp2, fma, min, mul, reciprocal, unpack};
+use crate::ptx::math::{abs, add, exp2, fma, max, min, mul, reciprocal, unpack};
 use crate::ptx::wgmma::Acc;
 use crate::ptx::{global, warp};
 use crate::score_mod::{Biases, Key, Query, ScoreMod};
@@ -18,19 +20,73 @@ pub struct At {
     pub first_key: u32,
     /// Whether some key does not exist, or is hidden from some query.
     pub masked: bool,
+    /// By how much scores fall from one key to the next, away from the query: [`Score::Alibi`] alone.
+    pub slopes: [f32; 2],
 }
 
 /// Changes products into scores, but for the factor `scale_log2` of the parameters and a constant, which no weight
 /// depends on: `offset_log2`, to the base 2. `at` says where they are, if that matters, `masked` whether some are hidden
-/// later.
+/// later. [`Score::Alibi`] leaves something to be added to all scores of a row, and returns it, to the base 2.
 #[inline(always)]
-pub fn apply<S: Spec, const R: usize>(params: &FwdParams, s: &mut Acc<R>, at: Option<At>, masked: bool) {
+pub fn apply<S: Spec, const R: usize>(
+    params: &FwdParams,
+    s: &mut Acc<R>,
+    at: Option<At>,
+    masked: bool,
+) -> Option<[f32; 2]> {
     match (S::VARIANT.score, at) {
         (Score::Softcap, _) => cap(params, s, masked),
+        (Score::Alibi, Some(at)) => return Some(fall(params, s, &at)),
         (Score::Biased, Some(at)) => add_biases(params, s, &at),
         (Score::Custom, Some(at)) => modify::<S::Mod, R>(params, s, &at),
         _ => {}
     }
+    None
+}
+
+/// Slopes of [`Score::Alibi`], relative to the scale, are no larger, so that they stay finite over a tile. Where they
+/// are, only the nearest keys have a weight in any case.
+const MOST_RELATIVE_SLOPE: f32 = 1e30;
+
+/// `s - slope / scale * |distance|`, of which one multiplication and addition for each score is done here: distances
+/// rise in equal steps, and what is the same for all keys of a row is returned, times the scale and to the base 2.
+#[inline(always)]
+fn fall<const R: usize>(params: &FwdParams, s: &mut Acc<R>, at: &At) -> [f32; 2] {
+    let falls = at.slopes.map(|slope| {
+        let fall = mul(slope, -params.general.product_scale);
+        max(min(fall, MOST_RELATIVE_SLOPE), -MOST_RELATIVE_SLOPE)
+    });
+    let distances =
+        at.queries.map(|query| (at.first_key + query.queries) as i32 - (query.index + query.keys) as i32);
+    let crosses = distances.map(|distance| distance < 0 && distance + column(R) as i32 > 0);
+    // SAFETY: the warp is together.
+    if unsafe { warp::ballot(crosses[0] | crosses[1]) } != 0 {
+        let mut i = 0;
+        while i < R {
+            let apart = abs(add(distances[row(i)] as f32, column(i) as f32));
+            s.0[i] = fma(falls[row(i)], apart, s.0[i]);
+            i += 1;
+        }
+        return at.slopes.map(|slope| mul(slope, 0.0)); // NaN stays NaN
+    }
+    // All keys lie on one side of the query.
+    let mut added = [0.0; 2];
+    let mut steps = [0.0; 2];
+    let mut r = 0;
+    while r < 2 {
+        let sign = if distances[r] < 0 { -1.0 } else { 1.0 };
+        steps[r] = mul(sign, falls[r]);
+        added[r] = mul(mul(mul(sign, at.slopes[r]), distances[r] as f32), -LOG2_E);
+        r += 1;
+    }
+    let mut i = 0;
+    while i < R {
+        if column(i) > 0 {
+            s.0[i] = fma(steps[row(i)], column(i) as f32, s.0[i]);
+        }
+        i += 1;
+    }
+    added
 }
 
 /// Capped: `cap * tanh(x / cap)` is `cap - 2 cap / (e^(2 x / cap) + 1)`, which loses nothing that a score could show,

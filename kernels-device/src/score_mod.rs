@@ -204,6 +204,10 @@ pub struct Plain;
 #[derive(Clone, Copy, Debug)]
 pub struct Softcap;
 
+/// Scores fall with the distance: see [`Score::Alibi`].
+#[derive(Clone, Copy, Debug)]
+pub struct Alibi;
+
 /// Scores are capped, fall with the distance (ALiBi), and have a bias added, in this order: each if the launch says so.
 #[derive(Clone, Copy, Debug)]
 pub struct Biased;
@@ -223,6 +227,7 @@ macro_rules! built_in {
 built_in! {
     Plain: ();
     Softcap: ();
+    Alibi: Biases;
     Biased: Biases;
 }
 

@@ -19,6 +19,7 @@ const LARGEST_SUM: f32 = 8.507_059e37;
 
 /// State of the two rows of a thread.
 pub struct Softmax {
+    /// In units of scores as they come, or to the base 2 where what is added to them differs from tile to tile.
     row_max: [f32; 2],
     row_sum: [f32; 2],
     /// What is subtracted from the scaled scores of the tile at hand.
@@ -140,6 +141,29 @@ impl Softmax {
         alpha
     }
 
+    /// The same for scores of a tile to which `added` is still to be added, to this thread's of each row and to the base
+    /// 2. Either all tiles are observed like this, or none, and [`Self::partial_of_added`] ends it.
+    ///
+    /// # Safety
+    /// All lanes of the warp execute it together.
+    #[inline(always)]
+    pub unsafe fn observe_added<const R: usize>(&mut self, s: &Acc<R>, added: [f32; 2]) -> [f32; 2] {
+        let mut alpha = [0.0; 2];
+        let mut row = 0;
+        while row < 2 {
+            let tile_max = fma(fragment_max(s, row), self.scale_log2, added[row]);
+            // SAFETY: the caller's.
+            let row_max = unsafe { quad_max(max(self.row_max[row], tile_max)) };
+            let offset = select_equal(row_max, f32::NEG_INFINITY, 0.0, row_max);
+            alpha[row] = exp2(add(self.row_max[row], -offset));
+            self.row_sum[row] = mul(self.row_sum[row], alpha[row]);
+            self.row_max[row] = row_max;
+            self.offset[row] = add(offset, -added[row]);
+            row += 1;
+        }
+        alpha
+    }
+
     /// Turns observed scores, the fragment's registers `from..to`, into probabilities.
     #[inline(always)]
     pub fn exponentiate<const R: usize>(&mut self, s: &mut Acc<R>, from: usize, to: usize) {
@@ -161,15 +185,19 @@ impl Softmax {
     /// All lanes of the warp execute it together.
     #[inline(always)]
     pub unsafe fn partial(&self) -> Partial {
-        let mut partial = Partial::NO_KEYS;
-        let mut row = 0;
-        while row < 2 {
-            partial.max[row] = mul(self.row_max[row], self.scale_log2);
-            // SAFETY: the caller's.
-            partial.sum[row] = unsafe { quad_sum(self.row_sum[row]) };
-            row += 1;
-        }
-        partial
+        let max = self.row_max.map(|row_max| mul(row_max, self.scale_log2));
+        // SAFETY: the caller's.
+        Partial { max, sum: self.row_sum.map(|sum| unsafe { quad_sum(sum) }) }
+    }
+
+    /// The same after [`Self::observe_added`].
+    ///
+    /// # Safety
+    /// All lanes of the warp execute it together.
+    #[inline(always)]
+    pub unsafe fn partial_of_added(&self) -> Partial {
+        // SAFETY: the caller's.
+        Partial { max: self.row_max, sum: self.row_sum.map(|sum| unsafe { quad_sum(sum) }) }
     }
 }
 

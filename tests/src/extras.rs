@@ -175,7 +175,7 @@ impl Extras {
     /// What a kernel needs, so that it is among those that can compute a case.
     pub fn of_kernel(variant: &Variant) -> Self {
         let softcap = (variant.score == Score::Softcap).then_some(20.0);
-        let alibi = (variant.score == Score::Biased).then_some(Slopes::PerHead);
+        let alibi = matches!(variant.score, Score::Alibi | Score::Biased).then_some(Slopes::PerHead);
         let ranges = (variant.mask == config::Mask::Sparse).then_some(Ranges::drawn(PerHead::EACH));
         let head_dim_v = (variant.head_dim_v != variant.head_dim).then_some(variant.head_dim_v as usize);
         Extras { head_dim_v, softcap, alibi, ranges, ..Extras::default() }

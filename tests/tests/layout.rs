@@ -260,6 +260,7 @@ fn variants_differ_and_are_named_by_how() {
         let score = match score {
             Score::Plain => "",
             Score::Softcap => "_softcap",
+            Score::Alibi => "_alibi",
             Score::Biased => "_biased",
             Score::Custom => panic!("{symbol} is a user's"),
         };
@@ -288,6 +289,7 @@ fn every_head_dim_dtype_and_mask_has_a_kernel() {
             (Mask::Causal, Score::Plain),
             (Mask::Band, Score::Plain),
             (Mask::Band, Score::Softcap),
+            (Mask::Band, Score::Alibi),
             (Mask::Band, Score::Biased),
             (Mask::Sparse, Score::Plain),
         ];
