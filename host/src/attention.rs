@@ -15,6 +15,7 @@ use crate::problem::Problem;
 use crate::score_mod::{self, Function, ScoreKernels};
 use crate::sparse::{BlockMask, KeyRanges, SparseSizes};
 use crate::tensor::{AsTensorView, Shape, Tensor, TensorLayout, TensorView};
+use crate::tensor_map;
 
 /// Scaled dot-product attention: `out = softmax(scale * q kᵀ) v`.
 ///
@@ -269,6 +270,7 @@ impl<'a> Attention<'a> {
                 false => Slopes::PerSequenceAndHead,
             }),
             bias: self.bias.map(|bias| *bias.layout()),
+            bias_is_aligned: self.bias.is_some_and(|bias| bias.ptr().is_multiple_of(tensor_map::ALIGNMENT)),
             function: self.function.map(|(function, _)| function),
             packed_q: count(Operand::StartsQ, starts_q)?,
             packed_kv: count(Operand::StartsKv, starts_kv)?,

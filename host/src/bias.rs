@@ -2,12 +2,14 @@
 
 use std::marker::PhantomData;
 
+use flashcore_kernels::layout::Swizzle;
 use flashcore_kernels::score_mod::Biases;
 
 use crate::array::ArrayView;
 use crate::error::{Dim, Error, Operand, Result};
 use crate::kernels::Dtype;
 use crate::tensor::Element;
+use crate::tensor_map::{self, STRIDE_LIMIT, TensorMapDesc, TensorMapError};
 
 /// Numbers that kernels load at once: those of two neighbouring keys.
 const PAIR: usize = 2;
@@ -83,6 +85,35 @@ impl BiasLayout {
             .and_then(|elements| elements.checked_mul(Dtype::SIZE as usize))
             .filter(|&bytes| bytes <= isize::MAX as usize)
             .ok_or(Error::BiasOverflow { sizes: self.sizes })
+    }
+
+    /// Whether a tensor map can be made of it, for an address that is a multiple of 16.
+    pub(crate) fn comes_in_tiles(&self) -> bool {
+        let rows = self.strides.iter().take(3).map(|&stride| bytes(stride as u64));
+        !self.sizes.contains(&0)
+            && rows
+                .into_iter()
+                .all(|stride| stride.is_multiple_of(tensor_map::ALIGNMENT) && stride < STRIDE_LIMIT)
+    }
+
+    /// The map of boxes of (`columns`, `rows`) of the numbers at `ptr`, for a problem of `sizes`: what serves all is found
+    /// at each of them.
+    ///
+    /// # Errors
+    /// None where [`Self::comes_in_tiles`].
+    pub(crate) fn map(
+        &self,
+        ptr: u64,
+        sizes: [usize; 4],
+        columns: u32,
+        rows: u32,
+    ) -> std::result::Result<TensorMapDesc, TensorMapError> {
+        let [batch, heads, queries, keys] = sizes.map(|size| size as u64);
+        let [batch_bytes, head_bytes, query_bytes, _] = self.strides.map(|stride| bytes(stride as u64));
+        let dims = [keys, queries, heads, batch];
+        let strides = [query_bytes, head_bytes, batch_bytes];
+        let map = TensorMapDesc::new(ptr, self.dtype.into(), &dims, &strides, &[columns, rows, 1, 1])?;
+        Ok(map.swizzle(Swizzle::B128))
     }
 
     /// What a kernel is told of the numbers at `ptr`.

@@ -40,7 +40,7 @@ pub(crate) fn choose(problem: &Problem, sm_count: u32) -> &'static Variant {
 /// Whether a kernel that could do without packs query heads into fewer tiles.
 fn packs(variant: &Variant, problem: &Problem) -> bool {
     let (block_m, seqlen_q) = (variant.tile.block_m as usize, problem.q_shape().seqlen);
-    variant.is_general() && pack(problem.gqa_ratio(), seqlen_q, seqlen_q, block_m) > 0
+    variant.may_pack_heads() && pack(problem.gqa_ratio(), seqlen_q, seqlen_q, block_m) > 0
 }
 
 /// log2 of the rows that a query has where `ratio` query heads share a K/V head: as many as there are heads, or the
@@ -61,7 +61,7 @@ pub(crate) fn estimate(variant: &Variant, problem: &Problem, sm_count: u32) -> u
     let (q, kv) = (problem.q_shape(), problem.kv_shape());
     // Heads that share tiles are one, of more rows.
     let ratio = problem.gqa_ratio();
-    let pack = if variant.is_general() { pack(ratio, q.seqlen, q.seqlen, block_m as usize) } else { 0 };
+    let pack = if variant.may_pack_heads() { pack(ratio, q.seqlen, q.seqlen, block_m as usize) } else { 0 };
     let (seqlen_q, seqlen_kv) = ((q.seqlen as u64) << pack, kv.seqlen as u64);
     let heads = (q.batch * q.heads) as u64 / if pack > 0 { ratio as u64 } else { 1 };
     let m_blocks = seqlen_q.div_ceil(rows).next_multiple_of(cluster);

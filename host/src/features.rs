@@ -57,6 +57,8 @@ pub struct Features {
     pub alibi: Option<Slopes>,
     /// What is added to scores.
     pub bias: Option<BiasLayout>,
+    /// Whether its address is a multiple of 16 bytes, so that it may be loaded in tiles.
+    pub bias_is_aligned: bool,
     /// The function that changes scores, if there is one.
     pub function: Option<Function>,
     /// Which weights are left out.
@@ -84,6 +86,7 @@ impl Features {
         sinks: false,
         alibi: None,
         bias: None,
+        bias_is_aligned: false,
         function: None,
         dropout: None,
         packed_q: None,

@@ -56,7 +56,10 @@ impl Stream {
         let encode = |desc| self.device().encode_tensor_map(desc);
         let maps = [encode(&q)?, encode(&k)?, encode(&v)?, encode(&out)?];
         let params = plan.params_at(pointers);
+        let bias = plan.bias_map(pointers)?;
+        let bias = bias.as_ref().map(encode).transpose()?;
         let [q, k, v, out] = maps.each_ref().map(map_bytes);
+        let all = [q, k, v, out, params_bytes(&params), bias.as_ref().map_or(&[], map_bytes)];
         let launch = Launch {
             kernel,
             grid: [plan.grid, 1, 1],
@@ -64,7 +67,7 @@ impl Stream {
             cluster: plan.variant.cluster_ctas(),
             smem_bytes: plan.variant.smem().bytes,
             overlaps_previous: self.may_overlap(),
-            params: &[q, k, v, out, params_bytes(&params)],
+            params: &all[..5 + usize::from(bias.is_some())],
         };
         // SAFETY: parameters and launch shape are those of the plan's variant; the caller vouches for the memory.
         unsafe { self.launch(&launch) }

@@ -3,7 +3,7 @@
 use std::f32::consts::LOG2_E;
 use std::fmt;
 
-use flashcore_kernels::config::{Dtype, Score, Variant};
+use flashcore_kernels::config::{Dtype, Score, Variant, WARPGROUP_ROWS};
 use flashcore_kernels::divisor::Divisor;
 use flashcore_kernels::layout::{SLAB_COLUMNS, Swizzle};
 use flashcore_kernels::params::{FwdParams, General, Sequences, Work};
@@ -163,8 +163,8 @@ impl Plan {
             None => seqlen,
         };
         let (seqlen_q, seqlen_kv) = (mean(features.packed_q, q.seqlen), mean(features.packed_kv, kv.seqlen));
-        // Rows of sparse kernels are queries, and random numbers are of one head's queries.
-        let may_pack = !variant.is_sparse() && !features.drops_weights();
+        // Rows of sparse kernels, and of biases, are queries, and random numbers are of one head's queries.
+        let may_pack = variant.may_pack_heads() && !features.drops_weights();
         let pack = if may_pack { pack(problem.gqa_ratio(), seqlen_q, q.seqlen, block_m) } else { 0 };
         let packed_heads = if pack == 0 { 1 } else { problem.gqa_ratio() };
         let heads = q.heads / packed_heads;
@@ -207,7 +207,7 @@ impl Plan {
         let (scale_log2, offset_log2) = match (variant.score, features.softcap) {
             (Score::Softcap, Some(cap)) => (2.0 * cap * LOG2_E, cap * LOG2_E),
             (Score::Plain | Score::Softcap | Score::Alibi, _) => (problem.scale * LOG2_E, 0.0),
-            (Score::Biased | Score::Custom, _) => (LOG2_E, 0.0),
+            (Score::BiasTiles | Score::Biased | Score::Custom, _) => (LOG2_E, 0.0),
         };
         let general = General {
             sequences: Sequences {
@@ -327,6 +327,19 @@ impl Plan {
             load(pointers.v, v, variant.kv_box_rows())?,
             map(pointers.out, out, variant.o_box_columns(), STORE_ROWS, variant.o_swizzle())?,
         ])
+    }
+}
+
+impl Plan {
+    /// The tensor map of the bias at these addresses, if the kernel loads it in tiles.
+    ///
+    /// # Errors
+    /// As [`Self::tensor_maps`].
+    pub fn bias_map(&self, pointers: &Pointers) -> Result<Option<TensorMapDesc>, TensorMapError> {
+        let bias = self.problem.features.bias.filter(|_| self.variant.has_bias_tiles());
+        let (q, keys) = (self.problem.q_shape(), self.problem.kv_shape().seqlen);
+        let sizes = [q.batch, q.heads, q.seqlen, keys];
+        bias.map(|layout| layout.map(pointers.bias, sizes, SLAB_COLUMNS, WARPGROUP_ROWS)).transpose()
     }
 }
 

@@ -112,11 +112,15 @@ impl Problem {
 
     /// Whether kernels do with scores what it asks for. Some do one thing that others do among more.
     pub(crate) fn is_scored_by(&self, score: Score) -> bool {
-        let Features { alibi, bias, softcap, .. } = self.features;
+        let Features { alibi, bias, bias_is_aligned, softcap, .. } = self.features;
+        let nothing_else = softcap.is_none() && !self.features.drops_weights();
         match score {
             Score::Alibi => {
-                let alone = bias.is_none() && softcap.is_none() && !self.features.drops_weights();
-                alibi.is_some() && alone && SCALES_OF_SLOPES.contains(&self.scale)
+                alibi.is_some() && bias.is_none() && nothing_else && SCALES_OF_SLOPES.contains(&self.scale)
+            }
+            Score::BiasTiles => {
+                let comes_in_tiles = bias.is_some_and(|bias| bias_is_aligned && bias.comes_in_tiles());
+                comes_in_tiles && alibi.is_none() && nothing_else
             }
             score => score == self.features.score(),
         }

@@ -82,6 +82,8 @@ pub struct Maps {
     pub v: TensorMapRef,
     /// O
     pub o: TensorMapRef,
+    /// What is added to scores, (seqlen_kv, seqlen_q, heads, batch) in boxes of (64, 64): [`Score::BiasTiles`] alone.
+    pub bias: Option<TensorMapRef>,
 }
 
 /// Named barriers. Barrier 0 is the whole CTA's.
@@ -109,6 +111,7 @@ struct Cta<'a> {
     q: Ring,
     k: Ring,
     v: Ring,
+    bias: Ring,
     o: SmemAddr,
     /// What this CTA's consumers came to, each under its share of the keys: over K and V.
     part: Part,
@@ -148,6 +151,7 @@ pub unsafe fn attention_fwd<
         q: Ring::q(base, &smem),
         k: Ring::k(base, &smem, v.tile.cluster, v.key_groups()),
         v: Ring::v(base, &smem, v.tile.cluster, v.key_groups()),
+        bias: Ring::bias(base, &smem, v.consumers()),
         o: base.offset(smem.o),
         part: Part { at: base.offset(smem.k), stride: v.consumers() * WARPGROUP_THREADS * Part::CHUNK },
         o_read: Gate::new(base, &smem, v.tile.cluster),
@@ -166,6 +170,9 @@ pub unsafe fn attention_fwd<
             cta.v.init(v.consumers() / v.key_groups());
             if smem.o_over_v {
                 cta.o_read.init(v.consumers());
+            }
+            if v.has_bias_tiles() {
+                cta.bias.init(1);
             }
             mbarrier::fence_init();
         }
@@ -389,6 +396,9 @@ unsafe fn produce<S: Spec>(cta: &Cta, leader: bool) {
             tma::prefetch_map(cta.maps.k);
             tma::prefetch_map(cta.maps.v);
             tma::prefetch_map(cta.maps.o);
+            if let Some(bias) = cta.maps.bias {
+                tma::prefetch_map(bias);
+            }
         }
         // The maps are parameters and may be fetched ahead of this; tensors may not. It holds for the consumers too:
         // they touch memory only after their Q has arrived, which is loaded behind it.
@@ -408,18 +418,37 @@ unsafe fn produce<S: Spec>(cta: &Cta, leader: bool) {
                 load_tile(v, of, slot, map, full, v.tile.block_n, v.tile.cluster, at, CacheHint::Last);
             }
         };
+        let mut bias_at = Cursor::START;
+        // Those of consumers `from..to`, for a key tile.
+        let load_biases = |at: &mut Cursor, tile: WorkTile, n_block: u32, from: u32, to: u32| {
+            if let Some(map) = cta.maps.bias {
+                let mut consumer = from;
+                while consumer < to {
+                    let (slot, full) = cta.bias.acquire(at, leader);
+                    if leader {
+                        load_bias(v, slot, map, full, tile, n_block, consumer);
+                    }
+                    consumer += 1;
+                }
+            }
+        };
         // K₀ Q  K₁ V₀  K₂ V₁ ... V: the order in which the consumers want them and free the slots, so that no load
         // waits behind one whose slot comes free later. Where work tiles are joined, the last V follows the next tile's
-        // Q.
+        // Q. Biases of a key tile come around K of the next one: consumers have one slot each, which is free once they have
+        // the scores of the tile before, and the first of them has them half a step ahead.
         let mut before: Option<(WorkTile, u32)> = None;
         for tile in cta.tiles(v) {
             let blocks = cta.key_blocks(v, tile);
             let mut n_block = blocks.end;
             loop {
+                if n_block < blocks.end {
+                    load_biases(&mut bias_at, tile, n_block, 0, 1);
+                }
                 if n_block > blocks.first {
                     load(Operand::K, &cta.k, &mut k_at, cta.maps.k, &general.k, tile, n_block - 1);
                 }
                 if n_block < blocks.end {
+                    load_biases(&mut bias_at, tile, n_block, 1, v.consumers());
                     if v.smem().o_over_v && n_block + 1 == blocks.end {
                         cta.o_read.wait(&mut o_read);
                     }
@@ -440,6 +469,7 @@ unsafe fn produce<S: Spec>(cta: &Cta, leader: bool) {
                 let first = if v.is_general() { blocks.first } else { 0 };
                 if v.joins_work_tiles() && n_block == first {
                     before = Some((tile, first));
+                    load_biases(&mut bias_at, tile, first, 0, v.consumers());
                     break;
                 }
             }
@@ -473,6 +503,29 @@ unsafe fn load_q(cta: &Cta, v: &Variant, dst: SmemAddr, full: mbarrier::MBarrier
             tma::load_5d(dst, cta.maps.q, full, coordinates, CacheHint::First);
             slab += 1;
         }
+    }
+}
+
+/// Loads what is added to a consumer's scores under a key tile.
+#[inline(always)]
+unsafe fn load_bias(
+    v: &Variant,
+    dst: SmemAddr,
+    map: TensorMapRef,
+    full: mbarrier::MBarrier,
+    tile: WorkTile,
+    n_block: u32,
+    consumer: u32,
+) {
+    let row = tile.m_block * v.tile.block_m + consumer * WARPGROUP_ROWS;
+    let mut slab = 0;
+    while slab < v.tile.block_n.div_ceil(SLAB_COLUMNS) {
+        let dst = dst.offset(slab * WARPGROUP_ROWS * SLAB_ROW_BYTES);
+        let column = n_block * v.tile.block_n + slab * SLAB_COLUMNS;
+        let coordinates = [column, row, tile.head, tile.batch].map(|c| c as i32);
+        // SAFETY: the caller acquired the slot for all slabs of the tile.
+        unsafe { tma::load_4d(dst, map, full, coordinates, CacheHint::Normal) };
+        slab += 1;
     }
 }
 
@@ -567,6 +620,7 @@ struct Consumer<'a, S: Spec> {
     q: Cursor,
     k: Cursor,
     values: Cursor,
+    bias: Cursor,
     /// Whether O is staged over V and may not have been read yet.
     o_over_v: bool,
 }
@@ -706,8 +760,9 @@ unsafe fn consume<
     let row_group = if v.consumers_share_rows() { 0 } else { consumer };
     let first_slab = first_slab(v, consumer);
     let [k, values] = [Cursor::at(group); 2];
-    let q = Cursor::START;
-    let mut me = Consumer::<S> { cta, v, spec: PhantomData, turn, first_slab, q, k, values, o_over_v: false };
+    let (q, bias) = (Cursor::START, Cursor::at(consumer));
+    let mut me =
+        Consumer::<S> { cta, v, spec: PhantomData, turn, first_slab, q, k, values, bias, o_over_v: false };
     // SAFETY: the warpgroup goes through all of this together: what it branches on is the same in all its threads.
     // Consumers take one turn for every key tile that is loaded, so the baton comes back to where it started.
     unsafe {
@@ -903,6 +958,9 @@ impl<V: Spec> Consumer<'_, V> {
             // SAFETY: the warpgroup is together; a slot is given back after it was filled, as if it had been read.
             unsafe {
                 self.cta.k.let_pass(&mut self.k);
+                if self.v.has_bias_tiles() {
+                    self.cta.bias.let_pass(&mut self.bias);
+                }
                 self.turn.wait(self.v);
                 self.turn.pass(self.v);
             }
@@ -950,6 +1008,19 @@ impl<V: Spec> Consumer<'_, V> {
         }
     }
 
+    /// Adds what is loaded for that to scores of a key tile.
+    #[inline(always)]
+    unsafe fn add_bias<const S: usize>(&mut self, s: &mut Acc<S>) {
+        if self.v.has_bias_tiles() {
+            // SAFETY: the warpgroup is together.
+            unsafe {
+                let tile = self.cta.bias.wait(self.bias);
+                score::add_tile(self.cta.params, self.v.dtype, s, tile);
+                self.cta.bias.release(&mut self.bias);
+            }
+        }
+    }
+
     /// The scores of a key tile, which has arrived, alone.
     #[inline(always)]
     unsafe fn begin<const S: usize, const P: usize>(
@@ -972,6 +1043,7 @@ impl<V: Spec> Consumer<'_, V> {
             cta.k.release(&mut self.k);
             let at = if v.score.has_places() { Some(tile.place(cta, v)) } else { None };
             let added = score::apply::<V, S>(cta.params, &mut s, at, tile.masked);
+            self.add_bias(&mut s);
             if tile.masked {
                 tile.hide(v, cta.params, &mut s);
             }
@@ -1047,6 +1119,7 @@ impl<V: Spec> Consumer<'_, V> {
             };
             let at = if v.score.has_places() { Some(tile.place(cta, v)) } else { None };
             let added = score::apply::<V, S>(cta.params, &mut s, at, tile.masked);
+            self.add_bias(&mut s);
             if tile.masked {
                 tile.hide(v, cta.params, &mut s);
             }

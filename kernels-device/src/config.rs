@@ -62,6 +62,8 @@ pub enum Score {
     Softcap,
     /// They fall with the distance between query and key as well (ALiBi).
     Alibi,
+    /// A number is added to each as well, which comes in tiles like those of the scores: for numbers that TMA can reach.
+    BiasTiles,
     /// What [`crate::score_mod::Biased`] says. Weights can be left out, too.
     Biased,
     /// A [`crate::score_mod::ScoreMod`] of the user's.
@@ -322,6 +324,7 @@ impl Variant {
             Score::Biased if self.head_dim_v > 192 => 128,
             Score::Biased if self.head_dim_v > 128 => 224,
             Score::Biased if self.head_dim_v == 128 => 80,
+            Score::BiasTiles if self.head_dim_v > 192 => 280,
             Score::Custom => 4096,
             _ => 0,
         }
@@ -331,6 +334,16 @@ impl Variant {
     /// them for each key tile.
     pub const fn keeps_slopes(&self) -> bool {
         self.head_dim_v <= 192
+    }
+
+    /// Whether tiles of what is added to scores are loaded beside those of K and V.
+    pub const fn has_bias_tiles(&self) -> bool {
+        matches!(self.score, Score::BiasTiles)
+    }
+
+    /// Whether query heads that share a K/V head may be rows of one tile.
+    pub const fn may_pack_heads(&self) -> bool {
+        self.is_general() && !self.is_sparse() && !self.has_bias_tiles()
     }
 
     /// Whether consumers take turns on the tensor cores, so that one computes its softmax while another

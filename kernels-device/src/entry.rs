@@ -6,6 +6,7 @@ use core::mem::offset_of;
 
 use crate::band::Band;
 use crate::config::{Cost, Dtype, MMA_K, Mask, REGISTER_FILE, Score, Spec, Tile, Variant};
+use crate::layout::SLAB_COLUMNS;
 use crate::params::{FwdParams, General, Sequences, TensorMap};
 use crate::score_mod::{self, ARGS_WORDS};
 use crate::sparse::Sparse;
@@ -144,7 +145,8 @@ impl Variant {
         // with its values, else before and after the next one's first scores.
         let k_skips = skips * (1 + causal + general * (2 + ends + (joins > 0) as u32));
         let v_skips = skips * (1 + causal + short_skips + general * (2 + ends + joins));
-        let releases = (scores + k_skips) + (steps + joins + ends + v_skips);
+        let releases =
+            (1 + self.has_bias_tiles() as u32) * (scores + k_skips) + (steps + joins + ends + v_skips);
         // Where O lies over V, its gate opens before the first key tile, or while that is scored, and where some pass.
         let gates = begins + 1 + skips;
         // At the start and the end; where CTAs share keys, producers and consumers meet in between, too.
@@ -155,11 +157,15 @@ impl Variant {
             (true, 0) => 2,
             (true, _) => 1,
         };
+        let biases = self.has_bias_tiles() as u32;
+        let bias_loads =
+            biases * (1 + (joins > 0) as u32) * self.consumers() * self.tile.block_n.div_ceil(SLAB_COLUMNS);
         Opcodes {
             wgmma: scores * columns + (steps - short + joins + ends) * keys + short * self.short_n() / MMA_K,
             // Of a tile of Q, K and V; the last V of a work tile apart where the next one is joined to it, or none
             // follows.
-            tma_load: 2 * self.slabs() + if joins == 0 { 1 } else { 3 } * self.slabs_v(),
+            // Those of biases for each consumer, and again for the last key tile of a work tile that the next is joined to.
+            tma_load: 2 * self.slabs() + if joins == 0 { 1 } else { 3 } * self.slabs_v() + bias_loads,
             tma_store: if self.splits_keys() { 1 } else { stores * self.value_slabs() },
             bar_sync: turns * (scores + k_skips + 1)
                 + (cluster_syncs == 0) as u32 // all of the CTA, at the start
@@ -203,7 +209,13 @@ macro_rules! fwd_kernel {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! fwd_entry_point {
-    ($symbol:ident: $spec:ty) => {
+    ($symbol:ident: $spec:ty, BiasTiles) => {
+        $crate::fwd_entry_point!($symbol: $spec, [_bias: TensorMap], Some($crate::param_address!($symbol, 5)));
+    };
+    ($symbol:ident: $spec:ty $(, $score:ident)?) => {
+        $crate::fwd_entry_point!($symbol: $spec, [], None);
+    };
+    ($symbol:ident: $spec:ty, [$($bias:ident: $map:ty)?], $bias_map:expr) => {
         #[cfg(target_arch = "nvptx64")]
         const _: () = {
             use $crate::config::{Spec, Variant};
@@ -223,12 +235,14 @@ macro_rules! fwd_entry_point {
                 _v: TensorMap,
                 _o: TensorMap,
                 params: FwdParams,
+                $($bias: $map,)?
             ) {
                 let maps = $crate::attention_fwd::Maps {
                     q: $crate::param_address!($symbol, 0),
                     k: $crate::param_address!($symbol, 1),
                     v: $crate::param_address!($symbol, 2),
                     o: $crate::param_address!($symbol, 3),
+                    bias: $bias_map,
                 };
                 // SAFETY: passed on to the caller.
                 unsafe {
@@ -312,7 +326,7 @@ macro_rules! fwd_variants {
         }
 
         mod entry_points {
-            $(of_dtype! { $dtype: $crate::fwd_entry_point!($symbol: super::spec::$symbol); })*
+            $(of_dtype! { $dtype: $crate::fwd_entry_point!($symbol: super::spec::$symbol, $score); })*
         }
 
         /// Every forward kernel.
@@ -411,16 +425,16 @@ fwd_variants! {
     fwd_hd64v256_m128n80_bf16_band:        64 x 256, Bf16, Band,   Plain, [128, 80, 2, 1, 1], 8320, 300;
     fwd_hd512_m64n32_f16_band:             512, F16,  Band,   Plain, [64, 32, 2, 1, 1], 45000, 130;
     fwd_hd512_m64n32_bf16_band:            512, Bf16, Band,   Plain, [64, 32, 2, 1, 1], 45000, 130;
-    fwd_hd64_m128n128_f16_band_biased:      64, F16,  Band,   Biased,  [128, 128, 2, 1, 1],  6500, 300;
-    fwd_hd64_m128n128_bf16_band_biased:     64, Bf16, Band,   Biased,  [128, 128, 2, 1, 1],  6500, 300;
-    fwd_hd96_m128n128_f16_band_biased:      96, F16,  Band,   Biased,  [128, 128, 2, 1, 1],  8000, 300;
-    fwd_hd96_m128n128_bf16_band_biased:     96, Bf16, Band,   Biased,  [128, 128, 2, 1, 1],  8000, 300;
-    fwd_hd128_m128n112_f16_band_biased:    128, F16,  Band,   Biased,  [128, 112, 2, 1, 1],  8700, 300;
-    fwd_hd128_m128n112_bf16_band_biased:   128, Bf16, Band,   Biased,  [128, 112, 2, 1, 1],  8700, 300;
-    fwd_hd192_m128n80_f16_band_biased:     192, F16,  Band,   Biased,  [128, 80, 2, 1, 1], 13100, 300;
-    fwd_hd192_m128n80_bf16_band_biased:    192, Bf16, Band,   Biased,  [128, 80, 2, 1, 1], 13100, 300;
-    fwd_hd256_m128n64_f16_band_biased:     256, F16,  Band,   Biased,  [128, 64, 2, 1, 1], 17400, 300;
-    fwd_hd256_m128n64_bf16_band_biased:    256, Bf16, Band,   Biased,  [128, 64, 2, 1, 1], 17400, 300;
+    fwd_hd64_m128n128_f16_band_biased:      64, F16,  Band,   Biased,  [128, 128, 2, 1, 1],  9000, 300;
+    fwd_hd64_m128n128_bf16_band_biased:     64, Bf16, Band,   Biased,  [128, 128, 2, 1, 1],  9000, 300;
+    fwd_hd96_m128n128_f16_band_biased:      96, F16,  Band,   Biased,  [128, 128, 2, 1, 1], 11000, 300;
+    fwd_hd96_m128n128_bf16_band_biased:     96, Bf16, Band,   Biased,  [128, 128, 2, 1, 1], 11000, 300;
+    fwd_hd128_m128n112_f16_band_biased:    128, F16,  Band,   Biased,  [128, 112, 2, 1, 1], 12000, 300;
+    fwd_hd128_m128n112_bf16_band_biased:   128, Bf16, Band,   Biased,  [128, 112, 2, 1, 1], 12000, 300;
+    fwd_hd192_m128n80_f16_band_biased:     192, F16,  Band,   Biased,  [128, 80, 2, 1, 1], 18000, 300;
+    fwd_hd192_m128n80_bf16_band_biased:    192, Bf16, Band,   Biased,  [128, 80, 2, 1, 1], 18000, 300;
+    fwd_hd256_m128n64_f16_band_biased:     256, F16,  Band,   Biased,  [128, 64, 2, 1, 1], 22000, 300;
+    fwd_hd256_m128n64_bf16_band_biased:    256, Bf16, Band,   Biased,  [128, 64, 2, 1, 1], 22000, 300;
     fwd_hd64_m128n128_f16_band_alibi:        64, F16,  Band,   Alibi,   [128, 128, 2, 1, 1],  5013, 300;
     fwd_hd64_m128n128_bf16_band_alibi:       64, Bf16, Band,   Alibi,   [128, 128, 2, 1, 1],  5013, 300;
     fwd_hd96_m128n128_f16_band_alibi:        96, F16,  Band,   Alibi,   [128, 128, 2, 1, 1],  6200, 300;
@@ -431,6 +445,16 @@ fwd_variants! {
     fwd_hd192_m128n96_bf16_band_alibi:      192, Bf16, Band,   Alibi,   [128, 96, 2, 1, 1], 10120, 300;
     fwd_hd256_m128n64_f16_band_alibi:       256, F16,  Band,   Alibi,   [128, 64, 2, 1, 1], 13423, 300;
     fwd_hd256_m128n64_bf16_band_alibi:      256, Bf16, Band,   Alibi,   [128, 64, 2, 1, 1], 13423, 300;
+    fwd_hd64_m128n128_f16_band_bias_tiles:   64, F16,  Band,   BiasTiles, [128, 128, 2, 1, 1],  5800, 300;
+    fwd_hd64_m128n128_bf16_band_bias_tiles:  64, Bf16, Band,   BiasTiles, [128, 128, 2, 1, 1],  5800, 300;
+    fwd_hd96_m128n128_f16_band_bias_tiles:   96, F16,  Band,   BiasTiles, [128, 128, 2, 1, 1],  7100, 300;
+    fwd_hd96_m128n128_bf16_band_bias_tiles:  96, Bf16, Band,   BiasTiles, [128, 128, 2, 1, 1],  7100, 300;
+    fwd_hd128_m128n128_f16_band_bias_tiles: 128, F16,  Band,   BiasTiles, [128, 128, 2, 1, 1],  7600, 300;
+    fwd_hd128_m128n128_bf16_band_bias_tiles: 128, Bf16, Band,   BiasTiles, [128, 128, 2, 1, 1],  7600, 300;
+    fwd_hd192_m128n96_f16_band_bias_tiles:  192, F16,  Band,   BiasTiles, [128, 96, 2, 1, 1], 11300, 300;
+    fwd_hd192_m128n96_bf16_band_bias_tiles: 192, Bf16, Band,   BiasTiles, [128, 96, 2, 1, 1], 11300, 300;
+    fwd_hd256_m128n64_f16_band_bias_tiles:  256, F16,  Band,   BiasTiles, [128, 64, 2, 1, 1], 14900, 300;
+    fwd_hd256_m128n64_bf16_band_bias_tiles: 256, Bf16, Band,   BiasTiles, [128, 64, 2, 1, 1], 14900, 300;
     fwd_hd64_m128n128_f16_sparse:            64, F16,  Sparse, Plain,  [128, 128, 2, 1, 1],  5013, 300;
     fwd_hd64_m128n128_bf16_sparse:           64, Bf16, Sparse, Plain,  [128, 128, 2, 1, 1],  5013, 300;
     fwd_hd96_m128n128_f16_sparse:            96, F16,  Sparse, Plain,  [128, 128, 2, 1, 1],  6200, 300;

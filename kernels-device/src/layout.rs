@@ -65,6 +65,8 @@ pub struct FwdSmem {
     pub k: u32,
     /// The V ring: `stages` tiles of `block_n` rows.
     pub v: u32,
+    /// The ring of tiles that are added to scores: `bias_stages` of [`WARPGROUP_ROWS`] rows, cut into slabs as they are.
+    pub bias: u32,
     /// Where O is staged for its TMA store: a place of its own if there is room, else over V.
     pub o: u32,
     /// Whether O is staged over V, so that V of the next work tile must wait for the store.
@@ -75,12 +77,16 @@ pub struct FwdSmem {
     pub q_stages: u32,
     /// Slots of the K ring, and of the V ring.
     pub kv_stages: u32,
+    /// Slots of the ring of biases: one or two for each consumer, or none.
+    pub bias_stages: u32,
     /// Bytes of one stage of Q.
     pub q_bytes: u32,
     /// Bytes of one stage of K.
     pub k_bytes: u32,
     /// Bytes of one stage of V.
     pub v_bytes: u32,
+    /// Bytes of one stage of biases.
+    pub bias_bytes: u32,
     /// Bytes of the O tile.
     pub o_bytes: u32,
     /// Bytes in all: the launch's dynamic shared memory.
@@ -104,6 +110,10 @@ pub enum Barrier {
     VEmpty,
     /// O, staged over V, has been read.
     ORead,
+    /// A stage of biases has arrived.
+    BiasFull,
+    /// A stage of biases may be overwritten.
+    BiasEmpty,
 }
 
 impl FwdSmem {
@@ -114,27 +124,38 @@ impl FwdSmem {
         let (q_bytes, o_bytes) = (block_m * row_bytes, block_m * row_bytes_v);
         let (k_bytes, v_bytes) = (block_n * row_bytes, block_n * row_bytes_v);
         let rings = kv_stages * (k_bytes + v_bytes);
-        // What fits beside K and V: two stages of Q and O, or one of each, or Q alone.
-        let room = SMEM_LIMIT - rings - barrier_bytes(2, kv_stages, true);
+        let (bias_bytes, consumers) = match variant.has_bias_tiles() {
+            true => (WARPGROUP_ROWS * block_n.div_ceil(SLAB_COLUMNS) * SLAB_ROW_BYTES, variant.consumers()),
+            false => (0, 0),
+        };
+        // What fits beside K, V and a tile of biases: two stages of Q and O, or one of each, or Q alone.
+        let room =
+            SMEM_LIMIT - rings - consumers * bias_bytes - barrier_bytes(2, kv_stages, 2 * consumers, true);
         let (q_stages, o_over_v) =
             if room >= 2 * q_bytes + o_bytes { (2, false) } else { (1, room < q_bytes + o_bytes) };
+        let left = room - q_stages * q_bytes - if o_over_v { 0 } else { o_bytes };
+        let bias_stages = if left >= consumers * bias_bytes { 2 * consumers } else { consumers };
         let k = q_stages * q_bytes;
         let v = k + kv_stages * k_bytes;
-        let end = k + rings;
+        let bias = k + rings;
+        let end = bias + bias_stages * bias_bytes;
         let (o, barriers) = if o_over_v { (v, end) } else { (end, end + o_bytes) };
-        let bytes = barriers + barrier_bytes(q_stages, kv_stages, o_over_v);
+        let bytes = barriers + barrier_bytes(q_stages, kv_stages, bias_stages, o_over_v);
         FwdSmem {
             q: 0,
             k,
             v,
+            bias,
             o,
             o_over_v,
             barriers,
             q_stages,
             kv_stages,
+            bias_stages,
             q_bytes,
             k_bytes,
             v_bytes,
+            bias_bytes,
             o_bytes,
             bytes,
         }
@@ -158,6 +179,8 @@ impl FwdSmem {
             Barrier::VFull => 2 * q + 2 * kv,
             Barrier::VEmpty => 2 * q + 3 * kv,
             Barrier::ORead => 2 * q + 4 * kv,
+            Barrier::BiasFull => 2 * q + 4 * kv + self.o_over_v as u32,
+            Barrier::BiasEmpty => 2 * q + 4 * kv + self.o_over_v as u32 + self.bias_stages,
         };
         self.barriers + 8 * (first + stage)
     }
@@ -165,8 +188,8 @@ impl FwdSmem {
 
 /// Bytes of the mbarriers: one for "full" and one for "empty" of each stage of each ring, and the gate of O
 /// where it lies over V.
-const fn barrier_bytes(q_stages: u32, kv_stages: u32, o_over_v: bool) -> u32 {
-    8 * (2 * q_stages + 4 * kv_stages + o_over_v as u32)
+const fn barrier_bytes(q_stages: u32, kv_stages: u32, bias_stages: u32, o_over_v: bool) -> u32 {
+    8 * (2 * q_stages + 4 * kv_stages + 2 * bias_stages + o_over_v as u32)
 }
 
 /// (row, column) of register `register` of thread `thread` in the f32 accumulator of a wgmma m64nN.

@@ -77,6 +77,13 @@ impl Ring {
         )
     }
 
+    /// The ring of biases, in which each of the `consumers` has slots of its own.
+    #[inline(always)]
+    pub fn bias(base: SmemAddr, smem: &FwdSmem, consumers: u32) -> Self {
+        let barriers = [Barrier::BiasFull, Barrier::BiasEmpty];
+        Ring::new(base, smem, [1, consumers], smem.bias, smem.bias_stages, smem.bias_bytes, barriers)
+    }
+
     #[inline(always)]
     fn new(
         base: SmemAddr,

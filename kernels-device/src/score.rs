@@ -2,11 +2,13 @@
 
 use core::f32::consts::LOG2_E;
 
-use crate::config::{Score, Spec};
+use crate::config::{Dtype, Score, Spec, WARPGROUP_ROWS};
+use crate::layout::{SLAB_COLUMNS, SLAB_ROW_BYTES, Swizzle};
 use crate::params::FwdParams;
 use crate::ptx::math::{abs, add, exp2, fma, max, min, mul, reciprocal, unpack};
+use crate::ptx::smem::SmemAddr;
 use crate::ptx::wgmma::Acc;
-use crate::ptx::{global, warp};
+use crate::ptx::{global, matrix, thread, warp};
 use crate::score_mod::{Biases, Key, Query, ScoreMod};
 
 /// Powers of 2 in the denominator of a capped score are no larger: beyond, the fraction is less than f32 shows.
@@ -42,6 +44,35 @@ pub fn apply<S: Spec, const R: usize>(
         _ => {}
     }
     None
+}
+
+/// Adds what [`Score::BiasTiles`] loads: to this warp's 16 rows of a consumer's tile, as `ldmatrix` has them, which is as
+/// the fragment does.
+///
+/// # Safety
+/// All lanes of the warp execute it together, and the tile has arrived.
+#[inline(always)]
+pub unsafe fn add_tile<const R: usize>(params: &FwdParams, dtype: Dtype, s: &mut Acc<R>, tile: SmemAddr) {
+    let thread = thread::thread_idx_x_anew();
+    // Lane l says where row l % 16 is, of the 8 columns l / 16 of every 16.
+    let (row, lane) = (thread / 32 * 16 % WARPGROUP_ROWS + thread % 16, thread % 32);
+    let at_row = Swizzle::B128.apply(row * SLAB_ROW_BYTES + lane / 16 * 16);
+    let mut i = 0;
+    while i < R {
+        let column = 2 * i as u32;
+        let (slab, within) = (column / SLAB_COLUMNS, column % SLAB_COLUMNS * Dtype::SIZE);
+        let at = tile.offset(slab * WARPGROUP_ROWS * SLAB_ROW_BYTES + (at_row ^ within));
+        // SAFETY: the caller's.
+        let pairs = unsafe { matrix::load_x4(at) };
+        let mut pair = 0;
+        while pair < 4 {
+            let [low, high] = unpack(dtype, pairs[pair]);
+            s.0[i] = fma(s.0[i], params.general.product_scale, low);
+            s.0[i + 1] = fma(s.0[i + 1], params.general.product_scale, high);
+            i += 2;
+            pair += 1;
+        }
+    }
 }
 
 /// Slopes of [`Score::Alibi`], relative to the scale, are no larger, so that they stay finite over a tile. Where they

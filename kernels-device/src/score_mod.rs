@@ -208,6 +208,10 @@ pub struct Softcap;
 #[derive(Clone, Copy, Debug)]
 pub struct Alibi;
 
+/// A number is added to each: see [`Score::BiasTiles`].
+#[derive(Clone, Copy, Debug)]
+pub struct BiasTiles;
+
 /// Scores are capped, fall with the distance (ALiBi), and have a bias added, in this order: each if the launch says so.
 #[derive(Clone, Copy, Debug)]
 pub struct Biased;
@@ -228,6 +232,7 @@ built_in! {
     Plain: ();
     Softcap: ();
     Alibi: Biases;
+    BiasTiles: ();
     Biased: Biases;
 }
 

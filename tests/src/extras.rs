@@ -178,7 +178,8 @@ impl Extras {
         let alibi = matches!(variant.score, Score::Alibi | Score::Biased).then_some(Slopes::PerHead);
         let ranges = (variant.mask == config::Mask::Sparse).then_some(Ranges::drawn(PerHead::EACH));
         let head_dim_v = (variant.head_dim_v != variant.head_dim).then_some(variant.head_dim_v as usize);
-        Extras { head_dim_v, softcap, alibi, ranges, ..Extras::default() }
+        let bias = variant.has_bias_tiles().then_some(Bias::FULL);
+        Extras { head_dim_v, softcap, alibi, bias, ranges, ..Extras::default() }
     }
 
     /// Tokens of all packed sequences.
@@ -274,6 +275,7 @@ impl Extras {
             sinks: self.sinks,
             alibi: self.alibi,
             bias: self.bias.map(|bias| BiasLayout::packed(dtype, bias.sizes(sizes))),
+            bias_is_aligned: true,
             function: None,
             dropout: self.dropout.map(Dropout::asked),
             packed_q: self.packed_q.map(|_| batch),

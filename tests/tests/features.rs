@@ -76,6 +76,14 @@ fn cases() -> Vec<Case> {
                 add(case, Extras { bias, softcap, alibi: slopes[i % 2], left: Some(150), ..none });
             }
         }
+        // Biases that TMA can reach come in tiles.
+        for (i, bias) in biases.map(Some).into_iter().enumerate() {
+            let (seqlen_q, seqlen_kv) = (seqlen_q.min(150), if head_dim > 192 { 152 } else { 200 });
+            let case = Case { batch: 2, seqlen_q, seqlen_kv, ..base };
+            add(case, Extras { bias, used: i % 2 == 0, ..none });
+            let (left, right, sinks) = (Some(70), Some(5 * i), i % 2 == 1);
+            add(case, Extras { bias, left, right, sinks, top_left: i == 1, ..none });
+        }
         for (dv, causal) in [(8, false), (128, true), (192, false), (256, true)] {
             let head_dim_v = Some(dv).filter(|&dv| dv != head_dim);
             for softcap in [None, Some(20.0)] {

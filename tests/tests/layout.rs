@@ -261,6 +261,7 @@ fn variants_differ_and_are_named_by_how() {
             Score::Plain => "",
             Score::Softcap => "_softcap",
             Score::Alibi => "_alibi",
+            Score::BiasTiles => "_bias_tiles",
             Score::Biased => "_biased",
             Score::Custom => panic!("{symbol} is a user's"),
         };
@@ -290,6 +291,7 @@ fn every_head_dim_dtype_and_mask_has_a_kernel() {
             (Mask::Band, Score::Plain),
             (Mask::Band, Score::Softcap),
             (Mask::Band, Score::Alibi),
+            (Mask::Band, Score::BiasTiles),
             (Mask::Band, Score::Biased),
             (Mask::Sparse, Score::Plain),
         ];

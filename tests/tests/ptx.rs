@@ -41,9 +41,9 @@ fn each_file_holds_its_own_entry_only() {
 fn parameters_are_what_the_host_passes() {
     for variant in FWD {
         let kernel = kernel(variant);
-        let (params, maps) = kernel.params.split_last().expect("parameters");
-        assert_eq!(maps.len(), 4, "{}: four tensor maps before FwdParams", variant.symbol);
-        for map in maps {
+        let (maps, [params, biases @ ..]) = kernel.params.split_at(4) else { panic!("parameters") };
+        assert_eq!(biases.len(), usize::from(variant.has_bias_tiles()), "{}", variant.symbol);
+        for map in maps.iter().chain(biases) {
             assert_eq!((map.bytes as usize, map.align), (size_of::<TensorMap>(), 64), "{}", map.name);
         }
         assert_eq!(params.bytes as usize, size_of::<FwdParams>(), "{}", params.name);
