@@ -46,10 +46,11 @@ use core::marker::PhantomData;
 use crate::band::Lengths;
 use crate::bundle::{Bundle, Place as WorkPlace};
 use crate::config::{
-    Dtype, MAX_SPLITS, MMA_K, Score, Spec, Tile, Variant, WARPGROUP_ROWS, WARPGROUP_THREADS,
+    Dtype, Factor, MAX_SPLITS, MMA_K, MMA_K_BYTES, Score, Spec, Tile, Variant, WARPGROUP_ROWS, WARPGROUP_THREADS,
 };
 use crate::dropout::{ALL_KEPT, Dropout};
-use crate::layout::{SLAB_COLUMNS, SLAB_ROW_BYTES, SWIZZLE_ATOM_BYTES, Swizzle};
+use crate::fp8;
+use crate::layout::{SLAB_COLUMNS, SLAB_ROW_BYTES, TileLayout};
 use crate::mask;
 use crate::params::{FwdParams, Steps};
 use crate::pipeline::{Cursor, Gate, Ring};
@@ -72,7 +73,8 @@ use crate::sparse_lookup::{self, List};
 /// The tensor maps of a launch, boxes (64, block_m), (64, block_n), (64, block_n) and (64, 16) of
 /// (head_dim, seqlen, heads, batch); where keys are split, that of O is as narrow as a consumer's share. Those of
 /// general kernels are [ragged](Steps): K and V (head_dim, rows, units, turns), Q and O with the packed heads as their
-/// second dimension.
+/// second dimension. Of 8 bits, boxes of Q and K are as wide as their slabs, and those of V are (slab, head_dim) of
+/// (keys, head_dim, heads, batch), as [`crate::fp8`] has it.
 pub struct Maps {
     /// Q
     pub q: TensorMapRef,
@@ -264,6 +266,29 @@ impl Cta<'_> {
         })
     }
 
+    /// What scores are multiplied with before a power of 2 is taken. Q of the work tile has arrived.
+    #[inline(always)]
+    fn scale_log2(&self, v: &Variant, tile: WorkTile) -> f32 {
+        let scale = self.params.scale_log2;
+        if v.fp8.is_none() {
+            return scale;
+        }
+        let fp8::Descales { q, k, .. } = &self.params.descales;
+        // SAFETY: the host vouches for one of each head, written before the tensors were.
+        let [q, k] = unsafe {
+            [q.address(tile.batch, tile.head), k.address(tile.batch, tile.head_kv)]
+                .map(|at| global::load_f32(at))
+        };
+        math::mul(scale, math::mul(q, k))
+    }
+
+    /// What O is multiplied with in the end.
+    #[inline(always)]
+    fn descale_v(&self, tile: WorkTile) -> f32 {
+        // SAFETY: as above.
+        unsafe { global::load_f32(self.params.descales.v.address(tile.batch, tile.head_kv)) }
+    }
+
     /// The work tiles of this CTA.
     #[inline(always)]
     fn tiles<'a>(&'a self, v: &'a Variant) -> WorkTiles<'a> {
@@ -415,7 +440,7 @@ unsafe fn produce<S: Spec>(cta: &Cta, leader: bool) {
                 } else {
                     [row, tile.head_kv, tile.batch]
                 };
-                load_tile(v, of, slot, map, full, v.tile.block_n, v.tile.cluster, at, CacheHint::Last);
+                load_tile(v, of, slot, map, full, at, CacheHint::Last);
             }
         };
         let mut bias_at = Cursor::START;
@@ -491,13 +516,13 @@ unsafe fn load_q(cta: &Cta, v: &Variant, dst: SmemAddr, full: mbarrier::MBarrier
     unsafe {
         if !v.is_general() {
             let at = [row, tile.head, tile.batch];
-            load_tile(v, Operand::Q, dst, cta.maps.q, full, v.tile.block_m, 1, at, CacheHint::First);
+            load_tile(v, Operand::Q, dst, cta.maps.q, full, at, CacheHint::First);
             return;
         }
         let query = row >> general.pack;
         let [row, end, turn] = general.q.coordinates(tile.batch, tile.head, tile.q.start, tile.q.len, query);
         let mut slab = 0;
-        while slab < v.slabs() {
+        while slab < v.q_tile().slabs {
             let dst = dst.offset(slab * v.tile.block_m * SLAB_ROW_BYTES);
             let coordinates = [slab * SLAB_COLUMNS, 0, row, end, turn].map(|c| c as i32);
             tma::load_5d(dst, cta.maps.q, full, coordinates, CacheHint::First);
@@ -538,37 +563,41 @@ enum Operand {
 }
 
 impl Operand {
-    /// Slabs of 64 columns of its tiles.
+    /// How its tiles lie in shared memory.
     #[inline(always)]
-    const fn slabs(self, v: &Variant) -> u32 {
+    const fn tile(self, v: &Variant) -> TileLayout {
         match self {
-            Operand::Q | Operand::K => v.slabs(),
-            Operand::V => v.slabs_v(),
+            Operand::Q => v.q_tile(),
+            Operand::K => v.k_tile(),
+            Operand::V => v.v_tile(),
         }
     }
 }
 
-/// Loads a tile of `rows` rows as slabs of 64 columns. `at` is (row, head, batch), or what ragged maps have instead.
-/// `ctas` CTAs share the work: each loads an equal part of the rows into all of them.
+/// Loads a tile, slab by slab. `at` is (row, head, batch), or what ragged maps have instead; of transposed V, (key, head,
+/// batch). CTAs that share K and V each load an equal part of the rows into all of them.
 #[inline(always)]
-#[allow(clippy::too_many_arguments, reason = "a copy has a source, a destination and a size")]
 unsafe fn load_tile(
     v: &Variant,
     of: Operand,
     dst: SmemAddr,
     map: TensorMapRef,
     full: mbarrier::MBarrier,
-    rows: u32,
-    ctas: u32,
     at: [u32; 3],
     hint: CacheHint,
 ) {
-    let first = if ctas == 1 { 0 } else { cluster::rank() * (rows / ctas) };
+    let (tile, columns) = (of.tile(v), of.tile(v).row_bytes() / v.element_bytes());
+    let ctas = if matches!(of, Operand::Q) { 1 } else { v.tile.cluster };
+    let first = if ctas == 1 { 0 } else { cluster::rank() * (tile.rows / ctas) };
     let all = (1 << ctas) - 1;
     let mut slab = 0;
-    while slab < of.slabs(v) {
-        let dst = dst.offset((slab * rows + first) * SLAB_ROW_BYTES);
-        let coordinates = [slab * SLAB_COLUMNS, at[0] + first, at[1], at[2]].map(|c| c as i32);
+    while slab < tile.slabs {
+        let dst = dst.offset(slab * tile.slab_bytes() + first * tile.row_bytes());
+        let (column, row) = match (of, v.fp8) {
+            (Operand::V, Some(_)) => (at[0] + slab * columns, first),
+            _ => (slab * columns, at[0] + first),
+        };
+        let coordinates = [column, row, at[1], at[2]].map(|c| c as i32);
         // SAFETY: the caller acquired the slot, in all CTAs that share it, for all slabs of the tile.
         unsafe {
             if ctas == 1 {
@@ -696,7 +725,12 @@ impl<const H: usize> Done<H> {
         let mut rows =
             unsafe { if v.score.adds_to_rows() { softmax.partial_of_added() } else { softmax.partial() } };
         if !v.is_general() {
-            return Done::divided(v, tile, o, rows.finish());
+            let mut finished = rows.finish();
+            if v.fp8.is_some() {
+                let descale = cta.descale_v(tile);
+                finished.inverse_sum = finished.inverse_sum.map(|inverse| math::mul(inverse, descale));
+            }
+            return Done::divided(v, tile, o, finished);
         }
         rows.max = rows.max.map(|max| math::add(max, cta.params.general.offset_log2));
         let weight = rows.join(cta.sinks(v, tile));
@@ -820,9 +854,9 @@ unsafe fn consume<
                     me.skip_keys(above);
                     above
                 };
-                let q = cta.q.wait(me.q).offset(row_group * WARPGROUP_ROWS * SLAB_ROW_BYTES);
+                let q = cta.q.wait(me.q).offset(row_group * WARPGROUP_ROWS * v.q_tile().row_bytes());
                 cta.k.wait(me.k);
-                let mut softmax = Softmax::new(cta.params.scale_log2);
+                let mut softmax = Softmax::new(cta.scale_log2(v, tile), v.p_shift());
                 // The last key tile: scores beside the last product of the work tile before. Where a few of its keys
                 // are all that these rows see, only those.
                 let mut n_block = blocks.end - 1;
@@ -1052,7 +1086,7 @@ impl<V: Spec> Consumer<'_, V> {
             let early = v.scores_beside_values().unwrap_or(0) as usize;
             softmax.exponentiate(&mut s, 0, early);
             softmax.exponentiate(&mut s, early, S);
-            let p = tile.drop_weights(cta, v, pack(v, &s));
+            let p = tile.drop_weights(cta, v, pack_weights(v, &s));
             if self.o_over_v {
                 self.open_gate();
             }
@@ -1147,7 +1181,7 @@ impl<V: Spec> Consumer<'_, V> {
                     softmax.exponentiate(&mut s, early, S);
                 }
             }
-            (o_done, alpha, tile.drop_weights(cta, v, pack(v, &s)))
+            (o_done, alpha, tile.drop_weights(cta, v, pack_weights(v, &s)))
         }
     }
 
@@ -1194,7 +1228,7 @@ impl<V: Spec> Consumer<'_, V> {
     unsafe fn wait_for_values(&self) -> SmemAddr {
         // SAFETY: the warpgroup is together.
         let tile = unsafe { self.cta.v.wait(self.values) };
-        tile.offset(self.first_slab * self.v.tile.block_n * SLAB_ROW_BYTES)
+        tile.offset(self.first_slab * self.v.v_tile().slab_bytes())
     }
 
     /// Starts to store it.
@@ -1235,30 +1269,28 @@ unsafe fn observe<const R: usize>(softmax: &mut Softmax, s: &Acc<R>, added: Opti
     }
 }
 
-/// S = Q Kᵀ, both K-major in shared memory: 16 columns of head_dim a product.
+/// S = Q Kᵀ, both K-major in shared memory: 32 bytes of each row a product.
 #[inline(always)]
 unsafe fn scores<const R: usize>(v: &Variant, q: SmemAddr, k: SmemAddr) -> InFlight<R>
 where
     InFlight<R>: Products<R>,
 {
-    let q = SmemDesc::new(q, Swizzle::B128, 0, SWIZZLE_ATOM_BYTES);
-    let k = SmemDesc::new(k, Swizzle::B128, 0, SWIZZLE_ATOM_BYTES);
+    let (q_tile, k_tile) = (v.q_tile(), v.k_tile());
+    let q = SmemDesc::new(q, q_tile.swizzle, 0, q_tile.group_bytes());
+    let k = SmemDesc::new(k, k_tile.swizzle, 0, k_tile.group_bytes());
     // SAFETY: the caller's: Q and K have arrived, and a fence went before.
     unsafe {
-        let mut s = InFlight::start::<0, 0>(v.dtype, q, k);
-        let mut column = MMA_K;
-        while column < v.head_dim {
-            let (slab, within) = (column / SLAB_COLUMNS, column % SLAB_COLUMNS * Dtype::SIZE);
-            let a = q.advance(slab * v.tile.block_m * SLAB_ROW_BYTES + within);
-            let b = k.advance(slab * v.tile.block_n * SLAB_ROW_BYTES + within);
-            s.mma_ss::<0, 0>(v.dtype, a, b);
-            column += MMA_K;
+        let mut s = InFlight::start::<0, 0>(v.factor(), q, k);
+        let mut byte = MMA_K_BYTES;
+        while byte < v.head_dim * v.element_bytes() {
+            s.mma_ss::<0, 0>(v.factor(), q.advance(q_tile.at(byte)), k.advance(k_tile.at(byte)));
+            byte += MMA_K_BYTES;
         }
         s
     }
 }
 
-/// O += P V, P from registers, V MN-major: 16 keys a product, as many as P has.
+/// O += P V, P from registers, as many keys as P has; V is MN-major, or K-major where it lies transposed.
 #[inline(always)]
 unsafe fn weighted_values<const R: usize, const P: usize>(
     v: &Variant,
@@ -1268,27 +1300,55 @@ unsafe fn weighted_values<const R: usize, const P: usize>(
 ) where
     InFlight<R>: Products<R>,
 {
-    let v_tile = SmemDesc::new(v_tile, Swizzle::B128, v.tile.block_n * SLAB_ROW_BYTES, SWIZZLE_ATOM_BYTES);
-    let mut key = 0;
-    while key < 4 * P as u32 {
-        let i = key as usize / 4;
+    let tile = v.v_tile();
+    let leading = if v.fp8.is_none() { tile.slab_bytes() } else { 0 };
+    let desc = SmemDesc::new(v_tile, tile.swizzle, leading, tile.group_bytes());
+    let mut i = 0;
+    while i < P {
         let a = [p[i], p[i + 1], p[i + 2], p[i + 3]];
+        let key = i as u32 / 4 * v.mma_k();
         // SAFETY: the caller's: V has arrived, and accumulator and P are fenced.
-        unsafe { o.mma_rs::<1>(v.dtype, a, v_tile.advance(key * SLAB_ROW_BYTES)) };
-        key += MMA_K;
+        unsafe {
+            if v.fp8.is_none() {
+                o.mma_rs::<1>(v.factor(), a, desc.advance(key * tile.row_bytes()));
+            } else {
+                o.mma_rs::<0>(v.factor(), a, desc.advance(tile.at(key)));
+            }
+        }
+        i += 4;
     }
 }
 
-/// Rounds probabilities to the element type. The accumulator's layout is that of an A fragment, register by register.
+/// Rounds probabilities to the element type of V. The accumulator's layout is that of an A fragment, register by
+/// register, or would be if keys were [permuted](fp8) as they are in V.
 #[inline(always)]
-fn pack<const R: usize, const P: usize>(v: &Variant, s: &Acc<R>) -> [u32; P] {
+fn pack_weights<const R: usize, const P: usize>(v: &Variant, s: &Acc<R>) -> [u32; P] {
     let mut p = [0; P];
     let mut i = 0;
     while i < P {
-        p[i] = math::pack(v.dtype, s.0[2 * i], s.0[2 * i + 1]);
+        p[i] = match v.factor() {
+            Factor::Wide(dtype) => math::pack(dtype, s.0[2 * i], s.0[2 * i + 1]),
+            Factor::Narrow(fp8) => {
+                // One row of the thread's two, of 16 keys.
+                let at = 8 * (i / 2) + 2 * (i % 2);
+                math::pack_x4(fp8, [s.0[at], s.0[at + 1], s.0[at + 4], s.0[at + 5]])
+            }
+        };
         i += 1;
     }
     p
+}
+
+/// Rounds O to the element type.
+#[inline(always)]
+fn pack<const R: usize, const H: usize>(v: &Variant, o: &Acc<R>) -> [u32; H] {
+    let mut packed = [0; H];
+    let mut i = 0;
+    while i < H {
+        packed[i] = math::pack(v.dtype, o.0[2 * i], o.0[2 * i + 1]);
+        i += 1;
+    }
+    packed
 }
 
 /// Multiplies the two rows of a thread by their factors.

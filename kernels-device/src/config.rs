@@ -1,10 +1,11 @@
 //! What makes one kernel variant different from another, and the budgets that every variant must meet.
 
-use crate::layout::{FwdSmem, SLAB_COLUMNS, Swizzle};
+use crate::fp8::P_SHIFT;
+use crate::layout::{FwdSmem, SLAB_COLUMNS, Swizzle, TileLayout};
 use crate::score_mod::ScoreMod;
 use crate::sparse::LIST_TILE;
 
-/// Element type of Q, K, V and O. Accumulation is always f32.
+/// Element type of O, and of Q, K and V where those are not of [`Fp8`]. Accumulation is always f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dtype {
     /// IEEE 754 binary16.
@@ -24,6 +25,42 @@ impl Dtype {
             Dtype::Bf16 => "bf16",
         }
     }
+}
+
+/// Element types of 8 bits that Q, K and V may have, under factors in f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fp8 {
+    /// 4 bits of exponent, 3 of mantissa: up to 448, no infinities.
+    E4m3,
+    /// 5 bits of exponent, 2 of mantissa: up to 57344.
+    E5m2,
+}
+
+impl Fp8 {
+    /// The name used in kernel symbols and reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Fp8::E4m3 => "e4m3",
+            Fp8::E5m2 => "e5m2",
+        }
+    }
+
+    /// The largest number.
+    pub const fn max(self) -> f32 {
+        match self {
+            Fp8::E4m3 => 448.0,
+            Fp8::E5m2 => 57344.0,
+        }
+    }
+}
+
+/// Element type of what tensor cores multiply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Factor {
+    /// 16 bits.
+    Wide(Dtype),
+    /// 8 bits.
+    Narrow(Fp8),
 }
 
 /// Which keys a query sees, as far as it changes the code of a kernel.
@@ -86,8 +123,10 @@ impl Score {
 pub const WARPGROUP_ROWS: u32 = 64;
 /// Threads of a warpgroup.
 pub const WARPGROUP_THREADS: u32 = 128;
-/// Depth of one 16-bit `wgmma`: the K of every `m64nNk16`.
-pub const MMA_K: u32 = 16;
+/// Depth of one `wgmma`, in bytes of a row of each factor: the K of every `m64nNk16` of 16 bits, and `m64nNk32` of 8.
+pub const MMA_K_BYTES: u32 = 32;
+/// Depth of one 16-bit `wgmma`.
+pub const MMA_K: u32 = MMA_K_BYTES / Dtype::SIZE;
 /// Columns that one `wgmma` computes at most: the N of `m64nNk16`.
 pub const MMA_MAX_N: u32 = 256;
 /// Shared memory that a CTA may ask for on sm_90: 227 KiB.
@@ -134,8 +173,10 @@ pub struct Variant {
     pub head_dim: u32,
     /// The same of V and O.
     pub head_dim_v: u32,
-    /// Element type of Q, K, V and O.
+    /// Element type of O, and of Q, K and V unless they have 8 bits.
     pub dtype: Dtype,
+    /// That of Q, K and V if they have 8 bits. V then lies transposed: see [`crate::fp8`].
+    pub fp8: Option<Fp8>,
     /// Which keys a query sees.
     pub mask: Mask,
     /// What happens to its scores.
@@ -173,6 +214,7 @@ impl Variant {
             head_dim,
             head_dim_v: head_dim,
             dtype,
+            fp8: None,
             mask: Mask::Band,
             score: Score::Plain,
             tile: Tile { block_m: 128, block_n, stages: 2, cluster: 1, splits: 1 },
@@ -184,6 +226,34 @@ impl Variant {
     pub const fn sparse(self) -> Self {
         let block_n = if self.head_dim < 128 { 128 } else { 64 };
         Variant { mask: Mask::Sparse, tile: Tile { block_n, ..self.tile }, ..self }
+    }
+
+    /// Element type of Q, K and V.
+    pub const fn factor(&self) -> Factor {
+        match self.fp8 {
+            Some(fp8) => Factor::Narrow(fp8),
+            None => Factor::Wide(self.dtype),
+        }
+    }
+
+    /// Bytes of an element of Q, K and V.
+    pub const fn element_bytes(&self) -> u32 {
+        if self.fp8.is_some() { 1 } else { Dtype::SIZE }
+    }
+
+    /// Depth of one `wgmma`.
+    pub const fn mma_k(&self) -> u32 {
+        MMA_K_BYTES / self.element_bytes()
+    }
+
+    /// log2 of what probabilities are multiplied with.
+    pub const fn p_shift(&self) -> f32 {
+        if self.fp8.is_some() { P_SHIFT } else { 0.0 }
+    }
+
+    /// Registers of the probabilities of `keys` keys.
+    pub const fn p_registers(&self, keys: u32) -> u32 {
+        keys * self.element_bytes() / 8
     }
 
     /// Whether later rows see more keys, by a mask that is known when the kernel is compiled.
@@ -268,15 +338,42 @@ impl Variant {
         }
     }
 
-    /// Rows of K and of V that one TMA load brings: this CTA's part of a tile.
-    pub const fn kv_box_rows(&self) -> u32 {
-        self.tile.block_n / self.tile.cluster
+    /// Rows of a tile of K or V that one TMA load brings: this CTA's part.
+    pub const fn box_rows(&self, tile: TileLayout) -> u32 {
+        tile.rows / self.tile.cluster
     }
 
-    /// Slabs of 64 columns that a tile of Q or K takes in shared memory; TMA fills what lies beyond the tensor with
-    /// zeros.
-    pub const fn slabs(&self) -> u32 {
-        self.head_dim.div_ceil(SLAB_COLUMNS)
+    /// How `rows` rows of Q or K lie in shared memory; TMA fills what lies beyond the tensor with zeros.
+    const fn row_major(&self, rows: u32, columns: u32) -> TileLayout {
+        let row_bytes = columns * self.element_bytes();
+        // Narrow heads of 8 bits fill half a slab, which is then half as wide.
+        let swizzle = if row_bytes <= 64 { Swizzle::B64 } else { Swizzle::B128 };
+        TileLayout { rows, slabs: row_bytes.div_ceil(swizzle.row_bytes()), swizzle }
+    }
+
+    /// How a tile of Q lies in shared memory.
+    pub const fn q_tile(&self) -> TileLayout {
+        self.row_major(self.tile.block_m, self.head_dim)
+    }
+
+    /// How a tile of K lies in shared memory.
+    pub const fn k_tile(&self) -> TileLayout {
+        self.row_major(self.tile.block_n, self.head_dim)
+    }
+
+    /// How a tile of V lies in shared memory: a row for each key; of 8 bits, for each column, in slabs as wide as the
+    /// keys of a tile have whole ones.
+    pub const fn v_tile(&self) -> TileLayout {
+        let (keys, columns) = (self.tile.block_n, self.head_dim_v);
+        if self.fp8.is_none() {
+            return self.row_major(keys, columns);
+        }
+        let swizzle = match keys % 128 {
+            0 => Swizzle::B128,
+            64 => Swizzle::B64,
+            _ => Swizzle::B32,
+        };
+        TileLayout { rows: columns, slabs: keys / swizzle.row_bytes(), swizzle }
     }
 
     /// Whether the launch may ask for dropout.
@@ -284,14 +381,14 @@ impl Variant {
         matches!(self.score, Score::Biased)
     }
 
-    /// The same of V and O.
-    pub const fn slabs_v(&self) -> u32 {
+    /// Slabs of 64 columns of O.
+    pub const fn o_slabs(&self) -> u32 {
         self.head_dim_v.div_ceil(SLAB_COLUMNS)
     }
 
-    /// Slabs of V and O that are a consumer's.
+    /// Slabs of O, and of 16-bit V, that are a consumer's.
     pub const fn value_slabs(&self) -> u32 {
-        self.slabs_v() / self.column_groups()
+        self.o_slabs() / self.column_groups()
     }
 
     /// Threads of a CTA: the producer warpgroup, then the consumers.
@@ -310,6 +407,8 @@ impl Variant {
             // Which work is next, and which keys, takes more to say; so do tiles of more slabs.
             2 if self.is_sparse() || self.column_groups() > 1 => (56, 224),
             2 if self.is_general() => (40, 232),
+            // Longer key tiles than of 16 bits, beside as wide an O.
+            2 if self.fp8.is_some() && self.head_dim_v > 128 => (24, 240),
             2 => (32, 232),
             _ if self.is_general() => (40, 152),
             _ => (32, 160),
@@ -355,7 +454,7 @@ impl Variant {
 
     /// Keys of a short first step: a consumer whose 64 rows see no more of their last key tile computes only these.
     pub const fn short_n(&self) -> u32 {
-        (self.tile.block_n / 2).next_multiple_of(MMA_K)
+        (self.tile.block_n / 2).next_multiple_of(self.mma_k())
     }
 
     /// Whether the kernel has short first steps: under a causal mask half of all rows have one. It takes registers.
@@ -403,9 +502,12 @@ impl Variant {
         assert!(self.consumers() == 2 || self.consumers() == 3, "two or three consumer warpgroups");
         assert!(block_m.is_multiple_of(WARPGROUP_ROWS), "block_m is 64 rows for each consumer");
         assert!(block_m <= 256 && block_n <= 256, "a TMA box has at most 256 rows");
-        assert!(block_n.is_multiple_of(MMA_K), "the keys of a tile are the depth of PV, in steps of 16");
         assert!(
-            cluster <= 8 && self.kv_box_rows() * cluster == block_n,
+            block_n.is_multiple_of(self.mma_k()),
+            "the keys of a tile are the depth of PV, in whole steps"
+        );
+        assert!(
+            cluster <= 8 && self.box_rows(self.k_tile()) * cluster == block_n,
             "each CTA loads an equal part of a tile"
         );
         assert!(
@@ -425,13 +527,18 @@ impl Variant {
             splits == 1 || self.head_dim_v == self.o_box_columns() * splits,
             "O is combined in equal shares of its columns"
         );
-        assert!(self.kv_box_rows().is_multiple_of(8), "parts of a tile are whole swizzle atoms");
+        assert!(self.box_rows(self.k_tile()).is_multiple_of(8), "parts of a tile are whole swizzle atoms");
         assert!(stages >= 2, "K of the next step loads while this step computes");
         assert!(
             stages.is_multiple_of(self.key_groups()),
             "consumers that take turns have slots of their own"
         );
-        assert!(self.head_dim.is_multiple_of(MMA_K), "head_dim is the depth of QKᵀ, in steps of 16");
+        assert!(self.head_dim.is_multiple_of(self.mma_k()), "head_dim is the depth of QKᵀ, in whole steps");
+        assert!(
+            self.fp8.is_none()
+                || self.column_groups() == 1 && !self.splits_keys() && cluster == 1 && !self.is_general(),
+            "kernels of 8 bits share nothing, and have plain masks"
+        );
         assert!(
             self.value_columns().is_multiple_of(32) && self.value_columns() <= MMA_MAX_N,
             "a consumer's columns of V are the N of PV, and O is stored 16 columns at a time"
@@ -472,7 +579,7 @@ impl Variant {
         let registers = WARPGROUP_THREADS * (producer + self.consumers() * consumer);
         assert!(registers <= REGISTER_FILE, "registers after setmaxnreg");
         // Live at the peak: scores (f32), probabilities (packed pairs), output (f32), and room for addresses and state.
-        let live = block_n / 2 + block_n / 4 + self.value_columns() / 2 + 28;
+        let live = block_n / 2 + self.p_registers(block_n) + self.value_columns() / 2 + 28;
         assert!(live <= consumer, "registers of a consumer");
     }
 }

@@ -5,7 +5,7 @@
 use core::mem::offset_of;
 
 use crate::band::Band;
-use crate::config::{Cost, Dtype, MMA_K, Mask, REGISTER_FILE, Score, Spec, Tile, Variant};
+use crate::config::{Cost, Dtype, Fp8, Mask, REGISTER_FILE, Score, Spec, Tile, Variant};
 use crate::layout::SLAB_COLUMNS;
 use crate::params::{FwdParams, General, Sequences, TensorMap};
 use crate::score_mod::{self, ARGS_WORDS};
@@ -132,7 +132,7 @@ impl Variant {
         let steps = if self.is_sparse() { 1 } else { 1 + causal + 2 * general };
         let scores = begins + joins + steps;
         let ends = if joins == 0 { 1 } else { 2 }; // before a work tile without keys, and at last
-        let (columns, keys) = (self.head_dim / MMA_K, self.tile.block_n / MMA_K);
+        let (columns, keys) = (self.head_dim / self.mma_k(), self.tile.block_n / self.mma_k());
         let turns = if self.ping_pong() { 1 } else { 0 };
         let alone = self.tile.cluster == 1;
         let o_over_v = self.smem().o_over_v as u32;
@@ -161,11 +161,16 @@ impl Variant {
         let bias_loads =
             biases * (1 + (joins > 0) as u32) * self.consumers() * self.tile.block_n.div_ceil(SLAB_COLUMNS);
         Opcodes {
-            wgmma: scores * columns + (steps - short + joins + ends) * keys + short * self.short_n() / MMA_K,
+            wgmma: scores * columns
+                + (steps - short + joins + ends) * keys
+                + short * self.short_n() / self.mma_k(),
             // Of a tile of Q, K and V; the last V of a work tile apart where the next one is joined to it, or none
             // follows.
             // Those of biases for each consumer, and again for the last key tile of a work tile that the next is joined to.
-            tma_load: 2 * self.slabs() + if joins == 0 { 1 } else { 3 } * self.slabs_v() + bias_loads,
+            tma_load: self.q_tile().slabs
+                + self.k_tile().slabs
+                + if joins == 0 { 1 } else { 3 } * self.v_tile().slabs
+                + bias_loads,
             tma_store: if self.splits_keys() { 1 } else { stores * self.value_slabs() },
             bar_sync: turns * (scores + k_skips + 1)
                 + (cluster_syncs == 0) as u32 // all of the CTA, at the start
@@ -249,10 +254,10 @@ macro_rules! fwd_entry_point {
                     $crate::attention_fwd::attention_fwd::<
                         $spec,
                         { V.tile.block_n as usize / 2 },
-                        { V.tile.block_n as usize / 4 },
+                        { V.p_registers(V.tile.block_n) as usize },
                         { V.value_columns() as usize / 2 },
                         { V.short_n() as usize / 2 },
-                        { V.short_n() as usize / 4 },
+                        { V.p_registers(V.short_n()) as usize },
                         { V.value_columns() as usize / 4 },
                     >(maps, &params)
                 }
@@ -306,7 +311,7 @@ macro_rules! of_dtype {
 }
 
 macro_rules! fwd_variants {
-    ($($symbol:ident: $head_dim:literal $(x $head_dim_v:literal)?, $dtype:ident, $mask:ident, $score:ident, [$m:literal, $n:literal, $stages:literal, $cluster:literal, $splits:literal],
+    ($($symbol:ident: $head_dim:literal $(x $head_dim_v:literal)?, $dtype:ident $(of $fp8:ident)?, $mask:ident, $score:ident, [$m:literal, $n:literal, $stages:literal, $cluster:literal, $splits:literal],
         $key_ps:literal, $tile_keys:literal;)*) => {
         /// The variants as types.
         pub mod spec {
@@ -317,6 +322,7 @@ macro_rules! fwd_variants {
                     head_dim: $head_dim,
                     head_dim_v: [$($head_dim_v,)? $head_dim][0],
                     dtype: Dtype::$dtype,
+                    fp8: [$(Some(Fp8::$fp8),)? None][0],
                     mask: Mask::$mask,
                     score: Score::$score,
                     tile: Tile { block_m: $m, block_n: $n, stages: $stages, cluster: $cluster, splits: $splits },
@@ -335,7 +341,7 @@ macro_rules! fwd_variants {
 }
 
 fwd_variants! {
-    // symbol                              head_dim (x that of V), dtype, mask, score, tile [block_m, block_n, stages,
+    // symbol                              head_dim (x that of V), dtype (of Q, K and V of 8 bits), mask, score, tile [block_m, block_n, stages,
     // cluster, splits], cost [ps, keys]
     fwd_hd64_m192n128_f16:                 64, F16,  Full,   Plain, [192, 128, 2, 1, 1],  3980, 196;
     fwd_hd64_m128n128_f16:                 64, F16,  Full,   Plain, [128, 128, 2, 1, 1],  5013, 160;
@@ -465,6 +471,18 @@ fwd_variants! {
     fwd_hd192_m128n64_bf16_sparse:          192, Bf16, Sparse, Plain,  [128, 64, 2, 1, 1], 10120, 300;
     fwd_hd256_m128n64_f16_sparse:           256, F16,  Sparse, Plain,  [128, 64, 2, 1, 1], 13423, 300;
     fwd_hd256_m128n64_bf16_sparse:          256, Bf16, Sparse, Plain,  [128, 64, 2, 1, 1], 13423, 300;
+    fwd_hd64_m192n160_e4m3_f16:              64, F16 of E4m3, Full,   Plain, [192, 160, 2, 1, 1], 2900, 196;
+    fwd_hd64_m192n160_e4m3_bf16:             64, Bf16 of E4m3, Full,   Plain, [192, 160, 2, 1, 1], 2900, 196;
+    fwd_hd64_m192n160_e4m3_f16_causal:       64, F16 of E4m3, Causal, Plain, [192, 160, 2, 1, 1], 2900, 196;
+    fwd_hd64_m192n160_e4m3_bf16_causal:      64, Bf16 of E4m3, Causal, Plain, [192, 160, 2, 1, 1], 2900, 196;
+    fwd_hd128_m128n192_e4m3_f16:             128, F16 of E4m3, Full,   Plain, [128, 192, 2, 1, 1], 3600, 200;
+    fwd_hd128_m128n192_e4m3_bf16:            128, Bf16 of E4m3, Full,   Plain, [128, 192, 2, 1, 1], 3600, 200;
+    fwd_hd128_m128n192_e4m3_f16_causal:      128, F16 of E4m3, Causal, Plain, [128, 192, 2, 1, 1], 3600, 200;
+    fwd_hd128_m128n192_e4m3_bf16_causal:     128, Bf16 of E4m3, Causal, Plain, [128, 192, 2, 1, 1], 3600, 200;
+    fwd_hd256_m128n128_e4m3_f16:             256, F16 of E4m3, Full,   Plain, [128, 128, 2, 1, 1], 6000, 240;
+    fwd_hd256_m128n128_e4m3_bf16:            256, Bf16 of E4m3, Full,   Plain, [128, 128, 2, 1, 1], 6000, 240;
+    fwd_hd256_m128n128_e4m3_f16_causal:      256, F16 of E4m3, Causal, Plain, [128, 128, 2, 1, 1], 6000, 240;
+    fwd_hd256_m128n128_e4m3_bf16_causal:     256, Bf16 of E4m3, Causal, Plain, [128, 128, 2, 1, 1], 6000, 240;
 }
 
 /// A kernel that merges attention states. Only the element type changes its code.

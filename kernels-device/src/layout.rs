@@ -37,6 +37,16 @@ impl Swizzle {
         address ^ ((address >> 7 & mask) << 4)
     }
 
+    /// Bytes of a row of the pattern.
+    pub const fn row_bytes(self) -> u32 {
+        match self {
+            Swizzle::None => 16,
+            Swizzle::B32 => 32,
+            Swizzle::B64 => 64,
+            Swizzle::B128 => 128,
+        }
+    }
+
     /// The two-bit code in bits 62..64 of a wgmma descriptor (the order is the reverse of the tensor map's).
     pub const fn descriptor_code(self) -> u64 {
         match self {
@@ -48,6 +58,44 @@ impl Swizzle {
     }
 }
 
+/// How a tile lies in shared memory: cut into slabs as wide as its swizzle, one behind the other, of all rows each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TileLayout {
+    /// Rows.
+    pub rows: u32,
+    /// Slabs.
+    pub slabs: u32,
+    /// The swizzle, whose rows are those of a slab.
+    pub swizzle: Swizzle,
+}
+
+impl TileLayout {
+    /// Bytes of a row of a slab.
+    pub const fn row_bytes(self) -> u32 {
+        self.swizzle.row_bytes()
+    }
+
+    /// Bytes of 8 rows of a slab: what the swizzle repeats after, or half or a quarter of that.
+    pub const fn group_bytes(self) -> u32 {
+        8 * self.row_bytes()
+    }
+
+    /// Bytes of a slab.
+    pub const fn slab_bytes(self) -> u32 {
+        self.rows * self.row_bytes()
+    }
+
+    /// Bytes of the tile.
+    pub const fn bytes(self) -> u32 {
+        self.slabs * self.slab_bytes()
+    }
+
+    /// Where byte `byte` of the rows lies, before the swizzle.
+    pub const fn at(self, byte: u32) -> u32 {
+        byte / self.row_bytes() * self.slab_bytes() + byte % self.row_bytes()
+    }
+}
+
 /// Byte offset of (row, column) of a 16-bit tile of `rows` rows that is stored as 128-byte-swizzled slabs.
 pub const fn slab_offset(rows: u32, row: u32, column: u32) -> u32 {
     let slab = column / SLAB_COLUMNS * rows * SLAB_ROW_BYTES;
@@ -56,7 +104,8 @@ pub const fn slab_offset(rows: u32, row: u32, column: u32) -> u32 {
 
 /// Shared memory of a forward CTA, as byte offsets from the 1024-byte-aligned base.
 ///
-/// Q, K, V and O tiles are slabs: `[head_dim / 64][rows][128 bytes]`, V and O of `head_dim_v`. The barriers come last.
+/// Q, K and V lie as their [`TileLayout`]s say: of 16 bits, in slabs `[head_dim / 64][rows][128 bytes]`, and so does O. The
+/// barriers come last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FwdSmem {
     /// The Q ring: `q_stages` tiles of `block_m` rows.
@@ -119,10 +168,9 @@ pub enum Barrier {
 impl FwdSmem {
     /// The layout of `variant`.
     pub const fn new(variant: &Variant) -> Self {
-        let Tile { block_m, block_n, stages: kv_stages, .. } = variant.tile;
-        let (row_bytes, row_bytes_v) = (variant.slabs() * SLAB_ROW_BYTES, variant.slabs_v() * SLAB_ROW_BYTES);
-        let (q_bytes, o_bytes) = (block_m * row_bytes, block_m * row_bytes_v);
-        let (k_bytes, v_bytes) = (block_n * row_bytes, block_n * row_bytes_v);
+        let Tile { block_m, stages: kv_stages, .. } = variant.tile;
+        let (q_bytes, o_bytes) = (variant.q_tile().bytes(), block_m * variant.o_slabs() * SLAB_ROW_BYTES);
+        let (k_bytes, v_bytes) = (variant.k_tile().bytes(), variant.v_tile().bytes());
         let rings = kv_stages * (k_bytes + v_bytes);
         let (bias_bytes, consumers) = match variant.has_bias_tiles() {
             true => (WARPGROUP_ROWS * block_n.div_ceil(SLAB_COLUMNS) * SLAB_ROW_BYTES, variant.consumers()),
@@ -211,6 +259,16 @@ pub const fn a_element(thread: u32, element: u32) -> (u32, u32) {
     let (warp, lane) = (thread / 32, thread % 32);
     let row = 16 * warp + lane / 4 + 8 * (element >> 1 & 1);
     let k = 2 * (lane % 4) + (element & 1) + 8 * (element >> 2);
+    (row, k)
+}
+
+/// (row, k) of 8-bit element `element` (0..16) of thread `thread` in the A fragment of a wgmma m64nNk32.
+///
+/// Four elements a register, low byte first. It is not the accumulator's map: see [`crate::fp8::value_position`].
+pub const fn a_element_8bit(thread: u32, element: u32) -> (u32, u32) {
+    let (warp, lane) = (thread / 32, thread % 32);
+    let row = 16 * warp + lane / 4 + 8 * (element >> 2 & 1);
+    let k = 4 * (lane % 4) + (element & 3) + 16 * (element >> 3);
     (row, k)
 }
 

@@ -7,13 +7,14 @@
 //!   helps);
 //! - [`score_mod`], [`float`]: what becomes of scores, as a function of yours;
 //! - [`dropout`], [`philox`]: which weights are left out;
+//! - [`fp8`]: what elements of 8 bits stand for, and where they lie;
 //! - [`band`], [`sparse`], [`bundle`]: which keys a query sees, and who computes what, where only the launch or the device knows;
 //! - `pipeline`, `softmax`, `score`, `mask`, `search`, `sparse_lookup`, `attention_fwd`: the kernel (device build only);
 //! - `merge_states`: the kernel that merges what several calls of it left; `dropout_mask`: the one that writes which
 //!   weights are left out (device build only);
 //! - `ptx`: the only room with inline assembly (device build only).
 //!
-//! The first six lines are plain Rust, the *pure half*: the host crate depends on it and tests run it.
+//! The first seven lines are plain Rust, the *pure half*: the host crate depends on it and tests run it.
 #![no_std]
 #![cfg_attr(target_arch = "nvptx64", feature(abi_ptx, asm_experimental_arch, stdarch_nvptx))]
 #![cfg_attr(target_arch = "nvptx64", feature(link_llvm_intrinsics, abi_unadjusted))]
@@ -26,6 +27,7 @@ pub mod divisor;
 pub mod dropout;
 pub mod entry;
 pub mod float;
+pub mod fp8;
 pub mod layout;
 pub mod params;
 #[cfg(feature = "patterns")]

@@ -3,6 +3,7 @@
 use crate::band::Band;
 use crate::divisor::Divisor;
 use crate::dropout::Dropout;
+use crate::fp8::Descales;
 use crate::score_mod::ARGS_WORDS;
 use crate::sparse::Sparse;
 
@@ -38,9 +39,13 @@ pub struct FwdParams {
     pub scale_log2: f32,
     /// What only general kernels read.
     pub general: General,
+    /// What only kernels of 8 bits read.
+    pub descales: Descales,
 }
 
-const _: () = assert!(size_of::<FwdParams>() == 8 + 2 * 4 + 2 * 12 + 44 + 4 + size_of::<General>());
+const _: () = assert!(
+    size_of::<FwdParams>() == 8 + 2 * 4 + 2 * 12 + 44 + 4 + size_of::<General>() + size_of::<Descales>()
+);
 
 /// What a launch tells a general kernel beside what every kernel is told.
 ///

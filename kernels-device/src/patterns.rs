@@ -42,7 +42,7 @@ pub const PATTERNS: &[Entry] = &[
 #[cfg(target_arch = "nvptx64")]
 mod kernels {
     use super::{ROW_WORDS, ROWS};
-    use crate::config::Dtype;
+    use crate::config::{Dtype, Factor};
     use crate::params::TensorMap;
     use crate::probe::{PROBE_BARRIERS, ProbeArgs};
     use crate::ptx::mbarrier::{self, MBarrier};
@@ -190,7 +190,7 @@ mod kernels {
             warp::barrier_sync(0, 128);
             let operand = SmemDesc(LAYOUT | (SmemAddr::base().0 >> 4) as u64);
             wgmma::fence();
-            let d: InFlight<32> = InFlight::start::<0, 0>(Dtype::F16, operand, operand);
+            let d: InFlight<32> = InFlight::start::<0, 0>(Factor::Wide(Dtype::F16), operand, operand);
             wgmma::commit();
             let d = d.wait::<PENDING>();
             let mut r = 0;

@@ -95,7 +95,7 @@ pub const SEARCH_BLOCK_M: u32 = 128;
 #[cfg(target_arch = "nvptx64")]
 mod kernels {
     use super::{PROBE_BARRIERS, ProbeArgs, SEARCH_BLOCK_M};
-    use crate::config::Dtype;
+    use crate::config::{Dtype, Factor};
     use crate::params::{FwdParams, TensorMap};
     use crate::ptx::mbarrier::{self, MBarrier};
     use crate::ptx::smem::SmemAddr;
@@ -183,7 +183,7 @@ mod kernels {
             let a = descriptor(args.desc_a, args.words[0]);
             let b = descriptor(args.desc_b, args.words[1]);
             wgmma::fence();
-            let d: InFlight<32> = InFlight::start::<TRANS_A, TRANS_B>(dtype, a, b);
+            let d: InFlight<32> = InFlight::start::<TRANS_A, TRANS_B>(Factor::Wide(dtype), a, b);
             wgmma::commit();
             dump_accumulator(args, &d.wait::<0>());
         }
@@ -205,7 +205,7 @@ mod kernels {
             let mut d = Acc([1.0; R]).launch();
             wgmma::hold(&mut a);
             wgmma::fence();
-            d.mma_rs::<0>(dtype, a, descriptor(args.desc_b, 0));
+            d.mma_rs::<0>(Factor::Wide(dtype), a, descriptor(args.desc_b, 0));
             wgmma::commit();
             dump_accumulator(args, &d.wait::<0>());
         }

@@ -25,12 +25,14 @@ pub struct Softmax {
     /// What is subtracted from the scaled scores of the tile at hand.
     offset: [f32; 2],
     scale_log2: f32,
+    /// log2 of what probabilities, and so their sums, are multiplied with: a constant.
+    shift: f32,
 }
 
 /// What the rows of a thread have come to under some of their keys, but for O.
 #[derive(Clone, Copy)]
 pub struct Partial {
-    /// `m * scale`, to the base 2; minus infinity for a row without keys.
+    /// `m * scale`, to the base 2, less what probabilities are shifted by; minus infinity for a row without keys.
     pub max: [f32; 2],
     /// `l`
     pub sum: [f32; 2],
@@ -113,8 +115,15 @@ impl Finished {
 impl Softmax {
     /// No key seen yet.
     #[inline(always)]
-    pub fn new(scale_log2: f32) -> Self {
-        Softmax { row_max: [f32::NEG_INFINITY; 2], row_sum: [0.0; 2], offset: [0.0; 2], scale_log2 }
+    pub fn new(scale_log2: f32, shift: f32) -> Self {
+        Softmax { row_max: [f32::NEG_INFINITY; 2], row_sum: [0.0; 2], offset: [0.0; 2], scale_log2, shift }
+    }
+
+    /// What is subtracted from scaled scores under a maximum.
+    #[inline(always)]
+    fn offset(&self, row_max: f32) -> f32 {
+        let scaled = mul(row_max, self.scale_log2);
+        if self.shift == 0.0 { scaled } else { add(scaled, -self.shift) }
     }
 
     /// Takes in the maxima of a tile of scores, and returns the factors `alpha` for what was accumulated before.
@@ -130,9 +139,9 @@ impl Softmax {
             // SAFETY: the caller's.
             let row_max = unsafe { quad_max(max(self.row_max[row], fragment_max(s, row))) };
             // A row that sees no key so far: its exponents must be -inf - 0, not -inf + inf.
-            let offset = select_equal(row_max, f32::NEG_INFINITY, 0.0, mul(row_max, self.scale_log2));
+            let offset = select_equal(row_max, f32::NEG_INFINITY, 0.0, self.offset(row_max));
             // The difference of the offsets as they were rounded: exactly 1 while the maximum stands.
-            alpha[row] = exp2(add(mul(self.row_max[row], self.scale_log2), -offset));
+            alpha[row] = exp2(add(self.offset(self.row_max[row]), -offset));
             self.row_sum[row] = mul(self.row_sum[row], alpha[row]);
             self.row_max[row] = row_max;
             self.offset[row] = offset;
@@ -185,7 +194,7 @@ impl Softmax {
     /// All lanes of the warp execute it together.
     #[inline(always)]
     pub unsafe fn partial(&self) -> Partial {
-        let max = self.row_max.map(|row_max| mul(row_max, self.scale_log2));
+        let max = self.row_max.map(|row_max| self.offset(row_max));
         // SAFETY: the caller's.
         Partial { max, sum: self.row_sum.map(|sum| unsafe { quad_sum(sum) }) }
     }

@@ -18,7 +18,7 @@ use core::arch::asm;
 
 use super::intrinsics;
 use super::smem::SmemAddr;
-use crate::config::Dtype;
+use crate::config::{Dtype, Factor, Fp8};
 use crate::layout::Swizzle;
 
 /// The 64-bit descriptor of an operand in shared memory (ISA 9.7.15.5.1, "Matrix Descriptor Format").
@@ -122,13 +122,14 @@ pub trait Products<const R: usize>: Sized {
     /// Hands the accumulator to the tensor cores. [`fence`] must follow before the first product.
     fn launch(acc: Acc<R>) -> Self;
 
-    /// `wgmma.mma_async.m64nNk16` with both operands in shared memory, which begins an accumulator: `A Bᵀ`.
-    /// `TRANS_A`, `TRANS_B`: 0 for a K-major operand, 1 for an MN-major one.
+    /// `wgmma.mma_async.m64nNk16` (of 8 bits, `k32`) with both operands in shared memory, which begins an accumulator:
+    /// `A Bᵀ`. `TRANS_A`, `TRANS_B`: 0 for a K-major operand, 1 for an MN-major one; of 8 bits all are K-major.
     ///
     /// # Safety
     /// The whole warpgroup executes it together, after [`fence`]; the descriptors are right, their bytes written and
     /// visible to the async proxy, and not overwritten before the wait.
-    unsafe fn start<const TRANS_A: u32, const TRANS_B: u32>(dtype: Dtype, a: SmemDesc, b: SmemDesc) -> Self;
+    unsafe fn start<const TRANS_A: u32, const TRANS_B: u32>(factor: Factor, a: SmemDesc, b: SmemDesc)
+    -> Self;
 
     /// The same, added to the accumulator: `self += A Bᵀ`.
     ///
@@ -136,16 +137,17 @@ pub trait Products<const R: usize>: Sized {
     /// As [`Self::start`].
     unsafe fn mma_ss<const TRANS_A: u32, const TRANS_B: u32>(
         &mut self,
-        dtype: Dtype,
+        factor: Factor,
         a: SmemDesc,
         b: SmemDesc,
     );
 
-    /// `self += A Bᵀ` with A in registers, laid out as [`a_element`](crate::layout::a_element) says.
+    /// `self += A Bᵀ` with A in registers, laid out as [`a_element`](crate::layout::a_element) says, or
+    /// [`a_element_8bit`](crate::layout::a_element_8bit).
     ///
     /// # Safety
     /// As [`Self::start`]; the registers of `a` are not written before the wait ([`hold`] them).
-    unsafe fn mma_rs<const TRANS_B: u32>(&mut self, dtype: Dtype, a: [u32; 4], b: SmemDesc);
+    unsafe fn mma_rs<const TRANS_B: u32>(&mut self, factor: Factor, a: [u32; 4], b: SmemDesc);
 
     /// `wgmma.wait_group.sync.aligned` (ISA 9.7.15.7.3): waits until at most `PENDING` groups are unfinished.
     ///
@@ -164,36 +166,51 @@ macro_rules! pin {
 }
 
 /// One product. The accumulator is `out` where it begins (scale-d is false: the hardware does not read it) and
-/// `inout` where it goes on.
+/// `inout` where it goes on. Products of 8 bits have no say in how their factors lie.
 macro_rules! mma {
-    ($dtype:literal, start, $acc:expr, $a:expr, $b:expr, $n:literal, $($i:tt)*) => {
+    ($factor:expr, $form:ident, $acc:expr, $a:expr, $b:expr, $n:literal, $($i:tt)*) => {
+        match $factor {
+            Factor::Wide(Dtype::F16) => mma!(@wide $form "k16.f32.f16.f16", $acc, $a, $b, $n, $($i)*),
+            Factor::Wide(Dtype::Bf16) => mma!(@wide $form "k16.f32.bf16.bf16", $acc, $a, $b, $n, $($i)*),
+            Factor::Narrow(Fp8::E4m3) => mma!(@narrow $form "k32.f32.e4m3.e4m3", $acc, $a, $b, $n, $($i)*),
+            Factor::Narrow(Fp8::E5m2) => mma!(@narrow $form "k32.f32.e5m2.e5m2", $acc, $a, $b, $n, $($i)*),
+        }
+    };
+    (@wide rs $ty:literal, $acc:expr, $a:expr, $b:expr, $n:literal, $($i:tt)*) => {
+        mma!(@asm rs $ty, ", {tb}", (tb = const TRANS_B,), $acc, $a, $b, $n, $($i)*)
+    };
+    (@wide $form:ident $ty:literal, $acc:expr, $a:expr, $b:expr, $n:literal, $($i:tt)*) => {
+        mma!(@asm $form $ty, ", {ta}, {tb}", (ta = const TRANS_A, tb = const TRANS_B,), $acc, $a, $b, $n, $($i)*)
+    };
+    (@narrow $form:ident $ty:literal, $acc:expr, $a:expr, $b:expr, $n:literal, $($i:tt)*) => {
+        mma!(@asm $form $ty, "", (), $acc, $a, $b, $n, $($i)*)
+    };
+    (@asm start $ty:literal, $trans:literal, ($($operands:tt)*), $acc:expr, $a:expr, $b:expr, $n:literal, $($i:tt)*) => {
         asm!(
-            "{{", ".reg .pred p;", "setp.ne.b32 p, 0, 0;",
-            mma!(@text $dtype, $n, "{a}", ", {ta}", $($i)*), "}}",
+            "{{", ".reg .pred p;", "setp.ne.b32 p, 0, 0;", mma!(@text $ty, $n, "{a}", $trans, $($i)*), "}}",
             $(out(reg32) $acc[$i],)*
-            a = in(reg64) $a.0, b = in(reg64) $b.0, ta = const TRANS_A, tb = const TRANS_B, options(nostack)
+            a = in(reg64) $a.0, b = in(reg64) $b.0, $($operands)* options(nostack)
         )
     };
-    ($dtype:literal, ss, $acc:expr, $a:expr, $b:expr, $n:literal, $($i:tt)*) => {
+    (@asm ss $ty:literal, $trans:literal, ($($operands:tt)*), $acc:expr, $a:expr, $b:expr, $n:literal, $($i:tt)*) => {
         asm!(
-            "{{", ".reg .pred p;", "setp.ne.b32 p, 1, 0;",
-            mma!(@text $dtype, $n, "{a}", ", {ta}", $($i)*), "}}",
+            "{{", ".reg .pred p;", "setp.ne.b32 p, 1, 0;", mma!(@text $ty, $n, "{a}", $trans, $($i)*), "}}",
             $(inout(reg32) $acc[$i],)*
-            a = in(reg64) $a.0, b = in(reg64) $b.0, ta = const TRANS_A, tb = const TRANS_B, options(nostack)
+            a = in(reg64) $a.0, b = in(reg64) $b.0, $($operands)* options(nostack)
         )
     };
-    ($dtype:literal, rs, $acc:expr, $a:expr, $b:expr, $n:literal, $($i:tt)*) => {
+    (@asm rs $ty:literal, $trans:literal, ($($operands:tt)*), $acc:expr, $a:expr, $b:expr, $n:literal, $($i:tt)*) => {
         asm!(
             "{{", ".reg .pred p;", "setp.ne.b32 p, 1, 0;",
-            mma!(@text $dtype, $n, "{{{a0}, {a1}, {a2}, {a3}}}", "", $($i)*), "}}",
+            mma!(@text $ty, $n, "{{{a0}, {a1}, {a2}, {a3}}}", $trans, $($i)*), "}}",
             $(inout(reg32) $acc[$i],)*
             a0 = in(reg32) $a[0], a1 = in(reg32) $a[1], a2 = in(reg32) $a[2], a3 = in(reg32) $a[3],
-            b = in(reg64) $b.0, tb = const TRANS_B, options(nostack)
+            b = in(reg64) $b.0, $($operands)* options(nostack)
         )
     };
-    (@text $dtype:literal, $n:literal, $a:literal, $ta:literal, 0 $($i:tt)*) => {
-        concat!("wgmma.mma_async.sync.aligned.m64n", $n, "k16.f32.", $dtype, ".", $dtype, " {{{0}" $(, ", {", $i, "}")*,
-            "}}, ", $a, ", {b}, p, 1, 1", $ta, ", {tb};")
+    (@text $ty:literal, $n:literal, $a:literal, $trans:literal, 0 $($i:tt)*) => {
+        concat!("wgmma.mma_async.sync.aligned.m64n", $n, $ty, " {{{0}" $(, ", {", $i, "}")*, "}}, ", $a, ", {b}, p, 1, 1",
+            $trans, ";")
     };
 }
 
@@ -208,40 +225,25 @@ macro_rules! width {
             }
 
             #[inline(always)]
-            unsafe fn start<const TRANS_A: u32, const TRANS_B: u32>(dtype: Dtype, a: SmemDesc, b: SmemDesc) -> Self {
+            unsafe fn start<const TRANS_A: u32, const TRANS_B: u32>(factor: Factor, a: SmemDesc, b: SmemDesc) -> Self {
                 let mut d = [0.0; { $n / 2 }];
                 // SAFETY: the caller's.
-                unsafe {
-                    match dtype {
-                        Dtype::F16 => mma!("f16", start, d, a, b, $n, $($i)*),
-                        Dtype::Bf16 => mma!("bf16", start, d, a, b, $n, $($i)*),
-                    }
-                }
+                unsafe { mma!(factor, start, d, a, b, $n, $($i)*) }
                 InFlight(d)
             }
 
             #[inline(always)]
             unsafe fn mma_ss<const TRANS_A: u32, const TRANS_B: u32>(
-                &mut self, dtype: Dtype, a: SmemDesc, b: SmemDesc,
+                &mut self, factor: Factor, a: SmemDesc, b: SmemDesc,
             ) {
                 // SAFETY: the caller's.
-                unsafe {
-                    match dtype {
-                        Dtype::F16 => mma!("f16", ss, self.0, a, b, $n, $($i)*),
-                        Dtype::Bf16 => mma!("bf16", ss, self.0, a, b, $n, $($i)*),
-                    }
-                }
+                unsafe { mma!(factor, ss, self.0, a, b, $n, $($i)*) }
             }
 
             #[inline(always)]
-            unsafe fn mma_rs<const TRANS_B: u32>(&mut self, dtype: Dtype, a: [u32; 4], b: SmemDesc) {
+            unsafe fn mma_rs<const TRANS_B: u32>(&mut self, factor: Factor, a: [u32; 4], b: SmemDesc) {
                 // SAFETY: the caller's.
-                unsafe {
-                    match dtype {
-                        Dtype::F16 => mma!("f16", rs, self.0, a, b, $n, $($i)*),
-                        Dtype::Bf16 => mma!("bf16", rs, self.0, a, b, $n, $($i)*),
-                    }
-                }
+                unsafe { mma!(factor, rs, self.0, a, b, $n, $($i)*) }
             }
 
             #[inline(always)]
@@ -291,7 +293,6 @@ width!(128,
     0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34
     35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63
 );
-#[cfg(feature = "probes")]
 #[rustfmt::skip]
 width!(160,
     0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34
@@ -303,6 +304,13 @@ width!(192,
     0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34
     35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63 64 65 66
     67 68 69 70 71 72 73 74 75 76 77 78 79 80 81 82 83 84 85 86 87 88 89 90 91 92 93 94 95
+);
+#[rustfmt::skip]
+width!(224,
+    0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34
+    35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63 64 65 66
+    67 68 69 70 71 72 73 74 75 76 77 78 79 80 81 82 83 84 85 86 87 88 89 90 91 92 93 94 95 96 97 98
+    99 100 101 102 103 104 105 106 107 108 109 110 111
 );
 #[rustfmt::skip]
 width!(256,
