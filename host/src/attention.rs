@@ -62,7 +62,7 @@ use crate::tensor_map;
 pub struct Attention<'a> {
     causal: bool,
     features: Features,
-    scale: Option<f32>,
+    pub(crate) scale: Option<f32>,
     sequences: Sequences<'a>,
     prefix: Option<ArrayView<'a, i32>>,
     ranges: Option<KeyRanges<'a>>,
@@ -251,7 +251,7 @@ impl<'a> Attention<'a> {
     ///
     /// # Errors
     /// [`crate::Error::NoStarts`].
-    fn features(&self, heads_q: usize) -> Result<Features> {
+    pub(crate) fn features(&self, heads_q: usize) -> Result<Features> {
         let count = |operand, starts: Option<ArrayView<'_, i32>>| match starts {
             Some(starts) => starts.len().checked_sub(1).ok_or(Error::NoStarts { operand }).map(Some),
             None => Ok(None),
@@ -396,6 +396,7 @@ impl<'a> Attention<'a> {
             sinks,
             slopes,
             bias: self.bias.map_or(0, |bias| bias.ptr()),
+            descales: [0; 3],
             score_args: self.function.map_or([0; ARGS_WORDS], |(_, args)| args),
         };
         // SAFETY: the problem was checked against the views, whose makers vouch for the memory.

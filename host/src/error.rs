@@ -5,7 +5,7 @@ use std::fmt;
 use flashcore_emulator::{Level, Report};
 
 use crate::features::MAX_SOFTCAP;
-use crate::kernels::Dtype;
+use crate::kernels::{Dtype, Fp8};
 use crate::tensor::Shape;
 use crate::tensor_map::TensorMapError;
 
@@ -49,6 +49,12 @@ pub enum Operand {
     BlockIndices,
     /// Which weights dropout keeps.
     DropoutMask,
+    /// Factors of queries of 8 bits.
+    DescaleQ,
+    /// Factors of keys of 8 bits.
+    DescaleK,
+    /// Factors of values of 8 bits.
+    DescaleV,
     /// Output of the first of two states that are merged.
     O1,
     /// Its log-sum-exp.
@@ -79,6 +85,9 @@ impl fmt::Display for Operand {
             Operand::BlockCounts => "kv_num_blocks",
             Operand::BlockIndices => "kv_indices",
             Operand::DropoutMask => "mask",
+            Operand::DescaleQ => "q_descale",
+            Operand::DescaleK => "k_descale",
+            Operand::DescaleV => "v_descale",
             Operand::O1 => "o1",
             Operand::Lse1 => "lse1",
             Operand::O2 => "o2",
@@ -496,6 +505,27 @@ pub enum Error {
         stride: usize,
         /// In elements.
         limit: usize,
+    },
+    /// Attention over tensors of 8 bits was asked for more than it can do.
+    #[error("q, k and v of 8 bits go with plain attention, or with a causal mask, only")]
+    Fp8Features,
+    /// q, k and v of 8 bits have different element types.
+    #[error("{operand} has element type {}, but q has {}", .found.name(), .expected.name())]
+    Fp8Mismatch {
+        /// The tensor.
+        operand: Operand,
+        /// That of q.
+        expected: Fp8,
+        /// That of the tensor.
+        found: Fp8,
+    },
+    /// A factor of a tensor of 8 bits is not a positive, normal number.
+    #[error("{operand} has {descale}; descales must be positive and normal")]
+    Descale {
+        /// The factors.
+        operand: Operand,
+        /// The first that is wrong.
+        descale: f32,
     },
     /// Two elements of the output share an address.
     #[error(

@@ -1,7 +1,7 @@
 //! The compiled kernels that this crate carries.
 
-pub use flashcore_kernels::config::{Dtype, Tile, Variant};
-pub use flashcore_kernels::entry::{DROPOUT_MASK, FWD, MERGE, MergeVariant};
+pub use flashcore_kernels::config::{Dtype, Fp8, Tile, Variant};
+pub use flashcore_kernels::entry::{DROPOUT_MASK, FWD, FWD_FP8, MERGE, MergeVariant};
 
 use crate::error::{Error, Result};
 

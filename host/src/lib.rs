@@ -87,6 +87,7 @@ pub mod driver;
 mod dropout;
 mod error;
 mod features;
+mod fp8;
 pub mod kernels;
 mod launch;
 mod lse;
@@ -109,13 +110,16 @@ pub use device::{Device, Stream};
 pub use dropout::{Dropout, dropout_mask, dropout_mask_into};
 pub use error::{Dim, Error, Operand, Result};
 pub use features::{Align, Features, MAX_SOFTCAP, Slopes};
-pub use flashcore_kernels::config::Dtype;
+pub use flashcore_kernels::config::{Dtype, Fp8};
+pub use fp8::{Fp8Element, Fp8Tensor, Fp8Values, Fp8ValuesView, Fp8View};
 pub use lse::{Lse, LseView};
 pub use merge::{
     MAX_MERGE_HEAD_DIM, MergePlan, MergePointers, merge_attention_states, merge_attention_states_into,
 };
 pub use plan::{Plan, Pointers};
-pub use problem::{HEAD_DIM_STEP, MAX_DIM, MAX_GENERAL_DIM, MAX_HEAD_DIM, MAX_STRIDE, Problem};
+pub use problem::{
+    FP8_STEP, HEAD_DIM_STEP, MAX_DIM, MAX_FP8_HEAD_DIM, MAX_GENERAL_DIM, MAX_HEAD_DIM, MAX_STRIDE, Problem,
+};
 pub use score_mod::{Function, ScoreKernels};
 pub use sparse::{BlockMask, KeyRanges, MASK_BLOCK, SparseSizes, block_lists};
 pub use tensor::{AsTensorView, Element, Order, Shape, Strides, Tensor, TensorLayout, TensorView};

@@ -5,7 +5,8 @@ use std::fmt;
 
 use flashcore_kernels::config::{Dtype, Score, Variant, WARPGROUP_ROWS};
 use flashcore_kernels::divisor::Divisor;
-use flashcore_kernels::layout::{SLAB_COLUMNS, Swizzle};
+use flashcore_kernels::fp8::{DescaleArray, Descales};
+use flashcore_kernels::layout::{SLAB_COLUMNS, Swizzle, TileLayout};
 use flashcore_kernels::params::{FwdParams, General, Sequences, Work};
 use flashcore_kernels::score_mod::{ARGS_WORDS, Biases};
 use flashcore_kernels::sparse::Sparse;
@@ -14,10 +15,10 @@ use crate::choose::{choose, eligible, estimate, pack};
 use crate::driver::Properties;
 use crate::error::{Error, Result};
 use crate::features::Slopes;
-use crate::problem::Problem;
+use crate::problem::{Fp8Layouts, Problem};
 use crate::ragged::Ragged;
 use crate::tensor::TensorLayout;
-use crate::tensor_map::{TensorMapDesc, TensorMapError};
+use crate::tensor_map::{ALIGNMENT, MapElement, TensorMapDesc, TensorMapError};
 
 /// K and V of the heads that are worked on together take no more than this, so that they stay in L2.
 const SECTION_BYTES: usize = 32 << 20;
@@ -88,6 +89,8 @@ pub struct Pointers {
     pub slopes: u64,
     /// What is added to scores.
     pub bias: u64,
+    /// Descales of q, k and v of 8 bits.
+    pub descales: [u64; 3],
     /// Arguments of a function of scores.
     pub score_args: [u64; ARGS_WORDS],
 }
@@ -148,6 +151,7 @@ impl Plan {
             ),
             scale_log2: problem.scale * LOG2_E,
             general: General::NONE,
+            descales: descales(problem),
         };
         Ok(Plan { variant: *variant, grid, work_tiles, params, problem: *problem, sm_count: device.sm_count })
     }
@@ -247,6 +251,7 @@ impl Plan {
             ),
             scale_log2,
             general,
+            descales: Descales::NONE,
         };
         Ok(Plan { variant: *variant, grid, work_tiles, params, problem: *problem, sm_count: device.sm_count })
     }
@@ -266,10 +271,12 @@ impl Plan {
             sinks,
             slopes,
             bias,
+            descales,
             score_args,
             ..
         } = *pointers;
         let mut params = FwdParams { lse, ..self.params };
+        [params.descales.q.ptr, params.descales.k.ptr, params.descales.v.ptr] = descales;
         let general = &mut params.general;
         general.sequences =
             Sequences { start_q: starts_q, start_kv: starts_kv, used_q, used_kv, ..general.sequences };
@@ -292,6 +299,9 @@ impl Plan {
     /// # Errors
     /// None for a plan of a checked problem and addresses that are multiples of 16.
     pub fn tensor_maps(&self, pointers: &Pointers) -> Result<[TensorMapDesc; 4], TensorMapError> {
+        if let Some(fp8) = &self.problem.fp8 {
+            return self.fp8_tensor_maps(fp8, pointers);
+        }
         let Problem { q, k, v, out, .. } = &self.problem;
         let map = |ptr, layout: &TensorLayout, columns, rows, swizzle| {
             // Without keys nothing of k and v is ever loaded, but the launch still needs legal maps: one row of q.
@@ -323,9 +333,39 @@ impl Plan {
         }
         Ok([
             load(pointers.q, q, variant.tile.block_m)?,
-            load(pointers.k, k, variant.kv_box_rows())?,
-            load(pointers.v, v, variant.kv_box_rows())?,
+            load(pointers.k, k, variant.box_rows(variant.k_tile()))?,
+            load(pointers.v, v, variant.box_rows(variant.v_tile()))?,
             map(pointers.out, out, variant.o_box_columns(), STORE_ROWS, variant.o_swizzle())?,
+        ])
+    }
+
+    /// The same where q, k and v have 8 bits.
+    fn fp8_tensor_maps(
+        &self,
+        fp8: &Fp8Layouts,
+        pointers: &Pointers,
+    ) -> Result<[TensorMapDesc; 4], TensorMapError> {
+        let (Problem { q, k, out, .. }, variant) = (&self.problem, &self.variant);
+        let map = |ptr, layout: &TensorLayout, element: MapElement, columns, rows, swizzle| {
+            let (ptr, layout) =
+                if layout.shape.is_empty() { (pointers.q, &one_row(q)) } else { (ptr, layout) };
+            let (shape, strides) = (layout.shape, layout.strides);
+            let dims = [shape.head_dim, shape.seqlen, shape.heads, shape.batch].map(|size| size as u64);
+            // Where nobody steps by a stride it may be anything, but not for TMA.
+            let strides_bytes = [strides.seqlen, strides.heads, strides.batch]
+                .map(|stride| (stride as u64 * u64::from(element.bytes())).next_multiple_of(ALIGNMENT));
+            TensorMapDesc::new(ptr, element, &dims, &strides_bytes, &[columns, rows, 1, 1])
+                .map(|map| map.swizzle(swizzle))
+        };
+        let load = |ptr, layout, tile: TileLayout| {
+            map(ptr, layout, MapElement::U8, tile.row_bytes(), variant.box_rows(tile), tile.swizzle)
+        };
+        let element = out.dtype.into();
+        Ok([
+            load(pointers.q, q, variant.q_tile())?,
+            load(pointers.k, k, variant.k_tile())?,
+            load(pointers.v, &fp8.values, variant.v_tile())?,
+            map(pointers.out, out, element, variant.o_box_columns(), STORE_ROWS, variant.o_swizzle())?,
         ])
     }
 }
@@ -346,9 +386,22 @@ impl Plan {
 /// Heads (of `heads` in all, of which `ratio` share K and V) that are worked on together.
 fn section(problem: &Problem, ratio: usize, heads: u64) -> u32 {
     let kv = problem.kv_shape();
-    let kv_bytes = kv.seqlen * (kv.head_dim + problem.v.shape.head_dim) * Dtype::SIZE as usize;
+    let kv_bytes = kv.seqlen * (kv.head_dim + problem.v.shape.head_dim) * problem.element_bytes();
     let kv_heads = SECTION_BYTES.checked_div(kv_bytes).map_or(u64::MAX, |fit| fit.max(1) as u64);
     kv_heads.saturating_mul(ratio as u64).min(heads) as u32
+}
+
+/// How descales follow each other, without addresses.
+fn descales(problem: &Problem) -> Descales {
+    let Some(fp8) = problem.fp8 else { return Descales::NONE };
+    let of = |per_head: bool, heads: usize| DescaleArray {
+        ptr: 0,
+        batch: if per_head { heads as u32 } else { 0 },
+        head: per_head.into(),
+    };
+    let (heads, heads_kv) = (problem.q_shape().heads, problem.kv_shape().heads);
+    let [q, k, v] = fp8.per_head;
+    Descales { q: of(q, heads), k: of(k, heads_kv), v: of(v, heads_kv) }
 }
 
 fn one_row(layout: &TensorLayout) -> TensorLayout {
@@ -380,7 +433,10 @@ impl fmt::Display for Plan {
             q.heads,
             kv.heads,
             pair(q.head_dim, problem.v.shape.head_dim),
-            problem.dtype().name(),
+            match problem.fp8 {
+                Some(fp8) => format!("{} to {}", fp8.kind.name(), problem.dtype().name()),
+                None => problem.dtype().name().to_owned(),
+            },
             problem.scale
         )?;
         writeln!(
@@ -446,6 +502,7 @@ mod tests {
         sinks: 0,
         slopes: 0,
         bias: 0,
+        descales: [0; 3],
         score_args: [0; ARGS_WORDS],
     };
 

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use flashcore_kernels::config::{Dtype, Mask, Score, Variant};
+use flashcore_kernels::config::{Dtype, Fp8, Mask, Score, Variant};
 use flashcore_kernels::entry::FWD;
 
 use crate::error::{Dim, Error, Operand, Result};
@@ -26,6 +26,22 @@ pub const MAX_STRIDE: usize = tensor_map::STRIDE_LIMIT as usize / Dtype::SIZE as
 /// Scales that slopes can be divided by: not so small that what is left is out of range, nor so large that it is nothing.
 const SCALES_OF_SLOPES: RangeInclusive<f32> = 1e-15..=1e15;
 
+/// The widest head of tensors of 8 bits.
+pub const MAX_FP8_HEAD_DIM: usize = 256;
+/// Strides of tensors of 8 bits are multiples of this many elements: 16 bytes, the step of TMA.
+pub const FP8_STEP: usize = tensor_map::ALIGNMENT as usize;
+
+/// How q, k and v of 8 bits lie.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Fp8Layouts {
+    /// Their element type.
+    pub(crate) kind: Fp8,
+    /// v as it lies in memory: what it calls positions are columns, and what it calls columns are keys.
+    pub(crate) values: TensorLayout,
+    /// Whether q, k and v have descales of each head, rather than one for all.
+    pub(crate) per_head: [bool; 3],
+}
+
 /// An attention problem that a kernel can compute: `out = softmax(scale * q kᵀ) v`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Problem {
@@ -35,6 +51,8 @@ pub struct Problem {
     pub(crate) out: TensorLayout,
     pub(crate) features: Features,
     pub(crate) scale: f32,
+    /// How q, k and v lie if they have 8 bits.
+    pub(crate) fp8: Option<Fp8Layouts>,
 }
 
 impl Problem {
@@ -91,14 +109,47 @@ impl Problem {
         features.sparse.check(q.shape.batch, sequences, q.shape.heads, rows, packed)?;
         let scale = scale.unwrap_or(1.0 / (q.shape.head_dim as f32).sqrt());
         check_scale(scale, features.softcap)?;
-        let problem = Problem { q, k, v, out, features, scale };
+        let problem = Problem { q, k, v, out, features, scale, fp8: None };
         if problem.needs_general_kernel() {
             check_general(&problem)?;
         }
         Ok(problem)
     }
 
-    /// Element type of all tensors.
+    /// The same with q, k and v of 8 bits: plain attention, or under a causal mask, of heads of up to
+    /// [`MAX_FP8_HEAD_DIM`] columns. Layouts of q and k are in elements, that of v is not used but for its shape.
+    pub(crate) fn with_fp8(
+        [q, k, v, out]: [TensorLayout; 4],
+        fp8: Fp8Layouts,
+        features: Features,
+        scale: Option<f32>,
+    ) -> Result<Self> {
+        if features != Features::causal(features.right == Some(0)) {
+            return Err(Error::Fp8Features);
+        }
+        let head_dim = q.shape.head_dim.max(v.shape.head_dim);
+        if head_dim > MAX_FP8_HEAD_DIM {
+            return Err(Error::HeadDim { head_dim, limit: MAX_FP8_HEAD_DIM });
+        }
+        let problem = Problem::with_features([q, k, v, out], features, scale)?;
+        let values = fp8.values.normalized();
+        for (operand, layout) in [(Operand::Q, &problem.q), (Operand::K, &problem.k), (Operand::V, &values)] {
+            for (dim, size, stride) in layout.outer_dims() {
+                if size > 1 && !layout.shape.is_empty() && !stride.is_multiple_of(FP8_STEP) {
+                    return Err(Error::StrideMisaligned { operand, dim, stride, multiple: FP8_STEP });
+                }
+            }
+        }
+        let values = check_layout(Operand::V, values)?;
+        Ok(Problem { fp8: Some(Fp8Layouts { values, ..fp8 }), ..problem })
+    }
+
+    /// Bytes of an element of q, k and v.
+    pub(crate) fn element_bytes(&self) -> usize {
+        if self.fp8.is_some() { 1 } else { Dtype::SIZE as usize }
+    }
+
+    /// Element type of all tensors, or of out if others have 8 bits.
     pub fn dtype(&self) -> Dtype {
         self.q.dtype
     }
@@ -106,6 +157,7 @@ impl Problem {
     /// Whether `variant` computes as many columns of q and k, and of v and out, in their element type.
     pub(crate) fn fits(&self, variant: &Variant) -> bool {
         variant.dtype == self.dtype()
+            && variant.fp8 == self.fp8.map(|fp8| fp8.kind)
             && variant.head_dim as usize >= self.q.shape.head_dim
             && variant.head_dim_v as usize >= self.v.shape.head_dim
     }

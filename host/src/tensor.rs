@@ -101,7 +101,7 @@ impl TensorLayout {
     }
 
     /// Elements from the first to the last, gaps included, if that fits.
-    fn span(&self) -> Option<usize> {
+    pub(crate) fn span(&self) -> Option<usize> {
         if self.shape.is_empty() {
             return Some(0);
         }

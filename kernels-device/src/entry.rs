@@ -1,4 +1,4 @@
-//! The table of kernels: one row a variant. From each row come its [`Spec`] type, its place in [`FWD`], its
+//! The table of kernels: one row a variant. From each row come its [`Spec`] type, its place in [`FWD`] or [`FWD_FP8`], its
 //! legality check (on the host build too) and its entry point in the PTX. Kernels that merge what attention left are in
 //! a table of their own, [`MERGE`]; that which writes masks of dropout stands alone.
 
@@ -311,10 +311,10 @@ macro_rules! of_dtype {
 }
 
 macro_rules! fwd_variants {
-    ($($symbol:ident: $head_dim:literal $(x $head_dim_v:literal)?, $dtype:ident $(of $fp8:ident)?, $mask:ident, $score:ident, [$m:literal, $n:literal, $stages:literal, $cluster:literal, $splits:literal],
+    ($(#[$doc:meta])* $table:ident in $spec:ident: $($symbol:ident: $head_dim:literal $(x $head_dim_v:literal)?, $dtype:ident $(of $fp8:ident)?, $mask:ident, $score:ident, [$m:literal, $n:literal, $stages:literal, $cluster:literal, $splits:literal],
         $key_ps:literal, $tile_keys:literal;)*) => {
-        /// The variants as types.
-        pub mod spec {
+        /// Variants as types.
+        pub mod $spec {
             use super::*;
             $(
                 $crate::fwd_kernel!($symbol: score_mod::$score, Variant {
@@ -331,17 +331,17 @@ macro_rules! fwd_variants {
             )*
         }
 
-        mod entry_points {
-            $(of_dtype! { $dtype: $crate::fwd_entry_point!($symbol: super::spec::$symbol, $score); })*
-        }
+        $(of_dtype! { $dtype: $crate::fwd_entry_point!($symbol: $spec::$symbol, $score); })*
 
-        /// Every forward kernel.
-        pub const FWD: &[Variant] = &[$(<spec::$symbol as Spec>::VARIANT),*];
+        $(#[$doc])*
+        pub const $table: &[Variant] = &[$(<$spec::$symbol as Spec>::VARIANT),*];
     };
 }
 
 fwd_variants! {
-    // symbol                              head_dim (x that of V), dtype (of Q, K and V of 8 bits), mask, score, tile [block_m, block_n, stages,
+    /// Every forward kernel of 16 bits.
+    FWD in spec:
+    // symbol                              head_dim (x that of V), dtype, mask, score, tile [block_m, block_n, stages,
     // cluster, splits], cost [ps, keys]
     fwd_hd64_m192n128_f16:                 64, F16,  Full,   Plain, [192, 128, 2, 1, 1],  3980, 196;
     fwd_hd64_m128n128_f16:                 64, F16,  Full,   Plain, [128, 128, 2, 1, 1],  5013, 160;
@@ -471,6 +471,11 @@ fwd_variants! {
     fwd_hd192_m128n64_bf16_sparse:          192, Bf16, Sparse, Plain,  [128, 64, 2, 1, 1], 10120, 300;
     fwd_hd256_m128n64_f16_sparse:           256, F16,  Sparse, Plain,  [128, 64, 2, 1, 1], 13423, 300;
     fwd_hd256_m128n64_bf16_sparse:          256, Bf16, Sparse, Plain,  [128, 64, 2, 1, 1], 13423, 300;
+}
+
+fwd_variants! {
+    /// Every forward kernel of Q, K and V of 8 bits.
+    FWD_FP8 in spec_fp8:
     fwd_hd64_m192n160_e4m3_f16:              64, F16 of E4m3, Full,   Plain, [192, 160, 2, 1, 1], 2900, 196;
     fwd_hd64_m192n160_e4m3_bf16:             64, Bf16 of E4m3, Full,   Plain, [192, 160, 2, 1, 1], 2900, 196;
     fwd_hd64_m192n160_e4m3_f16_causal:       64, F16 of E4m3, Causal, Plain, [192, 160, 2, 1, 1], 2900, 196;
@@ -578,5 +583,9 @@ mod dropout_mask_symbol {
 
 /// Every entry point of the product, as the builder sees it.
 pub fn entries() -> impl Iterator<Item = Entry> {
-    FWD.iter().map(Variant::entry).chain(MERGE.iter().map(MergeVariant::entry)).chain([DROPOUT_MASK])
+    FWD.iter()
+        .chain(FWD_FP8)
+        .map(Variant::entry)
+        .chain(MERGE.iter().map(MergeVariant::entry))
+        .chain([DROPOUT_MASK])
 }

@@ -7,6 +7,7 @@
 //! - [`cases`]: the shapes that the tests visit; [`grid`]: the shapes that are timed;
 //! - [`probes`]: the micro-kernels, one for each Hopper primitive;
 //! - [`agreement`]: what the emulator computes, against what a GPU did; [`bytes`]: how that is kept;
+//! - [`fp8`]: elements of 8 bits, their oracle and how far a kernel may be from it;
 //! - [`merge`]: merging attention states, its oracle and its cases;
 //! - [`sections`]: launches whose CTAs take work tiles of all kinds in turn;
 //! - [`mutation`]: kernels with one mistake, which the emulator must notice;
@@ -17,6 +18,7 @@ pub mod cases;
 pub mod compare;
 pub mod device;
 pub mod extras;
+pub mod fp8;
 pub mod grid;
 pub mod inputs;
 pub mod merge;

@@ -47,6 +47,7 @@ fn params(heads: u32, ratio: u32, pack: u32, band: Band) -> FwdParams {
         work: Work::new(0, 0, 0, 1),
         scale_log2: 1.0,
         general: General { band, pack, packed_heads: 1 << pack, ..General::NONE },
+        descales: flashcore_kernels::fp8::Descales::NONE,
     }
 }
 

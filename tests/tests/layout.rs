@@ -52,7 +52,7 @@ fn swizzles_are_those_of_cutlass() {
 fn slabs_hold_every_element_once() {
     for variant in FWD {
         let Tile { block_m, block_n, .. } = variant.tile;
-        let (slabs, slabs_v) = (variant.slabs(), variant.slabs_v());
+        let (slabs, slabs_v) = (variant.q_tile().slabs, variant.v_tile().slabs);
         for (rows, slabs) in [(block_m, slabs), (block_n, slabs), (block_m, slabs_v), (block_n, slabs_v)] {
             let columns = slabs * SLAB_COLUMNS;
             let mut seen = vec![false; (rows * columns) as usize];

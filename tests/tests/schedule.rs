@@ -28,6 +28,7 @@ fn params(
         work: Work::new(batch * heads_q, head_units, section, clusters),
         scale_log2: 1.0,
         general: General::NONE,
+        descales: flashcore_kernels::fp8::Descales::NONE,
     }
 }
 

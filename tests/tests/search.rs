@@ -75,6 +75,7 @@ fn check(gpu: &Device, search: &Search) -> flashcore::Result<()> {
         work: Work::new(0, 0, 0, 1),
         scale_log2: 1.0,
         general: General { sequences, band, pack, packed_heads: 1 << pack, ..General::NONE },
+        descales: flashcore_kernels::fp8::Descales::NONE,
     };
     let found = places(gpu, &params, ctas)?;
 

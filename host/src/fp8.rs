@@ -1,0 +1,431 @@
+//! Attention over q, k and v of 8 bits.
+
+use flashcore_kernels::fp8::{VALUE_GROUP, value_position};
+
+use crate::array::{Array, ArrayView};
+use crate::check::{apart, extent, of_device};
+use crate::error::{Error, Operand, Result};
+use crate::kernels::{Dtype, Fp8};
+use crate::lse::LseView;
+use crate::memory::Memory;
+use crate::plan::{Plan, Pointers};
+use crate::problem::{FP8_STEP, Fp8Layouts, Problem};
+use crate::tensor::{AsTensorView, Order, Shape, Strides, Tensor, TensorLayout, TensorView};
+use crate::tensor_map::ALIGNMENT;
+use crate::{Attention, Device, Stream};
+
+/// Types of elements of 8 bits.
+pub trait Fp8Element: bytemuck::Pod {
+    /// The same type as a value.
+    const KIND: Fp8;
+}
+
+impl Fp8Element for float8::F8E4M3 {
+    const KIND: Fp8 = Fp8::E4m3;
+}
+
+/// q or k of 8 bits in device memory that somebody else owns: (batch, seqlen, heads, head_dim), of which each element
+/// stands for itself times its head's descale.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Fp8View<'a> {
+    ptr: u64,
+    bytes: usize,
+    kind: Fp8,
+    shape: Shape,
+    strides: Strides,
+    descales: ArrayView<'a, f32>,
+}
+
+impl<'a> Fp8View<'a> {
+    /// A tensor at device address `ptr`, behind which `bytes` bytes are allocated. Strides are in elements, multiples of
+    /// [`FP8_STEP`]. `descales` are (batch, heads), contiguous, or a single one for all; finite and positive, which
+    /// nobody checks.
+    ///
+    /// # Safety
+    /// As of [`TensorView::from_raw_parts`].
+    pub const unsafe fn from_raw_parts(
+        ptr: u64,
+        bytes: usize,
+        kind: Fp8,
+        shape: Shape,
+        strides: Strides,
+        descales: ArrayView<'a, f32>,
+    ) -> Self {
+        Fp8View { ptr, bytes, kind, shape, strides, descales }
+    }
+}
+
+/// v of 8 bits in device memory that somebody else owns, transposed: (batch, heads, head_dim, keys), of which each
+/// element stands for itself times its head's descale.
+///
+/// Rows have as many keys as the sequence, rounded up to whole groups of 16; what is beyond the sequence is zeros.
+/// Within each group, key `8 u + 2 t + c` is at position `4 t + 2 u + c` (u, c: 0 or 1; t: 0 to 3). That is the order in
+/// which tensor cores take probabilities from the threads that computed them. [`Fp8Values::from_slice`] makes it on the
+/// host.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Fp8ValuesView<'a> {
+    ptr: u64,
+    bytes: usize,
+    kind: Fp8,
+    shape: Shape,
+    descales: ArrayView<'a, f32>,
+}
+
+impl<'a> Fp8ValuesView<'a> {
+    /// Values at device address `ptr`, without gaps, behind which `bytes` bytes are allocated. `shape` is (batch,
+    /// seqlen, heads, head_dim), as if they were not transposed; `descales` are as those of [`Fp8View`].
+    ///
+    /// # Safety
+    /// As of [`TensorView::from_raw_parts`].
+    pub const unsafe fn from_raw_parts(
+        ptr: u64,
+        bytes: usize,
+        kind: Fp8,
+        shape: Shape,
+        descales: ArrayView<'a, f32>,
+    ) -> Self {
+        Fp8ValuesView { ptr, bytes, kind, shape, descales }
+    }
+}
+
+/// Keys that a row of transposed values has room for.
+pub(crate) const fn padded_keys(keys: usize) -> usize {
+    keys.next_multiple_of(VALUE_GROUP as usize)
+}
+
+/// Transposed values as a tensor of which the columns are positions, and keys columns.
+fn values_layout(shape: Shape) -> TensorLayout {
+    let Shape { batch, seqlen, heads, head_dim } = shape;
+    let memory = Shape { batch, seqlen: head_dim, heads, head_dim: padded_keys(seqlen) };
+    TensorLayout::packed(Dtype::F16, memory, Order::Bhsd)
+}
+
+/// q or k of 8 bits with device memory of its own: see [`Fp8View`].
+#[derive(Debug)]
+pub struct Fp8Tensor {
+    memory: Memory,
+    kind: Fp8,
+    shape: Shape,
+    strides: Strides,
+    descales: Array<f32>,
+}
+
+impl Fp8Tensor {
+    /// Room for a tensor and a descale of each head; rows are as long as the next multiple of [`FP8_STEP`].
+    ///
+    /// # Errors
+    /// [`Error::ShapeOverflow`], [`Error::OutOfMemory`].
+    pub fn uninit(device: &Device, kind: Fp8, shape: Shape, order: Order) -> Result<Self> {
+        let wide = Shape { head_dim: shape.head_dim.next_multiple_of(FP8_STEP), ..shape };
+        let bytes = wide.elements().filter(|&bytes| isize::try_from(bytes).is_ok());
+        let memory = Memory::new(device, bytes.ok_or(Error::ShapeOverflow { shape })?)?;
+        let descales = Array::uninit(device, shape.batch * shape.heads)?;
+        Ok(Fp8Tensor { memory, kind, shape, strides: order.strides(wide), descales })
+    }
+
+    /// A tensor without gaps from host data in memory order, and its descales: one for each head of each sequence,
+    /// (batch, heads), or one for all. head_dim must be a multiple of [`FP8_STEP`], or calls will refuse it.
+    ///
+    /// # Errors
+    /// [`Error::DataLength`], [`Error::Descale`], [`Error::ShapeOverflow`], [`Error::OutOfMemory`].
+    pub fn from_slice<T: Fp8Element>(
+        device: &Device,
+        data: &[T],
+        shape: Shape,
+        order: Order,
+        descales: &[f32],
+    ) -> Result<Self> {
+        check_data(data.len(), shape, descales, Operand::DescaleQ)?;
+        Ok(Fp8Tensor {
+            memory: Memory::from_bytes(device, bytemuck::cast_slice(data))?,
+            kind: T::KIND,
+            shape,
+            strides: order.strides(shape),
+            descales: Array::from_slice(device, descales)?,
+        })
+    }
+
+    /// This tensor, borrowed.
+    pub fn view(&self) -> Fp8View<'_> {
+        Fp8View {
+            ptr: self.memory.ptr(),
+            bytes: self.memory.bytes(),
+            kind: self.kind,
+            shape: self.shape,
+            strides: self.strides,
+            descales: self.descales.view(),
+        }
+    }
+
+    /// The bytes of the memory, gaps included. Waits for all work of the device.
+    ///
+    /// # Errors
+    /// What the driver refuses.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        self.memory.to_vec()
+    }
+
+    /// The descales, (batch, heads). Waits for all work of the device.
+    ///
+    /// # Errors
+    /// What the driver refuses.
+    pub fn descales(&self) -> Result<Vec<f32>> {
+        self.descales.to_vec()
+    }
+
+    /// Sizes.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// Distances, in elements.
+    pub fn strides(&self) -> Strides {
+        self.strides
+    }
+}
+
+/// v of 8 bits with device memory of its own: see [`Fp8ValuesView`].
+#[derive(Debug)]
+pub struct Fp8Values {
+    memory: Memory,
+    kind: Fp8,
+    shape: Shape,
+    descales: Array<f32>,
+}
+
+impl Fp8Values {
+    /// Room for values of `shape`, (batch, seqlen, heads, head_dim), and a descale of each head.
+    ///
+    /// # Errors
+    /// [`Error::ShapeOverflow`], [`Error::OutOfMemory`].
+    pub fn uninit(device: &Device, kind: Fp8, shape: Shape) -> Result<Self> {
+        let memory = Memory::new(device, values_bytes(shape)?)?;
+        let descales = Array::uninit(device, shape.batch * shape.heads)?;
+        Ok(Fp8Values { memory, kind, shape, descales })
+    }
+
+    /// Values from host data in memory order, which are transposed here, and their descales: one for each head of each
+    /// sequence, (batch, heads), or one for all.
+    ///
+    /// # Errors
+    /// As [`Fp8Tensor::from_slice`].
+    pub fn from_slice<T: Fp8Element>(
+        device: &Device,
+        data: &[T],
+        shape: Shape,
+        order: Order,
+        descales: &[f32],
+    ) -> Result<Self> {
+        check_data(data.len(), shape, descales, Operand::DescaleV)?;
+        let data: &[u8] = bytemuck::cast_slice(data);
+        let (from, keys) = (order.strides(shape), padded_keys(shape.seqlen));
+        let mut transposed = vec![0u8; values_bytes(shape)?];
+        for (row, to) in transposed.chunks_exact_mut(keys.max(1)).enumerate() {
+            let (head, column) = (row / shape.head_dim, row % shape.head_dim);
+            let start = head / shape.heads * from.batch + head % shape.heads * from.heads + column;
+            for key in 0..shape.seqlen {
+                to[value_position(key as u32) as usize] = data[start + key * from.seqlen];
+            }
+        }
+        let memory = Memory::from_bytes(device, &transposed)?;
+        let descales = Array::from_slice(device, descales)?;
+        Ok(Fp8Values { memory, kind: T::KIND, shape, descales })
+    }
+
+    /// These values, borrowed.
+    pub fn view(&self) -> Fp8ValuesView<'_> {
+        Fp8ValuesView {
+            ptr: self.memory.ptr(),
+            bytes: self.memory.bytes(),
+            kind: self.kind,
+            shape: self.shape,
+            descales: self.descales.view(),
+        }
+    }
+
+    /// The bytes of the memory: (batch, heads, head_dim, keys). Waits for all work of the device.
+    ///
+    /// # Errors
+    /// What the driver refuses.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        self.memory.to_vec()
+    }
+
+    /// The descales, (batch, heads). Waits for all work of the device.
+    ///
+    /// # Errors
+    /// What the driver refuses.
+    pub fn descales(&self) -> Result<Vec<f32>> {
+        self.descales.to_vec()
+    }
+
+    /// Sizes, as if they were not transposed.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+}
+
+/// Elements from the first to the last, which are as many bytes.
+fn elements(layout: &TensorLayout) -> Result<usize> {
+    layout.span().ok_or(Error::ShapeOverflow { shape: layout.shape })
+}
+
+fn values_bytes(shape: Shape) -> Result<usize> {
+    if shape.seqlen > crate::MAX_DIM {
+        return Err(Error::ShapeOverflow { shape });
+    }
+    let padded = Shape { seqlen: padded_keys(shape.seqlen), ..shape };
+    let bytes = padded.elements().filter(|&bytes| isize::try_from(bytes).is_ok());
+    bytes.ok_or(Error::ShapeOverflow { shape })
+}
+
+/// Host data and descales are as many as the shape says, and descales are usable.
+fn check_data(found: usize, shape: Shape, descales: &[f32], operand: Operand) -> Result<()> {
+    let expected = shape.elements().ok_or(Error::ShapeOverflow { shape })?;
+    if found != expected {
+        return Err(Error::DataLength { expected, found });
+    }
+    check_count(operand, descales.len(), shape)?;
+    match descales.iter().find(|descale| !(descale.is_normal() && **descale > 0.0)) {
+        Some(&descale) => Err(Error::Descale { operand, descale }),
+        None => Ok(()),
+    }
+}
+
+/// There is a descale of each head, or one.
+fn check_count(operand: Operand, found: usize, shape: Shape) -> Result<bool> {
+    let expected = shape.batch.saturating_mul(shape.heads);
+    match found {
+        _ if found == expected => Ok(true),
+        1 => Ok(false),
+        _ => Err(Error::ArrayLength { operand, expected, found }),
+    }
+}
+
+impl Attention<'_> {
+    /// Attention over q, k and v of 8 bits, into a new tensor of type `dtype`, in the order of `q`. Returns before it is
+    /// computed.
+    ///
+    /// Scores, softmax and sums are f32. Weights are rounded to the 8 bits of v: relative to the largest of their row,
+    /// those between 2⁻¹⁴ and 1 keep 4 bits (of e5m2, 3), and smaller ones fewer.
+    ///
+    /// head_dim is a multiple of 8 up to [`crate::MAX_FP8_HEAD_DIM`]; what goes with it is [`Self::causal`] and
+    /// [`Self::scale`].
+    ///
+    /// # Errors
+    /// As [`Self::forward_fp8_into`], and [`Error::OutOfMemory`].
+    pub fn forward_fp8(
+        &self,
+        stream: &Stream,
+        q: Fp8View<'_>,
+        k: Fp8View<'_>,
+        v: Fp8ValuesView<'_>,
+        dtype: Dtype,
+    ) -> Result<Tensor> {
+        let shape = Shape { head_dim: v.shape.head_dim, ..q.shape };
+        let order = TensorLayout { dtype, shape, strides: q.strides }.order();
+        let out = Tensor::uninit(stream.device(), dtype, shape, order)?;
+        self.forward_fp8_into(stream, q, k, v, &out, None)?;
+        Ok(out)
+    }
+
+    /// As [`Self::forward_fp8`], and the log-sum-exp if asked for, into memory of the caller's. Allocates nothing, waits
+    /// for nothing, and may be recorded in a CUDA graph.
+    ///
+    /// # Errors
+    /// What is wrong with the arguments (see [`enum@Error`]); nothing is launched then.
+    pub fn forward_fp8_into(
+        &self,
+        stream: &Stream,
+        q: Fp8View<'_>,
+        k: Fp8View<'_>,
+        v: Fp8ValuesView<'_>,
+        out: &impl AsTensorView,
+        lse: Option<LseView<'_>>,
+    ) -> Result<()> {
+        let out = out.as_view();
+        let problem = self.fp8_problem(q, k, v, &out, lse)?;
+        let plan = Plan::new(&problem, stream.device().properties())?;
+        if plan.grid == 0 {
+            return Ok(());
+        }
+        let _entered = stream.device().backend().enter()?;
+        let pointers = Pointers {
+            q: q.ptr,
+            k: k.ptr,
+            v: v.ptr,
+            out: out.ptr(),
+            lse: lse.map_or(0, |lse| lse.ptr()),
+            descales: [q.descales, k.descales, v.descales].map(|array| array.ptr()),
+            ..Pointers::default()
+        };
+        of_device(stream.device(), named(&pointers, !k.shape.is_empty()))?;
+        // SAFETY: the problem was checked against the views, whose makers vouch for the memory.
+        unsafe { stream.launch_plan(&plan, &pointers) }
+    }
+
+    /// Checks the arguments of [`Self::forward_fp8_into`], except which device their memory is of.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn fp8_problem(
+        &self,
+        q: Fp8View<'_>,
+        k: Fp8View<'_>,
+        v: Fp8ValuesView<'_>,
+        out: &TensorView<'_>,
+        lse: Option<LseView<'_>>,
+    ) -> Result<Problem> {
+        for (operand, found) in [(Operand::K, k.kind), (Operand::V, v.kind)] {
+            if found != q.kind {
+                return Err(Error::Fp8Mismatch { operand, expected: q.kind, found });
+            }
+        }
+        let dtype = out.dtype();
+        let rows = |view: &Fp8View<'_>| TensorLayout { dtype, shape: view.shape, strides: view.strides };
+        let layouts = [rows(&q), rows(&k), TensorLayout::packed(dtype, v.shape, Order::Bshd), *out.layout()];
+        let descales = [
+            (Operand::DescaleQ, q.descales, q.shape),
+            (Operand::DescaleK, k.descales, k.shape),
+            (Operand::DescaleV, v.descales, v.shape),
+        ];
+        let mut per_head = [false; 3];
+        for (per_head, (operand, array, shape)) in per_head.iter_mut().zip(descales) {
+            *per_head = check_count(operand, array.len(), shape)?;
+        }
+        let fp8 = Fp8Layouts { kind: q.kind, values: values_layout(v.shape), per_head };
+        let problem = Problem::with_fp8(layouts, fp8, self.features(q.shape.heads)?, self.scale)?;
+        let values = values_bytes(v.shape)?;
+        let inputs = [
+            (Operand::Q, &extent(Operand::Q, q.ptr, q.bytes, elements(&problem.q)?, ALIGNMENT)?),
+            (Operand::K, &extent(Operand::K, k.ptr, k.bytes, elements(&problem.k)?, ALIGNMENT)?),
+            (Operand::V, &extent(Operand::V, v.ptr, v.bytes, values, ALIGNMENT)?),
+        ];
+        let mut outputs = vec![(
+            Operand::Out,
+            extent(Operand::Out, out.ptr(), out.bytes(), problem.out.span_bytes()?, ALIGNMENT)?,
+        )];
+        if let Some(lse) = lse {
+            let lse = extent(Operand::Lse, lse.ptr(), lse.bytes(), problem.lse_bytes()?, 4)?;
+            apart((Operand::Lse, &lse), &[(Operand::Out, &outputs[0].1)])?;
+            outputs.push((Operand::Lse, lse));
+        }
+        for (operand, output) in &outputs {
+            apart((*operand, output), &inputs)?;
+            for (other, array, _) in descales {
+                let used = extent(other, array.ptr(), 4 * array.len(), 4 * array.len(), 4)?;
+                apart((*operand, output), &[(other, &used)])?;
+            }
+        }
+        Ok(problem)
+    }
+}
+
+/// Every address of a launch that is used, and whose it is.
+fn named(pointers: &Pointers, keys: bool) -> impl Iterator<Item = (Operand, u64)> {
+    let Pointers { q, k, v, out, lse, descales: [of_q, of_k, of_v], .. } = *pointers;
+    let always = [(Operand::Q, q), (Operand::Out, out), (Operand::DescaleQ, of_q)];
+    let of_keys = [(Operand::K, k), (Operand::V, v), (Operand::DescaleK, of_k), (Operand::DescaleV, of_v)];
+    let lse = (lse != 0).then_some((Operand::Lse, lse));
+    always.into_iter().chain(of_keys.into_iter().filter(move |_| keys)).chain(lse)
+}

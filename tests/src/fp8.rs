@@ -1,0 +1,180 @@
+//! Attention over elements of 8 bits: how they are made, the right answer to what they stand for, and how far from it a
+//! kernel may be.
+//!
+//! The right answer is that in f64 to the values as they were rounded, so that only what the kernel does counts. It
+//! rounds weights to 4 significant bits: errors of up to 1/16 of each, which are independent, and in the mean square
+//! about 1/38. What tensor cores cut off, sums of 13 fraction bits, comes on top.
+
+use flashcore::{Dtype, Shape};
+use float8::F8E4M3;
+use rayon::prelude::*;
+
+use crate::values::{Values, round};
+
+/// A tensor of 8 bits.
+#[derive(Clone, Debug)]
+pub struct Narrow {
+    /// Contiguous (batch, seqlen, heads, head_dim).
+    pub elements: Vec<F8E4M3>,
+    /// (batch, heads)
+    pub descales: Vec<f32>,
+    /// What the elements stand for.
+    pub values: Values,
+}
+
+/// The least power of 2 by which numbers up to `largest` come within what e4m3 holds.
+pub fn descale(largest: f32) -> f32 {
+    let mut exponent = -100;
+    while exponent < 119 && largest > F8E4M3::MAX.to_f32() * 2f32.powi(exponent) {
+        exponent += 1;
+    }
+    2f32.powi(exponent)
+}
+
+impl Narrow {
+    /// These values under descales of each head that are powers of 2.
+    pub fn new(values: &Values) -> Self {
+        let Shape { batch, seqlen, heads, head_dim } = values.shape;
+        let largest = |b: usize, h: usize| {
+            let rows = (0..seqlen).flat_map(|s| values.row(b, s, h));
+            rows.fold(0f32, |largest, x| largest.max(x.abs()))
+        };
+        let places = (0..batch).flat_map(|b| (0..heads).map(move |h| (b, h)));
+        let descales: Vec<f32> = places.map(|(b, h)| descale(largest(b, h))).collect();
+        let of = |i: usize| {
+            let (row, _) = (i / head_dim, i % head_dim);
+            descales[row / heads / seqlen * heads + row % heads]
+        };
+        let elements: Vec<F8E4M3> =
+            values.data.iter().enumerate().map(|(i, x)| F8E4M3::from_f32(x / of(i))).collect();
+        let data = elements.iter().enumerate().map(|(i, x)| x.to_f32() * of(i)).collect();
+        Narrow { values: Values { shape: values.shape, data }, elements, descales }
+    }
+}
+
+/// The right answer.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Contiguous (batch, seqlen, heads, head_dim).
+    pub o: Vec<f64>,
+    /// (batch, heads, seqlen)
+    pub lse: Vec<f64>,
+    /// For each element of `o`, the root of the sum of the squares of what it is the sum of.
+    pub spread: Vec<f64>,
+    /// The same of magnitudes.
+    pub magnitude: Vec<f64>,
+    /// What all weights that are too small for 8 bits may come to.
+    pub floor: f64,
+}
+
+/// Attention in f64.
+pub fn attend(q: &Values, k: &Values, v: &Values, causal: bool, scale: f64) -> Answer {
+    let (shape, keys) = (q.shape, k.shape.seqlen);
+    let rows: Vec<_> = (0..shape.batch * shape.seqlen * shape.heads)
+        .into_par_iter()
+        .map(|row| {
+            let (b, s, h) =
+                (row / shape.heads / shape.seqlen, row / shape.heads % shape.seqlen, row % shape.heads);
+            let head = h / (shape.heads / k.shape.heads);
+            let seen = if causal { (s + 1 + keys).saturating_sub(shape.seqlen).min(keys) } else { keys };
+            let dot = |key| -> f64 {
+                let pairs = q.row(b, s, h).iter().zip(k.row(b, key, head));
+                pairs.map(|(&x, &y)| f64::from(x) * f64::from(y)).sum()
+            };
+            let scores: Vec<f64> = (0..seen).map(|key| scale * dot(key)).collect();
+            let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
+            let sum: f64 = weights.iter().sum();
+            let columns = v.shape.head_dim;
+            let (mut o, mut spread, mut magnitude) =
+                (vec![0.0; columns], vec![0.0; columns], vec![0.0; columns]);
+            for (key, weight) in weights.iter().enumerate() {
+                for (d, &x) in v.row(b, key, head).iter().enumerate() {
+                    let term = weight / sum * f64::from(x);
+                    o[d] += term;
+                    spread[d] += term * term;
+                    magnitude[d] += term.abs();
+                }
+            }
+            (o, largest + sum.ln(), spread.into_iter().map(f64::sqrt).collect::<Vec<_>>(), magnitude)
+        })
+        .collect();
+    let mut lse = vec![0.0; rows.len()];
+    for (row, answer) in rows.iter().enumerate() {
+        let (b, s, h) =
+            (row / shape.heads / shape.seqlen, row / shape.heads % shape.seqlen, row % shape.heads);
+        lse[(b * shape.heads + h) * shape.seqlen + s] = answer.1;
+    }
+    // Weights below half of 2^-17 are rounded to 0, all others to no more than a few times that.
+    let floor = 2f64.powi(-16) * v.data.iter().fold(0.0, |max, &x| f64::max(max, x.abs().into()));
+    let gather = |of: fn(&(Vec<f64>, f64, Vec<f64>, Vec<f64>)) -> &Vec<f64>| {
+        rows.iter().flat_map(|row| of(row).iter().copied()).collect()
+    };
+    Answer {
+        o: gather(|row| &row.0),
+        lse,
+        spread: gather(|row| &row.2),
+        magnitude: gather(|row| &row.3),
+        floor,
+    }
+}
+
+/// How a result compares with the right answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Errors {
+    /// Root of the mean of the squares of the errors.
+    pub rms: f64,
+    /// The same, relative to that of the answer.
+    pub relative: f64,
+    /// The same, relative to that of the [spread](Answer::spread).
+    pub of_spread: f64,
+    /// The mean of the errors towards zero, relative to the mean magnitude of the answer.
+    pub shrinkage: f64,
+    /// The largest error.
+    pub max: f64,
+    /// The largest error beyond the [floor](Answer::floor), relative to the [magnitude](Answer::magnitude).
+    pub of_magnitude: f64,
+    /// The largest error of a log-sum-exp.
+    pub lse: f64,
+}
+
+fn rms(numbers: impl Iterator<Item = f64>) -> f64 {
+    let (sum, count) = numbers.fold((0.0, 0usize), |(sum, count), x| (sum + x * x, count + 1));
+    (sum / count.max(1) as f64).sqrt()
+}
+
+impl Answer {
+    /// What is wrong with `o`, contiguous (batch, seqlen, heads, head_dim), and `lse`.
+    pub fn errors(&self, o: &[f32], lse: &[f32]) -> Errors {
+        assert_eq!((o.len(), lse.len()), (self.o.len(), self.lse.len()));
+        let error = |got: f32, want: f64| {
+            if got.is_finite() && want.is_finite() {
+                (f64::from(got) - want).abs()
+            } else if f64::from(got) == want {
+                0.0
+            } else {
+                f64::INFINITY
+            }
+        };
+        let errors = || o.iter().zip(&self.o).map(|(&got, &want)| error(got, want));
+        let rms_error = rms(errors());
+        let beyond =
+            |(error, magnitude): (f64, &f64)| (error - self.floor).max(0.0) / magnitude.max(self.floor);
+        let towards_zero: f64 =
+            o.iter().zip(&self.o).map(|(&got, &want)| (want - f64::from(got)) * want.signum()).sum();
+        Errors {
+            rms: rms_error,
+            relative: rms_error / rms(self.o.iter().copied()),
+            of_spread: rms_error / rms(self.spread.iter().copied()),
+            shrinkage: towards_zero / self.o.iter().map(|x| x.abs()).sum::<f64>(),
+            max: errors().fold(0.0, f64::max),
+            of_magnitude: errors().zip(&self.magnitude).map(beyond).fold(0.0, f64::max),
+            lse: lse.iter().zip(&self.lse).map(|(&got, &want)| error(got, want)).fold(0.0, f64::max),
+        }
+    }
+
+    /// The root of the mean of the squares of the errors that rounding the answer makes.
+    pub fn granularity(&self, dtype: Dtype) -> f64 {
+        rms(self.o.iter().map(|&x| round(dtype, x) - x))
+    }
+}
