@@ -53,6 +53,26 @@ impl<'a> Fp8View<'a> {
     ) -> Self {
         Fp8View { ptr, bytes, kind, shape, strides, descales }
     }
+
+    /// Device address of the first element.
+    pub const fn ptr(&self) -> u64 {
+        self.ptr
+    }
+
+    /// Element type.
+    pub const fn kind(&self) -> Fp8 {
+        self.kind
+    }
+
+    /// Sizes.
+    pub const fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// What elements are multiplied with.
+    pub const fn descales(&self) -> ArrayView<'a, f32> {
+        self.descales
+    }
 }
 
 /// v of 8 bits in device memory that somebody else owns, transposed: (batch, heads, head_dim, keys), of which each
@@ -85,6 +105,26 @@ impl<'a> Fp8ValuesView<'a> {
         descales: ArrayView<'a, f32>,
     ) -> Self {
         Fp8ValuesView { ptr, bytes, kind, shape, descales }
+    }
+
+    /// Device address of the first element.
+    pub const fn ptr(&self) -> u64 {
+        self.ptr
+    }
+
+    /// Element type.
+    pub const fn kind(&self) -> Fp8 {
+        self.kind
+    }
+
+    /// Sizes, as if they were not transposed.
+    pub const fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// What elements are multiplied with.
+    pub const fn descales(&self) -> ArrayView<'a, f32> {
+        self.descales
     }
 }
 

@@ -1,7 +1,9 @@
 //! The compiled kernels that this crate carries.
 
 pub use flashcore_kernels::config::{Dtype, Fp8, Tile, Variant};
-pub use flashcore_kernels::entry::{DROPOUT_MASK, FWD, FWD_FP8, MERGE, MergeVariant};
+pub use flashcore_kernels::entry::{
+    DROPOUT_MASK, FWD, FWD_FP8, MERGE, MergeVariant, QUANTIZE, QuantizeVariant,
+};
 
 use crate::error::{Error, Result};
 

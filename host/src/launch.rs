@@ -1,7 +1,7 @@
 //! The one place where kernels are launched.
 
-use flashcore_kernels::entry::{DROPOUT_MASK, MergeVariant};
-use flashcore_kernels::params::{DropoutMaskParams, FwdParams, MergeParams, TensorMap};
+use flashcore_kernels::entry::{DROPOUT_MASK, MergeVariant, QuantizeVariant};
+use flashcore_kernels::params::{DropoutMaskParams, FwdParams, MergeParams, QuantizeParams, TensorMap};
 
 use crate::driver::{Launch, MAX_PARAMS};
 use crate::error::{Error, Result};
@@ -100,6 +100,33 @@ impl Stream {
         unsafe { self.launch(&launch) }
     }
 
+    /// Launches a kernel that rounds to 8 bits, and returns at once. Nothing is checked any more: [`crate::Fp8Qkv`] does
+    /// that.
+    ///
+    /// # Errors
+    /// [`Error::KernelMissing`], and as [`Self::launch`].
+    ///
+    /// # Safety
+    /// Memory must be where the parameters say, until the kernel has completed.
+    pub(crate) unsafe fn launch_quantize(
+        &self,
+        variant: &QuantizeVariant,
+        grid: u32,
+        params: &QuantizeParams,
+    ) -> Result<()> {
+        let launch = Launch {
+            kernel: kernels::image(variant.symbol)?,
+            grid: [grid, 1, 1],
+            block: QuantizeVariant::THREADS,
+            cluster: 1,
+            smem_bytes: 0,
+            overlaps_previous: self.may_overlap(),
+            params: &[quantize_params_bytes(params)],
+        };
+        // SAFETY: parameters and launch shape are those of the kernel; the caller vouches for the memory.
+        unsafe { self.launch(&launch) }
+    }
+
     /// Launches the kernel that writes a mask of dropout, and returns at once. Nothing is checked any more:
     /// [`crate::dropout_mask_into`] does that.
     ///
@@ -146,6 +173,11 @@ fn merge_params_bytes(params: &MergeParams) -> &[u8] {
 fn dropout_mask_params_bytes(params: &DropoutMaskParams) -> &[u8] {
     // SAFETY: as above.
     unsafe { std::slice::from_raw_parts((&raw const *params).cast(), size_of::<DropoutMaskParams>()) }
+}
+
+fn quantize_params_bytes(params: &QuantizeParams) -> &[u8] {
+    // SAFETY: as above.
+    unsafe { std::slice::from_raw_parts((&raw const *params).cast(), size_of::<QuantizeParams>()) }
 }
 
 #[cfg(test)]

@@ -679,6 +679,16 @@ struct Progress<const P: usize, const O: usize> {
     o: Acc<O>,
     /// Probabilities under that one.
     p: [u32; P],
+    /// Where products are summed on their own, what `o` is yet to be multiplied with: O is rescaled when they are added.
+    alpha: [f32; 2],
+}
+
+impl<const P: usize, const O: usize> Progress<P, O> {
+    /// After the first key tile.
+    #[inline(always)]
+    fn first(p: [u32; P]) -> Self {
+        Progress { o: Acc::zeros(), p, alpha: [1.0; 2] }
+    }
 }
 
 /// A work tile of which all keys were scored: what remains is the product of the last key tile.
@@ -879,21 +889,20 @@ unsafe fn consume<
                 let is_short = v.has_short_step()
                     && n_block >= blocks.first + v.key_groups()
                     && rows.last_keys(v, cta.params, n_block) <= v.short_n();
-                let o = Acc::<O_REGS>::zeros();
                 let mut at: Progress<P_REGS, O_REGS>;
                 if is_short {
                     let p = me.first::<SHORT_S, _, SHORT_P, _, O_PAIRS>(last, &mut softmax, before);
                     if v.skips_before_short_step() {
                         me.skip_values(above);
                     }
-                    let first: Progress<SHORT_P, O_REGS> = Progress { o, p };
+                    let first: Progress<SHORT_P, O_REGS> = Progress::first(p);
                     n_block -= v.key_groups();
                     let second = tile_at(n_block, n_block >= blocks.full);
                     at = me.step::<S_REGS, _, _, _>(second, &mut softmax, first);
                 } else {
                     let p = me.first::<S_REGS, _, P_REGS, _, O_PAIRS>(last, &mut softmax, before);
                     me.skip_values(above);
-                    at = Progress { o, p };
+                    at = Progress::first(p);
                 }
                 wgmma::hold(&mut at.p);
                 // Scores of a tile beside the product of the tile before: those with a mask, then those without.
@@ -1111,8 +1120,10 @@ impl<V: Spec> Consumer<'_, V> {
     {
         // SAFETY: the caller's.
         let (mut o, alpha, p) = unsafe { self.scores_and_values::<S, _, P, _>(tile, softmax, before) };
-        rescale(&mut o, alpha);
-        Progress { o, p }
+        if !self.v.promotes {
+            rescale(&mut o, alpha);
+        }
+        Progress { o, p, alpha }
     }
 
     /// Computes at once the scores of a key tile, which has arrived, and the product of the one before, which may be
@@ -1130,10 +1141,11 @@ impl<V: Spec> Consumer<'_, V> {
         InFlight<O>: Products<O>,
     {
         let (cta, v) = (self.cta, self.v);
-        let Progress { o, mut p } = before;
+        let Progress { o, mut p, alpha: pending } = before;
         // SAFETY: the warpgroup is together; Q and this tile of K have arrived.
         unsafe {
-            let mut o = o.launch();
+            let sum = Acc(o.0);
+            let mut o = if v.promotes { InFlight::none() } else { o.launch() };
             wgmma::hold(&mut p);
             self.turn.wait(v);
             wgmma::fence();
@@ -1181,6 +1193,7 @@ impl<V: Spec> Consumer<'_, V> {
                     softmax.exponentiate(&mut s, early, S);
                 }
             }
+            let o_done = if v.promotes { promoted(o_done, &sum, pending) } else { o_done };
             (o_done, alpha, tile.drop_weights(cta, v, pack_weights(v, &s)))
         }
     }
@@ -1208,10 +1221,11 @@ impl<V: Spec> Consumer<'_, V> {
     where
         InFlight<O>: Products<O>,
     {
-        let Progress { o, mut p } = at;
+        let Progress { o, mut p, alpha } = at;
         // SAFETY: the warpgroup is together.
         unsafe {
-            let mut o = o.launch();
+            let sum = Acc(o.0);
+            let mut o = if self.v.promotes { InFlight::none() } else { o.launch() };
             wgmma::hold(&mut p);
             let v_tile = self.wait_for_values();
             wgmma::fence();
@@ -1219,7 +1233,7 @@ impl<V: Spec> Consumer<'_, V> {
             wgmma::commit();
             let o = o.wait::<0>();
             self.cta.v.release(&mut self.values);
-            o
+            if self.v.promotes { promoted(o, &sum, alpha) } else { o }
         }
     }
 
@@ -1290,7 +1304,8 @@ where
     }
 }
 
-/// O += P V, P from registers, as many keys as P has; V is MN-major, or K-major where it lies transposed.
+/// `o += P V`, or P V alone where sums are promoted; P from registers, as many keys as P has; V is MN-major, or K-major
+/// where it lies transposed.
 #[inline(always)]
 unsafe fn weighted_values<const R: usize, const P: usize>(
     v: &Variant,
@@ -1311,6 +1326,8 @@ unsafe fn weighted_values<const R: usize, const P: usize>(
         unsafe {
             if v.fp8.is_none() {
                 o.mma_rs::<1>(v.factor(), a, desc.advance(key * tile.row_bytes()));
+            } else if v.promotes && i == 0 {
+                *o = InFlight::start_rs::<0>(v.factor(), a, desc);
             } else {
                 o.mma_rs::<0>(v.factor(), a, desc.advance(tile.at(key)));
             }
@@ -1349,6 +1366,18 @@ fn pack<const R: usize, const H: usize>(v: &Variant, o: &Acc<R>) -> [u32; H] {
         i += 1;
     }
     packed
+}
+
+/// Adds products to the sum of those before, which is rescaled.
+#[inline(always)]
+fn promoted<const R: usize>(products: Acc<R>, sum: &Acc<R>, factors: [f32; 2]) -> Acc<R> {
+    let mut o = products;
+    let mut i = 0;
+    while i < R {
+        o.0[i] = math::fma(sum.0[i], factors[i >> 1 & 1], o.0[i]);
+        i += 1;
+    }
+    o
 }
 
 /// Multiplies the two rows of a thread by their factors.

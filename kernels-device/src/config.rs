@@ -177,6 +177,9 @@ pub struct Variant {
     pub dtype: Dtype,
     /// That of Q, K and V if they have 8 bits. V then lies transposed: see [`crate::fp8`].
     pub fp8: Option<Fp8>,
+    /// Whether each product with V is summed on its own, and then added to O: tensor cores cut sums of 8-bit products to 13
+    /// fraction bits each time that they go on with them, always towards zero.
+    pub promotes: bool,
     /// Which keys a query sees.
     pub mask: Mask,
     /// What happens to its scores.
@@ -215,6 +218,7 @@ impl Variant {
             head_dim_v: head_dim,
             dtype,
             fp8: None,
+            promotes: false,
             mask: Mask::Band,
             score: Score::Plain,
             tile: Tile { block_m: 128, block_n, stages: 2, cluster: 1, splits: 1 },
@@ -579,7 +583,11 @@ impl Variant {
         let registers = WARPGROUP_THREADS * (producer + self.consumers() * consumer);
         assert!(registers <= REGISTER_FILE, "registers after setmaxnreg");
         // Live at the peak: scores (f32), probabilities (packed pairs), output (f32), and room for addresses and state.
-        let live = block_n / 2 + self.p_registers(block_n) + self.value_columns() / 2 + 28;
+        let sums = if self.promotes { 2 } else { 1 };
+        let live = block_n / 2
+            + self.p_registers(block_n)
+            + sums * self.value_columns() / 2
+            + if self.promotes { 24 } else { 28 };
         assert!(live <= consumer, "registers of a consumer");
     }
 }

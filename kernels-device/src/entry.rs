@@ -311,7 +311,7 @@ macro_rules! of_dtype {
 }
 
 macro_rules! fwd_variants {
-    ($(#[$doc:meta])* $table:ident in $spec:ident: $($symbol:ident: $head_dim:literal $(x $head_dim_v:literal)?, $dtype:ident $(of $fp8:ident)?, $mask:ident, $score:ident, [$m:literal, $n:literal, $stages:literal, $cluster:literal, $splits:literal],
+    ($(#[$doc:meta])* $table:ident in $spec:ident: $($symbol:ident: $head_dim:literal $(x $head_dim_v:literal)?, $dtype:ident $(of $fp8:ident $($promoted:ident)?)?, $mask:ident, $score:ident, [$m:literal, $n:literal, $stages:literal, $cluster:literal, $splits:literal],
         $key_ps:literal, $tile_keys:literal;)*) => {
         /// Variants as types.
         pub mod $spec {
@@ -323,6 +323,7 @@ macro_rules! fwd_variants {
                     head_dim_v: [$($head_dim_v,)? $head_dim][0],
                     dtype: Dtype::$dtype,
                     fp8: [$(Some(Fp8::$fp8),)? None][0],
+                    promotes: [$($(stringify!($promoted).len() > 0,)?)? false][0],
                     mask: Mask::$mask,
                     score: Score::$score,
                     tile: Tile { block_m: $m, block_n: $n, stages: $stages, cluster: $cluster, splits: $splits },
@@ -476,18 +477,18 @@ fwd_variants! {
 fwd_variants! {
     /// Every forward kernel of Q, K and V of 8 bits.
     FWD_FP8 in spec_fp8:
-    fwd_hd64_m192n160_e4m3_f16:              64, F16 of E4m3, Full,   Plain, [192, 160, 2, 1, 1], 2900, 196;
-    fwd_hd64_m192n160_e4m3_bf16:             64, Bf16 of E4m3, Full,   Plain, [192, 160, 2, 1, 1], 2900, 196;
-    fwd_hd64_m192n160_e4m3_f16_causal:       64, F16 of E4m3, Causal, Plain, [192, 160, 2, 1, 1], 2900, 196;
-    fwd_hd64_m192n160_e4m3_bf16_causal:      64, Bf16 of E4m3, Causal, Plain, [192, 160, 2, 1, 1], 2900, 196;
-    fwd_hd128_m128n192_e4m3_f16:             128, F16 of E4m3, Full,   Plain, [128, 192, 2, 1, 1], 3600, 200;
-    fwd_hd128_m128n192_e4m3_bf16:            128, Bf16 of E4m3, Full,   Plain, [128, 192, 2, 1, 1], 3600, 200;
-    fwd_hd128_m128n192_e4m3_f16_causal:      128, F16 of E4m3, Causal, Plain, [128, 192, 2, 1, 1], 3600, 200;
-    fwd_hd128_m128n192_e4m3_bf16_causal:     128, Bf16 of E4m3, Causal, Plain, [128, 192, 2, 1, 1], 3600, 200;
-    fwd_hd256_m128n128_e4m3_f16:             256, F16 of E4m3, Full,   Plain, [128, 128, 2, 1, 1], 6000, 240;
-    fwd_hd256_m128n128_e4m3_bf16:            256, Bf16 of E4m3, Full,   Plain, [128, 128, 2, 1, 1], 6000, 240;
-    fwd_hd256_m128n128_e4m3_f16_causal:      256, F16 of E4m3, Causal, Plain, [128, 128, 2, 1, 1], 6000, 240;
-    fwd_hd256_m128n128_e4m3_bf16_causal:     256, Bf16 of E4m3, Causal, Plain, [128, 128, 2, 1, 1], 6000, 240;
+    fwd_hd64_m128n192_e4m3_f16:              64, F16 of E4m3 promoted, Full,   Plain, [128, 192, 2, 1, 1], 3900, 200;
+    fwd_hd64_m128n192_e4m3_bf16:             64, Bf16 of E4m3 promoted, Full,   Plain, [128, 192, 2, 1, 1], 3900, 200;
+    fwd_hd64_m128n192_e4m3_f16_causal:       64, F16 of E4m3 promoted, Causal, Plain, [128, 192, 2, 1, 1], 4100, 240;
+    fwd_hd64_m128n192_e4m3_bf16_causal:      64, Bf16 of E4m3 promoted, Causal, Plain, [128, 192, 2, 1, 1], 4100, 240;
+    fwd_hd128_m128n128_e4m3_f16:             128, F16 of E4m3 promoted, Full,   Plain, [128, 128, 2, 1, 1], 4000, 200;
+    fwd_hd128_m128n128_e4m3_bf16:            128, Bf16 of E4m3 promoted, Full,   Plain, [128, 128, 2, 1, 1], 4000, 200;
+    fwd_hd128_m128n96_e4m3_f16_causal:       128, F16 of E4m3 promoted, Causal, Plain, [128, 96, 2, 1, 1], 4300, 240;
+    fwd_hd128_m128n96_e4m3_bf16_causal:      128, Bf16 of E4m3 promoted, Causal, Plain, [128, 96, 2, 1, 1], 4300, 240;
+    fwd_hd256_m128n128_e4m3_f16:             256, F16 of E4m3, Full,   Plain, [128, 128, 2, 1, 1], 6500, 240;
+    fwd_hd256_m128n128_e4m3_bf16:            256, Bf16 of E4m3, Full,   Plain, [128, 128, 2, 1, 1], 6500, 240;
+    fwd_hd256_m128n128_e4m3_f16_causal:      256, F16 of E4m3, Causal, Plain, [128, 128, 2, 1, 1], 6800, 260;
+    fwd_hd256_m128n128_e4m3_bf16_causal:     256, Bf16 of E4m3, Causal, Plain, [128, 128, 2, 1, 1], 6800, 260;
 }
 
 /// A kernel that merges attention states. Only the element type changes its code.
@@ -551,6 +552,82 @@ merge_variants! {
     merge_states_bf16: Bf16;
 }
 
+/// A kernel that rounds Q, K and V to 8 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct QuantizeVariant {
+    /// Name of the kernel's entry point in its PTX.
+    pub symbol: &'static str,
+    /// Element type of what is rounded.
+    pub dtype: Dtype,
+    /// That of the results; none of the kernel that looks for the largest numbers.
+    pub fp8: Option<Fp8>,
+}
+
+impl QuantizeVariant {
+    /// Threads of a CTA.
+    pub const THREADS: u32 = 128;
+    /// Warps of a CTA: each leaves the largest number that it saw.
+    pub const WARPS: u32 = Self::THREADS / 32;
+    /// CTAs that an SM has room for.
+    pub const CTAS_PER_SM: u32 = 8;
+
+    /// What the builder must know of this variant.
+    pub const fn entry(&self) -> Entry {
+        Entry {
+            symbol: self.symbol,
+            threads: Self::THREADS,
+            cluster: 1,
+            smem_bytes: 0,
+            max_registers: REGISTER_FILE / (Self::CTAS_PER_SM * Self::THREADS) / 8 * 8,
+            spill_limit: 0,
+            public_pointers: &[],
+            opcodes: None,
+        }
+    }
+}
+
+macro_rules! quantize_variants {
+    ($($symbol:ident: $dtype:ident $(to $fp8:ident)?;)*) => {
+        /// Every kernel that rounds to 8 bits.
+        pub const QUANTIZE: &[QuantizeVariant] = &[$(QuantizeVariant {
+            symbol: stringify!($symbol),
+            dtype: Dtype::$dtype,
+            fp8: [$(Some(Fp8::$fp8),)? None][0],
+        }),*];
+
+        #[cfg(all(target_arch = "nvptx64", feature = "product"))]
+        mod quantize_symbols {
+            use super::{Dtype, Fp8};
+            use crate::params::QuantizeParams;
+            $(
+                /// Entry point.
+                ///
+                /// # Safety
+                /// The launch must be one that the host's plan describes: its threads, and parameters that are of these
+                /// tensors.
+                #[unsafe(no_mangle)]
+                unsafe extern "ptx-kernel" fn $symbol(params: QuantizeParams) {
+                    const FP8: Option<Fp8> = [$(Some(Fp8::$fp8),)? None][0];
+                    // SAFETY: passed on to the caller.
+                    unsafe {
+                        match FP8 {
+                            Some(fp8) => crate::quantize::round(Dtype::$dtype, fp8, &params),
+                            None => crate::quantize::largest(Dtype::$dtype, &params),
+                        }
+                    }
+                }
+            )*
+        }
+    };
+}
+
+quantize_variants! {
+    fp8_largest_f16: F16;
+    fp8_largest_bf16: Bf16;
+    fp8_round_f16_e4m3: F16 to E4m3;
+    fp8_round_bf16_e4m3: Bf16 to E4m3;
+}
+
 /// The kernel that writes which weights dropout keeps.
 pub const DROPOUT_MASK: Entry = Entry {
     symbol: "dropout_mask",
@@ -583,9 +660,7 @@ mod dropout_mask_symbol {
 
 /// Every entry point of the product, as the builder sees it.
 pub fn entries() -> impl Iterator<Item = Entry> {
-    FWD.iter()
-        .chain(FWD_FP8)
-        .map(Variant::entry)
-        .chain(MERGE.iter().map(MergeVariant::entry))
-        .chain([DROPOUT_MASK])
+    let attention = FWD.iter().chain(FWD_FP8).map(Variant::entry);
+    let others = MERGE.iter().map(MergeVariant::entry).chain(QUANTIZE.iter().map(QuantizeVariant::entry));
+    attention.chain(others).chain([DROPOUT_MASK])
 }

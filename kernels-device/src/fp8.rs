@@ -20,6 +20,8 @@
 //! Which key is at which position does not matter to a sum, if P and V agree. So no probability is moved: the keys of V
 //! are, within each 16 of them, when V is transposed. [`value_position`] says where to.
 
+use crate::config::Fp8;
+
 /// log2 of what probabilities are multiplied with: the largest, 1, becomes 256, the last power of 2 below both formats'
 /// ends.
 pub const P_SHIFT: f32 = 8.0;
@@ -32,6 +34,28 @@ pub const fn value_position(key: u32) -> u32 {
     let (within, rest) = (key % VALUE_GROUP, key / VALUE_GROUP * VALUE_GROUP);
     let (upper, thread, low) = (within / 8, within / 2 % 4, within % 2);
     rest + 4 * thread + 2 * upper + low
+}
+
+/// log2 of the descale of numbers of which `largest` is the largest magnitude: the least with which that is no more than
+/// the format holds; within bounds that keep its products, and its inverse, normal.
+#[inline(always)]
+pub const fn descale_exponent(fp8: Fp8, largest: f32) -> i32 {
+    // Both formats end with 1.75 times a power of 2: what is above takes the next one.
+    const ABOVE: u32 = 0x1F_FFFF;
+    let last = match fp8 {
+        Fp8::E4m3 => 8,
+        Fp8::E5m2 => 15,
+    };
+    let exponent = ((largest.to_bits() + ABOVE) >> 23) as i32 - 127 - last;
+    // Not `clamp`, which would leave a trap.
+    let exponent = if exponent < -60 { -60 } else { exponent };
+    if exponent > 119 { 119 } else { exponent }
+}
+
+/// 2 to the `exponent`, from -126 to 127.
+#[inline(always)]
+pub const fn power_of_2(exponent: i32) -> f32 {
+    f32::from_bits(((exponent + 127) as u32) << 23)
 }
 
 /// Where the descales of a tensor are: f32, one for each head of each sequence.
@@ -98,6 +122,20 @@ mod tests {
                     "{thread}, {element}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn the_largest_number_just_fits() {
+        for fp8 in [Fp8::E4m3, Fp8::E5m2] {
+            for largest in [1e-15, 0.3, 1.0, 1.75, 1.751, 1.999, 447.0, 448.0, 449.0, 57344.0, 1e30, 3e38] {
+                let descale = power_of_2(descale_exponent(fp8, largest));
+                assert!(largest / descale <= fp8.max() && largest / descale > fp8.max() / 2.0, "{largest}");
+            }
+            for tiny in [0.0, 1e-40, 1e-30] {
+                assert_eq!(descale_exponent(fp8, tiny), -60);
+            }
+            assert!(power_of_2(descale_exponent(fp8, f32::INFINITY)).is_normal());
         }
     }
 

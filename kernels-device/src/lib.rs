@@ -11,7 +11,7 @@
 //! - [`band`], [`sparse`], [`bundle`]: which keys a query sees, and who computes what, where only the launch or the device knows;
 //! - `pipeline`, `softmax`, `score`, `mask`, `search`, `sparse_lookup`, `attention_fwd`: the kernel (device build only);
 //! - `merge_states`: the kernel that merges what several calls of it left; `dropout_mask`: the one that writes which
-//!   weights are left out (device build only);
+//!   weights are left out; `quantize`: those that round to 8 bits (device build only);
 //! - `ptx`: the only room with inline assembly (device build only).
 //!
 //! The first seven lines are plain Rust, the *pure half*: the host crate depends on it and tests run it.
@@ -51,6 +51,8 @@ pub mod merge_states;
 pub mod pipeline;
 #[cfg(target_arch = "nvptx64")]
 pub mod ptx;
+#[cfg(target_arch = "nvptx64")]
+pub mod quantize;
 #[cfg(target_arch = "nvptx64")]
 pub mod score;
 #[cfg(target_arch = "nvptx64")]

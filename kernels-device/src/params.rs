@@ -251,6 +251,59 @@ const fn divisor_in_common(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { divisor_in_common(b, a % b) }
 }
 
+/// Run-time parameters of the kernels that round Q, K and V to 8 bits.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuantizeParams {
+    /// Q, K and V.
+    pub tensors: [QuantizeTensor; 3],
+    /// Device address of room for largest magnitudes, f32: of each head of Q, then K, then V, `most_parts` times as
+    /// many as a CTA has warps.
+    pub maxima: u64,
+    /// Parts that a head has at most.
+    pub most_parts: u32,
+    /// Rows of a part: whole groups of keys.
+    pub part_rows: u32,
+    /// Parts of all heads of all tensors, counted in i32.
+    pub units: u32,
+    /// Makes the size a multiple of 8.
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<QuantizeParams>() == 3 * size_of::<QuantizeTensor>() + 8 + 4 * 4);
+
+/// One tensor that is rounded.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuantizeTensor {
+    /// Device address of the first element of 16 bits.
+    pub from: u64,
+    /// Bytes from one sequence to the next, from one row, from one head.
+    pub strides_bytes: [u64; 3],
+    /// Device address of the result: heads of all sequences, one behind the other.
+    pub to: u64,
+    /// Bytes from one of its rows to the next; of V, from one column.
+    pub to_row: u64,
+    /// Bytes from one of its heads to the next.
+    pub to_head: u64,
+    /// Device address of the descales.
+    pub descales: u64,
+    /// Rows of a head.
+    pub rows: u32,
+    /// Parts of all heads.
+    pub units: u32,
+    /// Parts of a head.
+    pub parts: Divisor,
+    /// Heads of a sequence.
+    pub heads: Divisor,
+    /// Groups of 8 columns.
+    pub groups: Divisor,
+    /// Heads of all tensors before this one.
+    pub first_head: u32,
+}
+
+const _: () = assert!(size_of::<QuantizeTensor>() == 8 * 8 + 2 * 4 + 3 * 12 + 4);
+
 /// Run-time parameters of a kernel that merges attention states. Its rows have three coordinates, batch, head and
 /// position, in the order in which the output lies in memory: outer, middle, inner.
 #[repr(C)]

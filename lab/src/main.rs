@@ -13,6 +13,7 @@ mod errors;
 mod faults;
 mod feature;
 mod features;
+mod fp8;
 mod gate;
 mod latency;
 mod merge;
@@ -64,6 +65,8 @@ enum Verb {
     Features(features::Options),
     /// Time every kernel that can compute a shape, and see whether the right one is chosen
     Tune(tune::Options),
+    /// Time attention over 8 bits beside that over 16
+    Fp8(fp8::Options),
     /// Check, then time, the merge of attention states, beside a copy of as many bytes
     Merge(merge::Options),
     /// Run every kernel again and again, under all conditions, and compare the bits
@@ -119,6 +122,7 @@ fn main() -> ExitCode {
         Verb::Bench(options) => bench::run(device(), options),
         Verb::Features(options) => features::run(device(), options),
         Verb::Tune(options) => tune::run(device(), options),
+        Verb::Fp8(options) => fp8::run(device(), options),
         Verb::Merge(options) => merge::run(device(), options),
         Verb::Determinism(options) => determinism::run(device(), options),
         Verb::Ct(options) => ct::run(device(), options),

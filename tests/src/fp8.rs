@@ -5,10 +5,13 @@
 //! rounds weights to 4 significant bits: errors of up to 1/16 of each, which are independent, and in the mean square
 //! about 1/38. What tensor cores cut off, sums of 13 fraction bits, comes on top.
 
-use flashcore::{Dtype, Shape};
+use flashcore::{
+    Attention, Device, Dtype, Fp8Tensor, Fp8Values, Lse, Order, Plan, Pointers, Shape, Stream, Tensor,
+};
 use float8::F8E4M3;
 use rayon::prelude::*;
 
+use crate::device::download;
 use crate::values::{Values, round};
 
 /// A tensor of 8 bits.
@@ -22,10 +25,13 @@ pub struct Narrow {
     pub values: Values,
 }
 
+/// The largest number of e4m3.
+const LARGEST: f32 = 448.0;
+
 /// The least power of 2 by which numbers up to `largest` come within what e4m3 holds.
 pub fn descale(largest: f32) -> f32 {
     let mut exponent = -100;
-    while exponent < 119 && largest > F8E4M3::MAX.to_f32() * 2f32.powi(exponent) {
+    while exponent < 119 && largest > LARGEST * 2f32.powi(exponent) {
         exponent += 1;
     }
     2f32.powi(exponent)
@@ -49,6 +55,83 @@ impl Narrow {
             values.data.iter().enumerate().map(|(i, x)| F8E4M3::from_f32(x / of(i))).collect();
         let data = elements.iter().enumerate().map(|(i, x)| x.to_f32() * of(i)).collect();
         Narrow { values: Values { shape: values.shape, data }, elements, descales }
+    }
+}
+
+/// The tensors of a call, outputs poisoned.
+#[derive(Debug)]
+pub struct OnDevice {
+    q: Fp8Tensor,
+    k: Fp8Tensor,
+    v: Fp8Values,
+    out: Tensor,
+    lse: Lse,
+    causal: bool,
+}
+
+impl OnDevice {
+    /// Copies q, k and v to `device` and makes room for an output of type `dtype`.
+    pub fn new(
+        device: &Device,
+        [q, k, v]: &[Narrow; 3],
+        causal: bool,
+        dtype: Dtype,
+    ) -> flashcore::Result<Self> {
+        let rows =
+            |x: &Narrow| Fp8Tensor::from_slice(device, &x.elements, x.values.shape, Order::Bshd, &x.descales);
+        let (q, k) = (rows(q)?, rows(k)?);
+        let v = Fp8Values::from_slice(device, &v.elements, v.values.shape, Order::Bshd, &v.descales)?;
+        let shape = Shape { head_dim: v.shape().head_dim, ..q.shape() };
+        let out = Tensor::zeros(device, dtype, shape, Order::Bshd)?;
+        let lse = Lse::new(device, shape.batch, shape.heads, shape.seqlen)?;
+        let tensors = OnDevice { q, k, v, out, lse, causal };
+        tensors.poison()?;
+        Ok(tensors)
+    }
+
+    /// Fills the outputs with NaN.
+    pub fn poison(&self) -> flashcore::Result<()> {
+        self.out.fill_bytes(0xFF)?;
+        self.lse.fill_bytes(0xFF)
+    }
+
+    fn attention(&self) -> Attention<'static> {
+        Attention::new().causal(self.causal)
+    }
+
+    /// Submits the computation.
+    pub fn run(&self, stream: &Stream) -> flashcore::Result<()> {
+        let (q, k, v) = (self.q.view(), self.k.view(), self.v.view());
+        self.attention().forward_fp8_into(stream, q, k, v, &self.out, Some(self.lse.view()))
+    }
+
+    /// Every plan for this computation, one for each kernel that can do it.
+    pub fn plans(&self) -> flashcore::Result<Vec<Plan>> {
+        let (q, k, v) = (self.q.view(), self.k.view(), self.v.view());
+        let problem = self.attention().fp8_problem(q, k, v, &self.out.view(), Some(self.lse.view()))?;
+        Plan::all(&problem, self.out.device().properties())
+    }
+
+    /// Submits the computation by the kernel of `plan`, which must be one of [`Self::plans`].
+    pub fn run_plan(&self, plan: &Plan, stream: &Stream) -> flashcore::Result<()> {
+        let (q, k, v) = (self.q.view(), self.k.view(), self.v.view());
+        let pointers = Pointers {
+            q: q.ptr(),
+            k: k.ptr(),
+            v: v.ptr(),
+            out: self.out.ptr(),
+            lse: self.lse.view().ptr(),
+            descales: [q.descales(), k.descales(), v.descales()].map(|array| array.ptr()),
+            ..Pointers::default()
+        };
+        // SAFETY: the plan was made for these tensors, which live on after the work: freeing them waits for it.
+        unsafe { stream.launch_plan(plan, &pointers) }
+    }
+
+    /// The outputs: contiguous (batch, seqlen, heads, head_dim), and (batch, heads, seqlen). Waits for all work of the
+    /// device.
+    pub fn outputs(&self) -> flashcore::Result<(Vec<f32>, Vec<f32>)> {
+        Ok((download(&self.out)?.values().data, self.lse.to_vec()?))
     }
 }
 
@@ -171,6 +254,11 @@ impl Answer {
             of_magnitude: errors().zip(&self.magnitude).map(beyond).fold(0.0, f64::max),
             lse: lse.iter().zip(&self.lse).map(|(&got, &want)| error(got, want)).fold(0.0, f64::max),
         }
+    }
+
+    /// The root of the mean of the squares of the spread.
+    pub fn mean_spread(&self) -> f64 {
+        rms(self.spread.iter().copied())
     }
 
     /// The root of the mean of the squares of the errors that rounding the answer makes.

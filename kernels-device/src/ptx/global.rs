@@ -91,6 +91,19 @@ pub unsafe fn store_x4(address: u64, words: [u32; 4]) {
     }
 }
 
+/// `st.global.v2.b32` (ISA 9.7.9.11).
+///
+/// # Safety
+/// The 8 bytes are allocated and aligned, and nobody else accesses them meanwhile.
+#[inline(always)]
+pub unsafe fn store_x2(address: u64, words: [u32; 2]) {
+    // SAFETY: the caller's.
+    unsafe {
+        asm!("st.global.v2.b32 [{0}], {{{1}, {2}}};", in(reg64) address, in(reg32) words[0], in(reg32) words[1],
+            options(nostack))
+    }
+}
+
 /// `st.global.u8` (ISA 9.7.9.11): the low byte of a number.
 ///
 /// # Safety

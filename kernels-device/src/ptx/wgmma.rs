@@ -53,6 +53,14 @@ pub struct Acc<const R: usize>(pub [f32; R]);
 /// An accumulator that a product may still be writing.
 pub struct InFlight<const R: usize>([f32; R]);
 
+impl<const R: usize> InFlight<R> {
+    /// In the place of one that is yet to begin.
+    #[inline(always)]
+    pub fn none() -> Self {
+        InFlight([0.0; R])
+    }
+}
+
 impl<const R: usize> Acc<R> {
     /// All zeros.
     #[inline(always)]
@@ -131,6 +139,12 @@ pub trait Products<const R: usize>: Sized {
     unsafe fn start<const TRANS_A: u32, const TRANS_B: u32>(factor: Factor, a: SmemDesc, b: SmemDesc)
     -> Self;
 
+    /// The same with A in registers, as of [`Self::mma_rs`].
+    ///
+    /// # Safety
+    /// As [`Self::mma_rs`].
+    unsafe fn start_rs<const TRANS_B: u32>(factor: Factor, a: [u32; 4], b: SmemDesc) -> Self;
+
     /// The same, added to the accumulator: `self += A Bᵀ`.
     ///
     /// # Safety
@@ -176,6 +190,9 @@ macro_rules! mma {
             Factor::Narrow(Fp8::E5m2) => mma!(@narrow $form "k32.f32.e5m2.e5m2", $acc, $a, $b, $n, $($i)*),
         }
     };
+    (@wide start_rs $ty:literal, $acc:expr, $a:expr, $b:expr, $n:literal, $($i:tt)*) => {
+        mma!(@asm start_rs $ty, ", {tb}", (tb = const TRANS_B,), $acc, $a, $b, $n, $($i)*)
+    };
     (@wide rs $ty:literal, $acc:expr, $a:expr, $b:expr, $n:literal, $($i:tt)*) => {
         mma!(@asm rs $ty, ", {tb}", (tb = const TRANS_B,), $acc, $a, $b, $n, $($i)*)
     };
@@ -190,6 +207,15 @@ macro_rules! mma {
             "{{", ".reg .pred p;", "setp.ne.b32 p, 0, 0;", mma!(@text $ty, $n, "{a}", $trans, $($i)*), "}}",
             $(out(reg32) $acc[$i],)*
             a = in(reg64) $a.0, b = in(reg64) $b.0, $($operands)* options(nostack)
+        )
+    };
+    (@asm start_rs $ty:literal, $trans:literal, ($($operands:tt)*), $acc:expr, $a:expr, $b:expr, $n:literal, $($i:tt)*) => {
+        asm!(
+            "{{", ".reg .pred p;", "setp.ne.b32 p, 0, 0;",
+            mma!(@text $ty, $n, "{{{a0}, {a1}, {a2}, {a3}}}", $trans, $($i)*), "}}",
+            $(out(reg32) $acc[$i],)*
+            a0 = in(reg32) $a[0], a1 = in(reg32) $a[1], a2 = in(reg32) $a[2], a3 = in(reg32) $a[3],
+            b = in(reg64) $b.0, $($operands)* options(nostack)
         )
     };
     (@asm ss $ty:literal, $trans:literal, ($($operands:tt)*), $acc:expr, $a:expr, $b:expr, $n:literal, $($i:tt)*) => {
@@ -229,6 +255,14 @@ macro_rules! width {
                 let mut d = [0.0; { $n / 2 }];
                 // SAFETY: the caller's.
                 unsafe { mma!(factor, start, d, a, b, $n, $($i)*) }
+                InFlight(d)
+            }
+
+            #[inline(always)]
+            unsafe fn start_rs<const TRANS_B: u32>(factor: Factor, a: [u32; 4], b: SmemDesc) -> Self {
+                let mut d = [0.0; { $n / 2 }];
+                // SAFETY: the caller's.
+                unsafe { mma!(factor, start_rs, d, a, b, $n, $($i)*) }
                 InFlight(d)
             }
 

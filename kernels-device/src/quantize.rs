@@ -1,0 +1,262 @@
+//! Rounds Q, K and V of 16 bits to 8, under factors of each head that are powers of 2, and transposes V.
+//!
+//! There are two kernels, one after the other, since a factor follows from all numbers of a head:
+//!
+//! ```text
+//! largest    the largest magnitude of each part of a head, of each warp's share of it
+//! round      the largest of those, and from it the factor; then every number of a part, divided by it and rounded
+//! ```
+//!
+//! Work comes in *units*: a part of the rows of a head of one of the tensors. CTAs take them in turn.
+//!
+//! Factors are powers of 2: the numbers that are rounded are exact, and so is what the result stands for. Formats of 8
+//! bits are floating-point numbers, so nothing is lost by it but, at most, one power of 2 of their range.
+
+use crate::config::{Dtype, Fp8};
+use crate::entry::QuantizeVariant;
+use crate::fp8::{VALUE_GROUP, descale_exponent, power_of_2};
+use crate::params::{QuantizeParams, QuantizeTensor};
+use crate::ptx::math::{abs, max, mul, pack_x4, unpack};
+use crate::ptx::{global, grid, thread, warp};
+
+const THREADS: u32 = QuantizeVariant::THREADS;
+const WARPS: u32 = QuantizeVariant::WARPS;
+/// Elements that a thread reads at once.
+const GROUP: u32 = 8;
+
+/// What a unit is of.
+struct Unit {
+    tensor: QuantizeTensor,
+    /// Which one of the three.
+    index: u32,
+    /// Of all sequences.
+    head: u32,
+    part: u32,
+}
+
+/// 32-bit words of the parameters of a tensor.
+const WORDS: usize = size_of::<QuantizeTensor>() / 4;
+
+/// The parameters of a tensor as words.
+#[inline(always)]
+fn words(tensor: &QuantizeTensor) -> [u32; WORDS] {
+    // SAFETY: plain numbers, and no padding, as is asserted where it is declared.
+    unsafe { core::mem::transmute(*tensor) }
+}
+
+/// One of three tensors. By arithmetic: an index into parameters would make the compiler copy them to local memory.
+#[inline(always)]
+fn one_of(index: u32, [q, k, v]: [[u32; WORDS]; 3]) -> QuantizeTensor {
+    let [of_q, of_k, of_v] = [0, 1, 2].map(|i| ((index == i) as u32).wrapping_neg());
+    let mut words = [0; WORDS];
+    let mut i = 0;
+    while i < WORDS {
+        words[i] = q[i] & of_q | k[i] & of_k | v[i] & of_v;
+        i += 1;
+    }
+    // SAFETY: as above.
+    unsafe { core::mem::transmute(words) }
+}
+
+impl Unit {
+    /// The unit of number `unit`.
+    #[inline(always)]
+    fn new(p: &QuantizeParams, unit: u32) -> Self {
+        let [q, k] = [p.tensors[0].units, p.tensors[1].units];
+        let (index, at) = match unit {
+            _ if unit < q => (0, unit),
+            _ if unit < q + k => (1, unit - q),
+            _ => (2, unit - q - k),
+        };
+        let tensor = one_of(index, p.tensors.each_ref().map(words));
+        let (head, part) = tensor.parts.split(at);
+        Unit { tensor, index, head, part }
+    }
+
+    /// Address of the first row of the head.
+    #[inline(always)]
+    fn source(&self) -> u64 {
+        let (batch, head) = self.tensor.heads.split(self.head);
+        let [of_batch, _, of_head] = self.tensor.strides_bytes;
+        self.tensor.from + batch as u64 * of_batch + head as u64 * of_head
+    }
+
+    /// The first row of the part, and the end.
+    #[inline(always)]
+    fn rows(&self, p: &QuantizeParams) -> [u32; 2] {
+        let first = self.part * p.part_rows;
+        [first, (first + p.part_rows).min(self.tensor.rows)]
+    }
+
+    /// Address of the maxima of the head.
+    #[inline(always)]
+    fn maxima(&self, p: &QuantizeParams) -> u64 {
+        p.maxima + 4 * ((self.tensor.first_head + self.head) * p.most_parts * WARPS) as u64
+    }
+}
+
+/// The first kernel: magnitudes of the parts.
+///
+/// # Safety
+/// See the entry points in [`entry`](crate::entry).
+#[inline(always)]
+pub unsafe fn largest(dtype: Dtype, p: &QuantizeParams) {
+    // SAFETY: the host checked that tensors and room for the maxima lie where the parameters say; warps are together.
+    unsafe {
+        grid::launch_dependents();
+        grid::wait_for_previous_grid();
+        let mut at = thread::block_idx_x();
+        while at < p.units {
+            let unit = Unit::new(p, at);
+            let ([first, end], groups) = (unit.rows(p), unit.tensor.groups);
+            let source = unit.source();
+            let mut largest = 0.0;
+            let mut i = thread::thread_idx_x();
+            while i < (end - first) * groups.value {
+                let (row, group) = groups.split(i);
+                let at = source
+                    + (first + row) as u64 * unit.tensor.strides_bytes[1]
+                    + (group * GROUP * Dtype::SIZE) as u64;
+                let words = global::load_x4(at);
+                let mut word = 0;
+                while word < 4 {
+                    let [low, high] = unpack(dtype, words[word]);
+                    largest = max(largest, max(abs(low), abs(high)));
+                    word += 1;
+                }
+                i += THREADS;
+            }
+            let warp = warp::broadcast(thread::thread_idx_x() / 32);
+            warp::sync_warp();
+            let largest = warp_max(largest);
+            if warp::elect_one() {
+                global::store_f32(unit.maxima(p) + 4 * (unit.part * WARPS + warp) as u64, largest);
+            }
+            warp::sync_warp();
+            at += thread::grid_dim_x();
+        }
+    }
+}
+
+/// The second kernel: factors, and rounded numbers.
+///
+/// # Safety
+/// See the entry points in [`entry`](crate::entry).
+#[inline(always)]
+pub unsafe fn round(dtype: Dtype, fp8: Fp8, p: &QuantizeParams) {
+    // SAFETY: as above; every number of the results is written by one thread.
+    unsafe {
+        grid::launch_dependents();
+        grid::wait_for_previous_grid();
+        let mut at = thread::block_idx_x();
+        while at < p.units {
+            let unit = Unit::new(p, at);
+            let mut largest = 0.0;
+            let mut i = thread::thread_idx_x() % 32;
+            while i < unit.tensor.parts.value * WARPS {
+                largest = max(largest, global::load_f32(unit.maxima(p) + 4 * i as u64));
+                i += 32;
+            }
+            warp::sync_warp();
+            let exponent = descale_exponent(fp8, warp_max(largest));
+            if unit.part == 0 && thread::thread_idx_x() == 0 {
+                global::store_f32(unit.tensor.descales + 4 * unit.head as u64, power_of_2(exponent));
+            }
+            let factor = power_of_2(-exponent);
+            if unit.index == 2 {
+                transpose(dtype, fp8, &unit, unit.rows(p), factor);
+            } else {
+                copy(dtype, fp8, &unit, unit.rows(p), factor);
+            }
+            at += thread::grid_dim_x();
+        }
+    }
+}
+
+/// Rounds rows of Q or K.
+#[inline(always)]
+unsafe fn copy(dtype: Dtype, fp8: Fp8, unit: &Unit, [first, end]: [u32; 2], factor: f32) {
+    let QuantizeTensor { to, to_row, to_head, groups, strides_bytes, .. } = unit.tensor;
+    let (source, to) = (unit.source(), to + unit.head as u64 * to_head);
+    let mut i = thread::thread_idx_x();
+    while i < (end - first) * groups.value {
+        let (row, group) = groups.split(i);
+        let from = source + (first + row) as u64 * strides_bytes[1] + (group * GROUP * Dtype::SIZE) as u64;
+        // SAFETY: the caller's.
+        unsafe {
+            let words = global::load_x4(from);
+            let mut numbers = [0.0; GROUP as usize];
+            let mut word = 0;
+            while word < 4 {
+                let [low, high] = unpack(dtype, words[word]);
+                [numbers[2 * word], numbers[2 * word + 1]] = [mul(low, factor), mul(high, factor)];
+                word += 1;
+            }
+            let [a, b, c, d, e, f, g, h] = numbers;
+            let at = to + (first + row) as u64 * to_row + (group * GROUP) as u64;
+            global::store_x2(at, [pack_x4(fp8, [a, b, c, d]), pack_x4(fp8, [e, f, g, h])]);
+        }
+        i += THREADS;
+    }
+}
+
+/// Rounds and transposes rows of V: a thread takes a group of keys of two neighbouring columns. Keys beyond the last
+/// are zeros.
+#[inline(always)]
+unsafe fn transpose(dtype: Dtype, fp8: Fp8, unit: &Unit, [first, end]: [u32; 2], factor: f32) {
+    let QuantizeTensor { to, to_row, to_head, groups, strides_bytes, .. } = unit.tensor;
+    let (source, to) = (unit.source(), to + unit.head as u64 * to_head);
+    let pairs = groups.value * GROUP / 2;
+    let mut group = first / VALUE_GROUP;
+    let mut pair = thread::thread_idx_x();
+    while pair >= pairs {
+        pair -= pairs;
+        group += 1;
+    }
+    while group * VALUE_GROUP < end {
+        let from = source + (4 * pair) as u64;
+        let mut columns = [[0.0; VALUE_GROUP as usize]; 2];
+        let mut key = 0;
+        while key < VALUE_GROUP {
+            let row = group * VALUE_GROUP + key;
+            // SAFETY: the caller's; nobody writes V while the kernel runs.
+            let word = unsafe { global::load_below(from + row as u64 * strides_bytes[1], row, end) };
+            let [low, high] = unpack(dtype, word);
+            columns[0][key as usize] = mul(low, factor);
+            columns[1][key as usize] = mul(high, factor);
+            key += 1;
+        }
+        let at = to + (2 * pair) as u64 * to_row + (group * VALUE_GROUP) as u64;
+        let [one, other] = columns;
+        // SAFETY: the caller's.
+        unsafe {
+            global::store_x4(at, permuted(fp8, one));
+            global::store_x4(at + to_row, permuted(fp8, other));
+        }
+        pair += THREADS;
+        while pair >= pairs {
+            pair -= pairs;
+            group += 1;
+        }
+    }
+}
+
+/// A group of keys as [`value_position`](crate::fp8::value_position) has it.
+#[inline(always)]
+fn permuted(fp8: Fp8, keys: [f32; VALUE_GROUP as usize]) -> [u32; 4] {
+    let word = |t: usize| pack_x4(fp8, [keys[2 * t], keys[2 * t + 1], keys[2 * t + 8], keys[2 * t + 9]]);
+    [word(0), word(1), word(2), word(3)]
+}
+
+/// The largest of the numbers of a warp's lanes.
+#[inline(always)]
+unsafe fn warp_max(x: f32) -> f32 {
+    let mut x = x;
+    let mut distance = 16;
+    while distance > 0 {
+        // SAFETY: the caller's: the whole warp is here.
+        x = max(x, unsafe { warp::shuffle_xor(x, distance) });
+        distance /= 2;
+    }
+    x
+}

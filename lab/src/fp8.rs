@@ -1,0 +1,137 @@
+//! Attention over 8 bits beside that over 16: every kernel of ours, timed.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use flashcore::{Device, Dtype, Shape};
+use flashcore_tests::cases::Case;
+use flashcore_tests::device::OnDevice as WideOnDevice;
+use flashcore_tests::fp8::{Narrow, OnDevice};
+use flashcore_tests::grid;
+use flashcore_tests::values::Values;
+use serde::Serialize;
+
+use crate::metrics::median;
+use crate::output::{self, Origin};
+use crate::shape::{Bhsd, Shapes, mask};
+use crate::timing::{Protocol, Recorded};
+
+/// Options of `fp8`.
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  flashcore-lab fp8 --out fp8.json\n  flashcore-lab fp8 --shape 2,16,8192,128 --causal"
+)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    shapes: Shapes,
+    /// Times that all kernels take turns
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// GPU time of each measurement, at least, in seconds
+    #[arg(long, default_value_t = 0.05, value_name = "N")]
+    seconds: f64,
+    /// Write the figures to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// One kernel on one shape.
+#[derive(Serialize)]
+struct Row {
+    shape: Bhsd,
+    mask: &'static str,
+    kernel: String,
+    /// Whether the library would choose it.
+    chosen: bool,
+    us: f64,
+    tflops: f64,
+    /// Median of the rounds' ratios: time of 16-bit attention by that of the kernel.
+    of_bf16: f64,
+}
+
+/// What `--out` gets.
+#[derive(Serialize)]
+struct Figures {
+    origin: Origin,
+    gpu: String,
+    rows: Vec<Row>,
+}
+
+/// Times each shape.
+pub(crate) fn run(device: flashcore::Result<Device>, options: &Options) -> Result<bool> {
+    let device = device?;
+    let mut rows = Vec::new();
+    for case in options.shapes.cases_or(|masks| grid::large(&grid::LENGTHS, masks)) {
+        for row in measure(&device, &case, options)? {
+            let Row { shape, mask, kernel, chosen, us, tflops, of_bf16 } = &row;
+            let chosen = if *chosen { "*" } else { " " };
+            println!(
+                "{shape:<16} {mask:<6} {chosen} {kernel:<44} {us:>9.1} us {tflops:>7.1} TFLOPS  x {of_bf16:.3}"
+            );
+            rows.push(row);
+        }
+    }
+    if let Some(path) = &options.out {
+        let gpu = device.properties().name.clone();
+        output::write(&Figures { origin: Origin::now(), gpu, rows }, path)?;
+    }
+    Ok(true)
+}
+
+/// Tensors of normal values, which are repeated where there are many.
+fn narrow(shape: Shape, seed: u64) -> Narrow {
+    const DISTINCT: usize = 1 << 20;
+    let width = shape.head_dim;
+    let few = Shape::new(1, DISTINCT / width, 1, width);
+    let [q, ..] = flashcore_tests::inputs::Fill::Normal.values(few, few, seed);
+    let few = Narrow::new(&q);
+    let count = shape.batch * shape.seqlen * shape.heads * width;
+    let elements = few.elements.iter().copied().cycle().take(count).collect();
+    let descales = vec![few.descales[0]; shape.batch * shape.heads];
+    // What they stand for, nobody asks.
+    Narrow { elements, descales, values: Values { shape, data: Vec::new() } }
+}
+
+fn measure(device: &Device, case: &Case, options: &Options) -> Result<Vec<Row>> {
+    let protocol = Protocol { min_ms: 1e3 * options.seconds, ..Protocol::STANDARD };
+    let dtype = Dtype::Bf16;
+    let inputs = [(case.shape_q(), 1), (case.shape_kv(), 2), (case.shape_kv(), 3)];
+    let tensors =
+        OnDevice::new(device, &inputs.map(|(shape, seed)| narrow(shape, seed)), case.causal, dtype)?;
+    let plans = tensors.plans()?;
+    let tensors = &tensors;
+    let wide =
+        Recorded::new(device, WideOnDevice::new(device, case, &case.inputs(dtype, 0))?, protocol.launches)?;
+    let kernels: Result<Vec<_>> = plans
+        .iter()
+        .map(|plan| {
+            Recorded::record(device, tensors, protocol.launches, |tensors, stream| {
+                tensors.run_plan(plan, stream)
+            })
+        })
+        .collect();
+    let kernels = kernels?;
+    let mut wide_us = Vec::new();
+    let mut times = vec![Vec::new(); kernels.len()];
+    for _ in 0..options.rounds {
+        wide_us.push(wide.measure(&protocol)?.us);
+        for (kernel, times) in kernels.iter().zip(&mut times) {
+            times.push(kernel.measure(&protocol)?.us);
+        }
+    }
+    let first = plans[0].problem;
+    let chosen = flashcore::Plan::new(&first, device.properties())?.variant.symbol;
+    let row = |kernel: String, chosen, us: &[f64]| {
+        let mut ratios: Vec<f64> = wide_us.iter().zip(us).map(|(wide, us)| wide / us).collect();
+        let us = median(&mut us.to_vec());
+        let (shape, mask) = (Bhsd::from(case), mask(case.causal));
+        let tflops = grid::flops(case) / us / 1e6;
+        Row { shape, mask, kernel, chosen, us, tflops, of_bf16: median(&mut ratios) }
+    };
+    let mut rows = vec![row("bf16".to_owned(), true, &wide_us)];
+    for (plan, times) in plans.iter().zip(&times) {
+        rows.push(row(plan.variant.symbol.to_owned(), plan.variant.symbol == chosen, times));
+    }
+    Ok(rows)
+}
