@@ -46,7 +46,8 @@ use core::marker::PhantomData;
 use crate::band::Lengths;
 use crate::bundle::{Bundle, Place as WorkPlace};
 use crate::config::{
-    Dtype, Factor, MAX_SPLITS, MMA_K, MMA_K_BYTES, Score, Spec, Tile, Variant, WARPGROUP_ROWS, WARPGROUP_THREADS,
+    Dtype, Factor, MAX_SPLITS, MMA_K, MMA_K_BYTES, Score, Spec, Tile, Variant, WARPGROUP_ROWS,
+    WARPGROUP_THREADS,
 };
 use crate::dropout::{ALL_KEPT, Dropout};
 use crate::fp8;

@@ -595,11 +595,11 @@ macro_rules! quantize_variants {
             fp8: [$(Some(Fp8::$fp8),)? None][0],
         }),*];
 
-        #[cfg(all(target_arch = "nvptx64", feature = "product"))]
+        #[cfg(target_arch = "nvptx64")]
         mod quantize_symbols {
             use super::{Dtype, Fp8};
             use crate::params::QuantizeParams;
-            $(
+            $(of_dtype! { $dtype:
                 /// Entry point.
                 ///
                 /// # Safety
@@ -616,7 +616,7 @@ macro_rules! quantize_variants {
                         }
                     }
                 }
-            )*
+            })*
         }
     };
 }

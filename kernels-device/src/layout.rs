@@ -168,7 +168,7 @@ pub enum Barrier {
 impl FwdSmem {
     /// The layout of `variant`.
     pub const fn new(variant: &Variant) -> Self {
-        let Tile { block_m, stages: kv_stages, .. } = variant.tile;
+        let Tile { block_m, block_n, stages: kv_stages, .. } = variant.tile;
         let (q_bytes, o_bytes) = (variant.q_tile().bytes(), block_m * variant.o_slabs() * SLAB_ROW_BYTES);
         let (k_bytes, v_bytes) = (variant.k_tile().bytes(), variant.v_tile().bytes());
         let rings = kv_stages * (k_bytes + v_bytes);
