@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use flashcore::{Device, Dtype, Shape};
+use flashcore::{Attention, Device, Dtype, Fp8, Fp8Qkv, Shape};
 use flashcore_tests::cases::Case;
 use flashcore_tests::device::OnDevice as WideOnDevice;
 use flashcore_tests::fp8::{Narrow, OnDevice};
@@ -101,8 +101,18 @@ fn measure(device: &Device, case: &Case, options: &Options) -> Result<Vec<Row>> 
         OnDevice::new(device, &inputs.map(|(shape, seed)| narrow(shape, seed)), case.causal, dtype)?;
     let plans = tensors.plans()?;
     let tensors = &tensors;
-    let wide =
-        Recorded::new(device, WideOnDevice::new(device, case, &case.inputs(dtype, 0))?, protocol.launches)?;
+    let wide_tensors = &WideOnDevice::new(device, case, &case.inputs(dtype, 0))?;
+    let wide = Recorded::new(device, wide_tensors, protocol.launches)?;
+    let rounded = &Fp8Qkv::new(device, Fp8::E4m3, [case.shape_q(), case.shape_kv(), case.shape_kv()])?;
+    let attention = Attention::new().causal(case.causal);
+    let all = Recorded::record(device, wide_tensors, protocol.launches, |tensors, stream| {
+        let WideOnDevice { q, k, v, out, .. } = tensors;
+        rounded.round(stream, q, k, v)?;
+        attention.forward_fp8_into(stream, rounded.q.view(), rounded.k.view(), rounded.v.view(), out, None)
+    })?;
+    let rounding = Recorded::record(device, wide_tensors, protocol.launches, |tensors, stream| {
+        rounded.round(stream, &tensors.q, &tensors.k, &tensors.v)
+    })?;
     let kernels: Result<Vec<_>> = plans
         .iter()
         .map(|plan| {
@@ -112,10 +122,12 @@ fn measure(device: &Device, case: &Case, options: &Options) -> Result<Vec<Row>> 
         })
         .collect();
     let kernels = kernels?;
-    let mut wide_us = Vec::new();
+    let (mut wide_us, mut all_us, mut rounding_us) = (Vec::new(), Vec::new(), Vec::new());
     let mut times = vec![Vec::new(); kernels.len()];
     for _ in 0..options.rounds {
         wide_us.push(wide.measure(&protocol)?.us);
+        all_us.push(all.measure(&protocol)?.us);
+        rounding_us.push(rounding.measure(&protocol)?.us);
         for (kernel, times) in kernels.iter().zip(&mut times) {
             times.push(kernel.measure(&protocol)?.us);
         }
@@ -129,7 +141,11 @@ fn measure(device: &Device, case: &Case, options: &Options) -> Result<Vec<Row>> 
         let tflops = grid::flops(case) / us / 1e6;
         Row { shape, mask, kernel, chosen, us, tflops, of_bf16: median(&mut ratios) }
     };
-    let mut rows = vec![row("bf16".to_owned(), true, &wide_us)];
+    let mut rows = vec![
+        row("bf16".to_owned(), true, &wide_us),
+        row("rounding to e4m3, and attention".to_owned(), true, &all_us),
+        row("rounding alone".to_owned(), true, &rounding_us),
+    ];
     for (plan, times) in plans.iter().zip(&times) {
         rows.push(row(plan.variant.symbol.to_owned(), plan.variant.symbol == chosen, times));
     }
