@@ -469,3 +469,85 @@ fn named(pointers: &Pointers, keys: bool) -> impl Iterator<Item = (Operand, u64)
     let lse = (lse != 0).then_some((Operand::Lse, lse));
     always.into_iter().chain(of_keys.into_iter().filter(move |_| keys)).chain(lse)
 }
+
+#[cfg(test)]
+mod tests {
+    use float8::F8E4M3;
+
+    use super::*;
+    use crate::Lse;
+    use crate::error::Dim;
+    use crate::mock::Mock;
+
+    const Q: Shape = Shape::new(2, 30, 4, 64);
+    const KV: Shape = Shape::new(2, 50, 2, 64);
+
+    fn tensors(device: &Device) -> (Fp8Tensor, Fp8Tensor, Fp8Values, Tensor) {
+        (
+            Fp8Tensor::uninit(device, Fp8::E4m3, Q, Order::Bshd).unwrap(),
+            Fp8Tensor::uninit(device, Fp8::E4m3, KV, Order::Bhsd).unwrap(),
+            Fp8Values::uninit(device, Fp8::E4m3, KV).unwrap(),
+            Tensor::zeros(device, Dtype::Bf16, Q, Order::Bshd).unwrap(),
+        )
+    }
+
+    #[test]
+    fn a_call_launches_a_kernel_of_8_bits() {
+        let (mock, device) = Mock::device();
+        let (q, k, v, out) = tensors(&device);
+        let lse = Lse::new(&device, 2, 4, 30).unwrap();
+        let stream = device.stream().unwrap();
+        let call = Attention::new().causal(true);
+        call.forward_fp8_into(&stream, q.view(), k.view(), v.view(), &out, Some(lse.view())).unwrap();
+        let symbol = mock.state().launches[0].symbol;
+        assert!(symbol.starts_with("fwd_hd64") && symbol.ends_with("_e4m3_bf16_causal"), "{symbol}");
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_refused() {
+        let (mock, device) = Mock::device();
+        let (q, k, v, out) = tensors(&device);
+        let (q, k, v) = (q.view(), k.view(), v.view());
+        let stream = device.stream().unwrap();
+        let call = |attention: Attention<'_>, q, k, v| {
+            attention.forward_fp8_into(&stream, q, k, v, &out, None).unwrap_err()
+        };
+        let plain = Attention::new();
+        for features in [plain.window(Some(3), None), plain.softcap(5.0), plain.chunk(16)] {
+            assert_eq!(call(features, q, k, v), Error::Fp8Features);
+        }
+        let slopes = Array::from_slice(&device, &[1.0f32; 4]).unwrap();
+        assert_eq!(call(plain.alibi(slopes.view()), q, k, v), Error::Fp8Features);
+        let (expected, found) = (Fp8::E4m3, Fp8::E5m2);
+        let other = Fp8View { kind: found, ..k };
+        let error = Error::Fp8Mismatch { operand: Operand::K, expected, found };
+        assert_eq!(call(plain, q, other, v), error);
+        let few = Fp8View { descales: v.descales, ..q };
+        let error = Error::ArrayLength { operand: Operand::DescaleQ, expected: 8, found: 4 };
+        assert_eq!(call(plain, few, k, v), error);
+        let (stride, multiple) = (64 * 4 + 8, FP8_STEP);
+        let strides = Strides { seqlen: stride, ..q.strides };
+        let error = Error::StrideMisaligned { operand: Operand::Q, dim: Dim::Seqlen, stride, multiple };
+        assert_eq!(call(plain, Fp8View { strides, ..q }, k, v), error);
+        let error = Error::NullPointer { operand: Operand::V };
+        assert_eq!(call(plain, q, k, Fp8ValuesView { ptr: 0, ..v }), error);
+        let error = call(plain, q, k, Fp8ValuesView { bytes: v.bytes - 1, ..v });
+        assert_eq!(error, Error::TooSmall { operand: Operand::V, needed: v.bytes, given: v.bytes - 1 });
+        let error = call(plain, Fp8View { ptr: out.ptr(), ..q }, k, v);
+        assert_eq!(error, Error::Aliasing { output: Operand::Out, other: Operand::Q });
+        assert!(mock.state().launches.is_empty());
+    }
+
+    #[test]
+    fn descales_are_positive_and_normal() {
+        let (_mock, device) = Mock::device();
+        let data = vec![F8E4M3::from_f32(1.0); 16];
+        let shape = Shape::new(1, 1, 1, 16);
+        for descale in [0.0, -1.0, f32::NAN, f32::INFINITY, 1e-40] {
+            let found = Fp8Tensor::from_slice(&device, &data, shape, Order::Bshd, &[descale]).unwrap_err();
+            assert!(matches!(found, Error::Descale { operand: Operand::DescaleQ, .. }), "{found}");
+        }
+        let error = Fp8Values::from_slice(&device, &data[1..], shape, Order::Bshd, &[1.0]).unwrap_err();
+        assert_eq!(error, Error::DataLength { expected: 16, found: 15 });
+    }
+}
