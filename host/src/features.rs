@@ -366,6 +366,7 @@ mod tests {
             sinks: true,
             alibi: Some(Slopes::PerHead),
             bias: Some(BiasLayout::packed(Dtype::F16, [1; 4])),
+            bias_is_aligned: true,
             function: None,
             dropout: Some(Dropout::new(0.1, 1)),
             packed_q: Some(3),

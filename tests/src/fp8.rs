@@ -150,6 +150,9 @@ pub struct Answer {
     pub floor: f64,
 }
 
+/// O, the log-sum-exp, the spread and the magnitude of a row.
+type Row = (Vec<f64>, f64, Vec<f64>, Vec<f64>);
+
 /// Attention in f64.
 pub fn attend(q: &Values, k: &Values, v: &Values, causal: bool, scale: f64) -> Answer {
     let (shape, keys) = (q.shape, k.shape.seqlen);
@@ -190,9 +193,7 @@ pub fn attend(q: &Values, k: &Values, v: &Values, causal: bool, scale: f64) -> A
     }
     // Weights below half of 2^-17 are rounded to 0, all others to no more than a few times that.
     let floor = 2f64.powi(-16) * v.data.iter().fold(0.0, |max, &x| f64::max(max, x.abs().into()));
-    let gather = |of: fn(&(Vec<f64>, f64, Vec<f64>, Vec<f64>)) -> &Vec<f64>| {
-        rows.iter().flat_map(|row| of(row).iter().copied()).collect()
-    };
+    let gather = |of: fn(&Row) -> &Vec<f64>| rows.iter().flat_map(|row| of(row).iter().copied()).collect();
     Answer {
         o: gather(|row| &row.0),
         lse,
