@@ -363,6 +363,21 @@ impl Cta<'_> {
         })
     }
 
+    /// Whether a consumer's rows see only the last keys of their first key tile, as many as a short step scores, and
+    /// whether only the first ones of their last.
+    #[inline(always)]
+    fn short_ends(&self, v: &Variant, lengths: Lengths, rows: Rows, blocks: KeyBlocks) -> [bool; 2] {
+        if !v.has_short_ends() {
+            return [false; 2];
+        }
+        let general = &self.params.general;
+        let row = |row: u32| general.band.keys((row >> general.pack).min(lengths.q - 1), lengths);
+        let ([first, _], [_, end]) = (row(rows.0), row(rows.0 + WARPGROUP_ROWS - 1));
+        let (block_n, short_n) = (v.tile.block_n, v.short_n());
+        let last = (blocks.end - 1) * block_n;
+        [first as u32 >= blocks.first * block_n + (block_n - short_n), end as u32 <= last + short_n]
+    }
+
     /// The key tiles that the rows `first_row..first_row + rows` see.
     #[inline(always)]
     fn blocks_of_rows(&self, v: &Variant, lengths: Lengths, first_row: u32, rows: u32) -> KeyBlocks {
@@ -668,6 +683,8 @@ struct ScoreTile {
     /// Where these rows of Q lie.
     q: SmemAddr,
     n_block: u32,
+    /// Keys of the tile before those that are scored: none, but at the short end of a band.
+    skipped: u32,
     /// Whether some row does not see some key.
     masked: bool,
     /// Whether these rows see keys of the next key tile, too.
@@ -880,6 +897,7 @@ unsafe fn consume<
                     lengths,
                     q,
                     n_block: list.key_block(v, n_block),
+                    skipped: 0,
                     keys,
                     slopes,
                     masked,
@@ -887,6 +905,7 @@ unsafe fn consume<
                 };
                 let last =
                     tile_at(n_block, n_block >= blocks.full || v.is_general() && n_block < blocks.clear);
+                let [first_short, last_short] = cta.short_ends(v, lengths, rows, blocks);
                 let is_short = v.has_short_step()
                     && n_block >= blocks.first + v.key_groups()
                     && rows.last_keys(v, cta.params, n_block) <= v.short_n();
@@ -901,7 +920,12 @@ unsafe fn consume<
                     let second = tile_at(n_block, n_block >= blocks.full);
                     at = me.step::<S_REGS, _, _, _>(second, &mut softmax, first);
                 } else {
-                    let p = me.first::<S_REGS, _, P_REGS, _, O_PAIRS>(last, &mut softmax, before);
+                    let p = if last_short {
+                        let p = me.first::<SHORT_S, _, SHORT_P, _, O_PAIRS>(last, &mut softmax, before);
+                        among_zeros(&p, 0)
+                    } else {
+                        me.first::<S_REGS, _, P_REGS, _, O_PAIRS>(last, &mut softmax, before)
+                    };
                     me.skip_values(above);
                     at = Progress::first(p);
                 }
@@ -920,9 +944,17 @@ unsafe fn consume<
                     at = me.step::<S_REGS, _, _, _>(tile_at(n_block, false), &mut softmax, at);
                 }
                 if v.is_general() {
-                    while n_block > blocks.first {
+                    while n_block > blocks.first + u32::from(first_short) {
                         n_block -= 1;
                         at = me.step::<S_REGS, _, _, _>(tile_at(n_block, true), &mut softmax, at);
+                    }
+                    if first_short && n_block > blocks.first {
+                        let skipped = v.tile.block_n - v.short_n();
+                        let tile = ScoreTile { skipped, ..tile_at(blocks.first, true) };
+                        let (mut o, alpha, p) =
+                            me.scores_and_values::<SHORT_S, _, SHORT_P, _>(tile, &mut softmax, at);
+                        rescale(&mut o, alpha);
+                        at = Progress { o, p: among_zeros(&p, P_REGS - SHORT_P) };
                     }
                 }
                 cta.q.release(&mut me.q);
@@ -1060,6 +1092,9 @@ impl<V: Spec> Consumer<'_, V> {
             unsafe {
                 let tile = self.cta.bias.wait(self.bias);
                 score::add_tile(self.cta.params, self.v.dtype, s, tile);
+                // All lanes have read it, and what TMA writes there next comes after that.
+                tma::fence_async_shared();
+                warp::sync_warp();
                 self.cta.bias.release(&mut self.bias);
             }
         }
@@ -1080,7 +1115,7 @@ impl<V: Spec> Consumer<'_, V> {
         unsafe {
             self.turn.wait(v);
             wgmma::fence();
-            let s: InFlight<S> = scores(v, tile.q, cta.k.slot(self.k));
+            let s: InFlight<S> = scores(v, tile.q, tile.keys_of(cta.k.slot(self.k)));
             wgmma::commit();
             self.turn.pass(v);
             let mut s = s.wait::<0>();
@@ -1150,7 +1185,7 @@ impl<V: Spec> Consumer<'_, V> {
             wgmma::hold(&mut p);
             self.turn.wait(v);
             wgmma::fence();
-            let s: InFlight<S> = scores(v, tile.q, cta.k.slot(self.k));
+            let s: InFlight<S> = scores(v, tile.q, tile.keys_of(cta.k.slot(self.k)));
             wgmma::commit();
             let v_tile = self.wait_for_values();
             wgmma::fence(); // again: ptxas does not see the first one across the wait's loop
@@ -1381,6 +1416,19 @@ fn promoted<const R: usize>(products: Acc<R>, sum: &Acc<R>, factors: [f32; 2]) -
     o
 }
 
+/// Probabilities of a short step as those of a whole one, from register `from` on: those of other keys are 0.
+#[inline(always)]
+fn among_zeros<const P: usize, const W: usize>(p: &[u32; P], from: usize) -> [u32; W] {
+    // A zero of its own: one that is at hand already would be put in its place while a product still reads from there.
+    let mut whole = [math::anew(0); W];
+    let mut i = 0;
+    while i < P {
+        whole[from + i] = p[i];
+        i += 1;
+    }
+    whole
+}
+
 /// Multiplies the two rows of a thread by their factors.
 #[inline(always)]
 fn rescale<const R: usize>(o: &mut Acc<R>, factors: [f32; 2]) {
@@ -1435,6 +1483,12 @@ impl Rows {
 }
 
 impl ScoreTile {
+    /// Where the keys that are scored lie in a slot of K.
+    #[inline(always)]
+    fn keys_of(&self, slot: SmemAddr) -> SmemAddr {
+        slot.offset(self.skipped * SLAB_ROW_BYTES)
+    }
+
     /// Where the scores of this thread are.
     #[inline(always)]
     fn place(&self, cta: &Cta, v: &Variant) -> score::At {
@@ -1450,7 +1504,7 @@ impl ScoreTile {
             Query { batch, head, index, at, queries, keys, dtype: v.dtype }
         };
         let slopes = if v.keeps_slopes() { self.slopes } else { cta.slopes_of_rows(v, self.tile, self.rows) };
-        let first_key = self.n_block * v.tile.block_n + 2 * (lane % 4);
+        let first_key = self.n_block * v.tile.block_n + self.skipped + 2 * (lane % 4);
         score::At { queries: [query(row), query(row + 8)], first_key, masked: self.masked, slopes }
     }
 
@@ -1463,7 +1517,7 @@ impl ScoreTile {
         let Place { warp_row, lane } = Place::here();
         let row = self.rows.0 + warp_row % WARPGROUP_ROWS + lane / 4;
         let (q, kv) = (self.lengths.q as i32, self.lengths.kv as i32);
-        let column = (self.n_block * v.tile.block_n + 2 * (lane % 4)) as i32;
+        let column = (self.n_block * v.tile.block_n + self.skipped + 2 * (lane % 4)) as i32;
         if v.is_sparse() {
             let first = (self.n_block * v.tile.block_n) as i32;
             let end = first + v.tile.block_n as i32;

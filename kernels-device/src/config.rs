@@ -468,6 +468,14 @@ impl Variant {
         self.is_causal() && self.widest_head_dim() <= 128 && self.short_n() >= WARPGROUP_ROWS
     }
 
+    /// Whether the kernel has short steps at both ends of what a consumer's rows see under a band: where that is no more
+    /// than the first keys of the last key tile, or the last ones of the first, only those are scored. Their
+    /// probabilities are filled up with zeros, so that everything else is as after whole steps. At a head_dim of 128 it
+    /// gains nothing (docs/results/log.md).
+    pub const fn has_short_ends(&self) -> bool {
+        matches!((self.mask, self.score), (Mask::Band, Score::Plain)) && self.widest_head_dim() <= 64
+    }
+
     /// Whether other consumers may see more key tiles than one that has a short first step: as many keys more as they
     /// have rows behind it.
     pub const fn skips_before_short_step(&self) -> bool {

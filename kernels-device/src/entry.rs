@@ -125,11 +125,13 @@ impl Variant {
     const fn opcodes(&self) -> Opcodes {
         let (short, causal) = (self.has_short_step() as u32, self.is_causal() as u32);
         let general = self.is_general() as u32;
-        let begins = 1 + short;
+        // Under a band both ends may be short.
+        let ends_short = self.has_short_ends() as u32;
+        let begins = 1 + short + ends_short;
         let joins = if self.joins_work_tiles() { begins } else { 0 };
         // The main loop, and the masked loop or the step after a short one; under a band masked loops on both sides.
         // Sparse kernels have one for all.
-        let steps = if self.is_sparse() { 1 } else { 1 + causal + 2 * general };
+        let steps = if self.is_sparse() { 1 } else { 1 + causal + 2 * general + ends_short };
         let scores = begins + joins + steps;
         let ends = if joins == 0 { 1 } else { 2 }; // before a work tile without keys, and at last
         let (columns, keys) = (self.head_dim / self.mma_k(), self.tile.block_n / self.mma_k());
@@ -442,26 +444,26 @@ fwd_variants! {
     fwd_hd192_m128n80_bf16_band_biased:    192, Bf16, Band,   Biased,  [128, 80, 2, 1, 1], 18000, 300;
     fwd_hd256_m128n64_f16_band_biased:     256, F16,  Band,   Biased,  [128, 64, 2, 1, 1], 22000, 300;
     fwd_hd256_m128n64_bf16_band_biased:    256, Bf16, Band,   Biased,  [128, 64, 2, 1, 1], 22000, 300;
-    fwd_hd64_m128n128_f16_band_alibi:        64, F16,  Band,   Alibi,   [128, 128, 2, 1, 1],  5013, 300;
-    fwd_hd64_m128n128_bf16_band_alibi:       64, Bf16, Band,   Alibi,   [128, 128, 2, 1, 1],  5013, 300;
-    fwd_hd96_m128n128_f16_band_alibi:        96, F16,  Band,   Alibi,   [128, 128, 2, 1, 1],  6200, 300;
-    fwd_hd96_m128n128_bf16_band_alibi:       96, Bf16, Band,   Alibi,   [128, 128, 2, 1, 1],  6200, 300;
-    fwd_hd128_m128n128_f16_band_alibi:      128, F16,  Band,   Alibi,   [128, 128, 2, 1, 1],  6710, 300;
-    fwd_hd128_m128n128_bf16_band_alibi:     128, Bf16, Band,   Alibi,   [128, 128, 2, 1, 1],  6710, 300;
-    fwd_hd192_m128n96_f16_band_alibi:       192, F16,  Band,   Alibi,   [128, 96, 2, 1, 1], 10120, 300;
-    fwd_hd192_m128n96_bf16_band_alibi:      192, Bf16, Band,   Alibi,   [128, 96, 2, 1, 1], 10120, 300;
-    fwd_hd256_m128n64_f16_band_alibi:       256, F16,  Band,   Alibi,   [128, 64, 2, 1, 1], 13423, 300;
-    fwd_hd256_m128n64_bf16_band_alibi:      256, Bf16, Band,   Alibi,   [128, 64, 2, 1, 1], 13423, 300;
-    fwd_hd64_m128n128_f16_band_bias_tiles:   64, F16,  Band,   BiasTiles, [128, 128, 2, 1, 1],  5800, 300;
-    fwd_hd64_m128n128_bf16_band_bias_tiles:  64, Bf16, Band,   BiasTiles, [128, 128, 2, 1, 1],  5800, 300;
-    fwd_hd96_m128n128_f16_band_bias_tiles:   96, F16,  Band,   BiasTiles, [128, 128, 2, 1, 1],  7100, 300;
-    fwd_hd96_m128n128_bf16_band_bias_tiles:  96, Bf16, Band,   BiasTiles, [128, 128, 2, 1, 1],  7100, 300;
-    fwd_hd128_m128n128_f16_band_bias_tiles: 128, F16,  Band,   BiasTiles, [128, 128, 2, 1, 1],  7600, 300;
-    fwd_hd128_m128n128_bf16_band_bias_tiles: 128, Bf16, Band,   BiasTiles, [128, 128, 2, 1, 1],  7600, 300;
-    fwd_hd192_m128n96_f16_band_bias_tiles:  192, F16,  Band,   BiasTiles, [128, 96, 2, 1, 1], 11300, 300;
-    fwd_hd192_m128n96_bf16_band_bias_tiles: 192, Bf16, Band,   BiasTiles, [128, 96, 2, 1, 1], 11300, 300;
-    fwd_hd256_m128n64_f16_band_bias_tiles:  256, F16,  Band,   BiasTiles, [128, 64, 2, 1, 1], 14900, 300;
-    fwd_hd256_m128n64_bf16_band_bias_tiles: 256, Bf16, Band,   BiasTiles, [128, 64, 2, 1, 1], 14900, 300;
+    fwd_hd64_m128n128_f16_band_alibi:        64, F16,  Band,   Alibi,   [128, 128, 2, 1, 1],  5500, 300;
+    fwd_hd64_m128n128_bf16_band_alibi:       64, Bf16, Band,   Alibi,   [128, 128, 2, 1, 1],  5500, 300;
+    fwd_hd96_m128n128_f16_band_alibi:        96, F16,  Band,   Alibi,   [128, 128, 2, 1, 1],  6800, 300;
+    fwd_hd96_m128n128_bf16_band_alibi:       96, Bf16, Band,   Alibi,   [128, 128, 2, 1, 1],  6800, 300;
+    fwd_hd128_m128n128_f16_band_alibi:      128, F16,  Band,   Alibi,   [128, 128, 2, 1, 1],  7400, 300;
+    fwd_hd128_m128n128_bf16_band_alibi:     128, Bf16, Band,   Alibi,   [128, 128, 2, 1, 1],  7400, 300;
+    fwd_hd192_m128n96_f16_band_alibi:       192, F16,  Band,   Alibi,   [128, 96, 2, 1, 1], 11100, 300;
+    fwd_hd192_m128n96_bf16_band_alibi:      192, Bf16, Band,   Alibi,   [128, 96, 2, 1, 1], 11100, 300;
+    fwd_hd256_m128n64_f16_band_alibi:       256, F16,  Band,   Alibi,   [128, 64, 2, 1, 1], 14800, 300;
+    fwd_hd256_m128n64_bf16_band_alibi:      256, Bf16, Band,   Alibi,   [128, 64, 2, 1, 1], 14800, 300;
+    fwd_hd64_m128n128_f16_band_bias_tiles:   64, F16,  Band,   BiasTiles, [128, 128, 2, 1, 1],  6100, 300;
+    fwd_hd64_m128n128_bf16_band_bias_tiles:  64, Bf16, Band,   BiasTiles, [128, 128, 2, 1, 1],  6100, 300;
+    fwd_hd96_m128n128_f16_band_bias_tiles:   96, F16,  Band,   BiasTiles, [128, 128, 2, 1, 1],  7600, 300;
+    fwd_hd96_m128n128_bf16_band_bias_tiles:  96, Bf16, Band,   BiasTiles, [128, 128, 2, 1, 1],  7600, 300;
+    fwd_hd128_m128n128_f16_band_bias_tiles: 128, F16,  Band,   BiasTiles, [128, 128, 2, 1, 1],  8200, 300;
+    fwd_hd128_m128n128_bf16_band_bias_tiles: 128, Bf16, Band,   BiasTiles, [128, 128, 2, 1, 1],  8200, 300;
+    fwd_hd192_m128n96_f16_band_bias_tiles:  192, F16,  Band,   BiasTiles, [128, 96, 2, 1, 1], 12300, 300;
+    fwd_hd192_m128n96_bf16_band_bias_tiles: 192, Bf16, Band,   BiasTiles, [128, 96, 2, 1, 1], 12300, 300;
+    fwd_hd256_m128n64_f16_band_bias_tiles:  256, F16,  Band,   BiasTiles, [128, 64, 2, 1, 1], 16400, 300;
+    fwd_hd256_m128n64_bf16_band_bias_tiles: 256, Bf16, Band,   BiasTiles, [128, 64, 2, 1, 1], 16400, 300;
     fwd_hd64_m128n128_f16_sparse:            64, F16,  Sparse, Plain,  [128, 128, 2, 1, 1],  5013, 300;
     fwd_hd64_m128n128_bf16_sparse:           64, Bf16, Sparse, Plain,  [128, 128, 2, 1, 1],  5013, 300;
     fwd_hd96_m128n128_f16_sparse:            96, F16,  Sparse, Plain,  [128, 128, 2, 1, 1],  6200, 300;
