@@ -951,10 +951,9 @@ unsafe fn consume<
                     if first_short && n_block > blocks.first {
                         let skipped = v.tile.block_n - v.short_n();
                         let tile = ScoreTile { skipped, ..tile_at(blocks.first, true) };
-                        let (mut o, alpha, p) =
-                            me.scores_and_values::<SHORT_S, _, SHORT_P, _>(tile, &mut softmax, at);
-                        rescale(&mut o, alpha);
-                        at = Progress { o, p: among_zeros(&p, P_REGS - SHORT_P) };
+                        let Progress { o, p, alpha } =
+                            me.step::<SHORT_S, _, SHORT_P, _>(tile, &mut softmax, at);
+                        at = Progress { o, p: among_zeros(&p, P_REGS - SHORT_P), alpha };
                     }
                 }
                 cta.q.release(&mut me.q);

@@ -599,8 +599,6 @@ macro_rules! quantize_variants {
 
         #[cfg(target_arch = "nvptx64")]
         mod quantize_symbols {
-            use super::{Dtype, Fp8};
-            use crate::params::QuantizeParams;
             $(of_dtype! { $dtype:
                 /// Entry point.
                 ///
@@ -608,13 +606,13 @@ macro_rules! quantize_variants {
                 /// The launch must be one that the host's plan describes: its threads, and parameters that are of these
                 /// tensors.
                 #[unsafe(no_mangle)]
-                unsafe extern "ptx-kernel" fn $symbol(params: QuantizeParams) {
-                    const FP8: Option<Fp8> = [$(Some(Fp8::$fp8),)? None][0];
+                unsafe extern "ptx-kernel" fn $symbol(params: crate::params::QuantizeParams) {
+                    const FP8: Option<super::Fp8> = [$(Some(super::Fp8::$fp8),)? None][0];
                     // SAFETY: passed on to the caller.
                     unsafe {
                         match FP8 {
-                            Some(fp8) => crate::quantize::round(Dtype::$dtype, fp8, &params),
-                            None => crate::quantize::largest(Dtype::$dtype, &params),
+                            Some(fp8) => crate::quantize::round(super::Dtype::$dtype, fp8, &params),
+                            None => crate::quantize::largest(super::Dtype::$dtype, &params),
                         }
                     }
                 }
