@@ -30,8 +30,8 @@ const LARGEST: f32 = 448.0;
 
 /// The least power of 2 by which numbers up to `largest` come within what e4m3 holds.
 pub fn descale(largest: f32) -> f32 {
-    let mut exponent = -100;
-    while exponent < 119 && largest > LARGEST * 2f32.powi(exponent) {
+    let mut exponent = -60;
+    while exponent < 120 && largest > LARGEST * 2f32.powi(exponent) {
         exponent += 1;
     }
     2f32.powi(exponent)
