@@ -479,8 +479,8 @@ fwd_variants! {
 fwd_variants! {
     /// Every forward kernel of Q, K and V of 8 bits.
     FWD_FP8 in spec_fp8:
-    fwd_hd64_m128n192_e4m3_f16:              64, F16 of E4m3 promoted, Full,   Plain, [128, 192, 2, 1, 1], 3900, 200;
-    fwd_hd64_m128n192_e4m3_bf16:             64, Bf16 of E4m3 promoted, Full,   Plain, [128, 192, 2, 1, 1], 3900, 200;
+    fwd_hd64_m192n96_e4m3_f16:               64, F16 of E4m3 promoted, Full,   Plain, [192, 96, 2, 1, 1], 3500, 200;
+    fwd_hd64_m192n96_e4m3_bf16:              64, Bf16 of E4m3 promoted, Full,   Plain, [192, 96, 2, 1, 1], 3500, 200;
     fwd_hd64_m128n192_e4m3_f16_causal:       64, F16 of E4m3 promoted, Causal, Plain, [128, 192, 2, 1, 1], 4100, 240;
     fwd_hd64_m128n192_e4m3_bf16_causal:      64, Bf16 of E4m3 promoted, Causal, Plain, [128, 192, 2, 1, 1], 4100, 240;
     fwd_hd128_m128n128_e4m3_f16:             128, F16 of E4m3 promoted, Full,   Plain, [128, 128, 2, 1, 1], 4000, 200;
