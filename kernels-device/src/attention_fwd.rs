@@ -1121,6 +1121,10 @@ impl<V: Spec> Consumer<'_, V> {
             cta.k.release(&mut self.k);
             let at = if v.score.has_places() { Some(tile.place(cta, v)) } else { None };
             let added = score::apply::<V, S>(cta.params, &mut s, at, tile.masked);
+            // Behind key tiles that these rows do not see, the bias comes after a V: then the gate must be open for that.
+            if self.o_over_v && v.has_bias_tiles() {
+                self.open_gate();
+            }
             self.add_bias(&mut s);
             if tile.masked {
                 tile.hide(v, cta.params, &mut s);
@@ -1131,7 +1135,7 @@ impl<V: Spec> Consumer<'_, V> {
             softmax.exponentiate(&mut s, 0, early);
             softmax.exponentiate(&mut s, early, S);
             let p = tile.drop_weights(cta, v, pack_weights(v, &s));
-            if self.o_over_v {
+            if self.o_over_v && !v.has_bias_tiles() {
                 self.open_gate();
             }
             if tile.goes_on {

@@ -133,6 +133,8 @@ pub struct Bias {
     pub queries: bool,
     /// A third of it is -inf.
     pub hides: bool,
+    /// Its rows begin at multiples of 16 bytes, so that kernels may load it in tiles.
+    pub padded: bool,
 }
 
 /// Numbers of a case, drawn.
@@ -178,7 +180,7 @@ impl Extras {
         let alibi = matches!(variant.score, Score::Alibi | Score::Biased).then_some(Slopes::PerHead);
         let ranges = (variant.mask == config::Mask::Sparse).then_some(Ranges::drawn(PerHead::EACH));
         let head_dim_v = (variant.head_dim_v != variant.head_dim).then_some(variant.head_dim_v as usize);
-        let bias = variant.has_bias_tiles().then_some(Bias::FULL);
+        let bias = variant.has_bias_tiles().then_some(Bias { padded: true, ..Bias::FULL });
         Extras { head_dim_v, softcap, alibi, bias, ranges, ..Extras::default() }
     }
 
@@ -274,7 +276,7 @@ impl Extras {
             softcap: self.softcap,
             sinks: self.sinks,
             alibi: self.alibi,
-            bias: self.bias.map(|bias| BiasLayout::packed(dtype, bias.sizes(sizes))),
+            bias: self.bias.map(|bias| bias.layout(dtype, bias.sizes(sizes))),
             bias_is_aligned: true,
             function: None,
             dropout: self.dropout.map(Dropout::asked),
@@ -391,7 +393,11 @@ impl ExtrasOnDevice {
             },
             sinks: upload(device, &numbers.sinks)?,
             slopes: upload(device, &numbers.slopes.as_ref().map(|slopes| slopes.data.clone()))?,
-            bias: numbers.bias.as_ref().map(|bias| upload_bias(device, bias, dtype)).transpose()?,
+            bias: extras
+                .bias
+                .zip(numbers.bias.as_ref())
+                .map(|(of, bias)| upload_bias(device, of, bias, dtype))
+                .transpose()?,
         })
     }
 
@@ -450,11 +456,18 @@ impl ExtrasOnDevice {
 
 impl Bias {
     /// For every score one.
-    pub const FULL: Bias = Bias { batch: true, heads: true, queries: true, hides: false };
+    pub const FULL: Bias = Bias { batch: true, heads: true, queries: true, hides: false, padded: false };
 
     fn sizes(self, [batch, heads, queries, keys]: [usize; 4]) -> [usize; 4] {
         let size = |own: bool, size: usize| if own { size } else { 1 };
         [size(self.batch, batch), size(self.heads, heads), size(self.queries, queries), keys]
+    }
+
+    /// Where its numbers lie, of these sizes.
+    fn layout(self, dtype: Dtype, sizes: [usize; 4]) -> BiasLayout {
+        let [batch, heads, queries, keys] = sizes;
+        let room = if self.padded { keys.next_multiple_of(8) } else { keys };
+        BiasLayout { sizes, ..BiasLayout::packed(dtype, [batch, heads, queries, room]) }
     }
 }
 
@@ -512,13 +525,14 @@ pub fn block_numbers(blocks: &Broadcast<bool>) -> (Vec<i32>, Vec<i32>, [usize; 4
     (counts, lists, blocks.sizes)
 }
 
-/// A copy of a bias on the device, in the order of [`BiasLayout::packed`]; what fills its rows up is NaN.
+/// A copy of a bias on the device; what fills its rows up is NaN.
 fn upload_bias(
     device: &Device,
+    of: Bias,
     bias: &Broadcast<f32>,
     dtype: Dtype,
 ) -> flashcore::Result<(Array<u16>, BiasLayout)> {
-    let layout = BiasLayout::packed(dtype, bias.sizes);
+    let layout = of.layout(dtype, bias.sizes);
     let (keys, room) = (bias.sizes[3], layout.strides[2]);
     let rows = bias.data.chunks(keys.max(1));
     let row =
@@ -568,9 +582,9 @@ impl fmt::Display for Extras {
         if let Some(slopes) = self.alibi {
             write!(f, "_alibi_{slopes:?}")?;
         }
-        if let Some(Bias { batch, heads, queries, hides }) = self.bias {
+        if let Some(Bias { batch, heads, queries, hides, padded }) = self.bias {
             write!(f, "_bias")?;
-            let parts = [(batch, "b"), (heads, "h"), (queries, "q"), (hides, "_hides")];
+            let parts = [(batch, "b"), (heads, "h"), (queries, "q"), (hides, "_hides"), (padded, "_padded")];
             parts.into_iter().filter(|(there, _)| *there).try_for_each(|(_, name)| write!(f, "{name}"))?;
         }
         if self.top_left {

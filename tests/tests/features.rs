@@ -78,8 +78,9 @@ fn cases() -> Vec<Case> {
         }
         // Biases that TMA can reach come in tiles.
         for (i, bias) in biases.map(Some).into_iter().enumerate() {
-            let (seqlen_q, seqlen_kv) = (seqlen_q.min(150), if head_dim > 192 { 152 } else { 200 });
+            let (seqlen_q, seqlen_kv) = (seqlen_q.min(150), if head_dim > 192 { 151 } else { 205 });
             let case = Case { batch: 2, seqlen_q, seqlen_kv, ..base };
+            let bias = bias.map(|bias| Bias { padded: true, ..bias });
             add(case, Extras { bias, used: i % 2 == 0, ..none });
             let (left, right, sinks) = (Some(70), Some(5 * i), i % 2 == 1);
             add(case, Extras { bias, left, right, sinks, top_left: i == 1, ..none });

@@ -8,7 +8,7 @@ use flashcore::{Device, Dtype, Plan};
 use flashcore_kernels::params::Work;
 use flashcore_tests::cases::{Case, KERNEL_HEAD_DIMS, OTHER_KERNEL_HEAD_DIMS};
 use flashcore_tests::device::{Failure, OnDevice};
-use flashcore_tests::extras::Extras;
+use flashcore_tests::extras::{Bias, Extras};
 use flashcore_tests::side_inputs::Lengths;
 use flashcore_tests::suite::{Suite, backends};
 
@@ -86,7 +86,8 @@ fn main() -> ExitCode {
             right: Some(10),
             ..Extras::default()
         };
-        let last = [Extras { top_left: true, ..masks[1] }, packed];
+        let bias = Some(Bias { padded: true, heads: false, ..Bias::FULL });
+        let last = [Extras { top_left: true, ..masks[1] }, packed, Extras { bias, ..masks[1] }];
         for extras in masks.into_iter().chain(chunks).chain(last).step_by(step) {
             let batch = if extras.packed_q.is_some() { 5 } else { 1 };
             let case = Case { extras, batch, ..base }.of_head_dims(head_dims);

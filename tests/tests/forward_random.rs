@@ -49,8 +49,13 @@ fn extras(longest: usize) -> impl Strategy<Value = Extras> {
     let softcap = prop_oneof![2 => Just(None), 1 => (1.0..60.0f32).prop_map(Some)];
     let rest = (softcap, prop::bool::weighted(0.3), packed(), packed(), prop::bool::weighted(0.3));
     let slopes = [Slopes::PerHead, Slopes::PerSequenceAndHead].map(Some);
-    let bias =
-        any::<[bool; 4]>().prop_map(|[batch, heads, queries, hides]| Bias { batch, heads, queries, hides });
+    let bias = any::<[bool; 5]>().prop_map(|[batch, heads, queries, hides, padded]| Bias {
+        batch,
+        heads,
+        queries,
+        hides,
+        padded,
+    });
     let dropout = (1..256u32, any::<u64>(), any::<u32>()).prop_map(|(threshold, seed, offset)| Dropout {
         threshold,
         seed,
