@@ -149,6 +149,7 @@ fn regions(variant: &Variant) -> Vec<(&'static str, u32, u32)> {
         ("Q", smem.q, smem.q_stages * smem.q_bytes),
         ("K", smem.k, stages * smem.k_bytes),
         ("V", smem.v, stages * smem.v_bytes),
+        ("biases", smem.bias, smem.bias_stages * smem.bias_bytes),
     ];
     if smem.o_over_v {
         regions.push(("the gate of O", smem.barrier(Barrier::ORead, 0), 8));
@@ -158,6 +159,11 @@ fn regions(variant: &Variant) -> Vec<(&'static str, u32, u32)> {
     for barrier in [Barrier::QFull, Barrier::QEmpty] {
         for stage in 0..smem.q_stages {
             regions.push(("barrier of Q", smem.barrier(barrier, stage), 8));
+        }
+    }
+    for barrier in [Barrier::BiasFull, Barrier::BiasEmpty] {
+        for stage in 0..smem.bias_stages {
+            regions.push(("barrier of biases", smem.barrier(barrier, stage), 8));
         }
     }
     for barrier in [Barrier::KFull, Barrier::KEmpty, Barrier::VFull, Barrier::VEmpty] {
