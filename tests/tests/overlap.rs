@@ -42,7 +42,7 @@ fn twice(gpu: &Device, variant: &Variant) -> flashcore::Result<()> {
     let [q, k, v, out] = operands.map(Tensor::ptr);
     let [of_first, of_second] = [&first.lse, &second.lse].map(|lse| lse.view().ptr());
     let (lse, prefix) = if variant.is_general() { (of_second, of_first) } else { (of_first, 0) };
-    let pointers = Pointers { q, k, v, out, lse, prefix, ..Pointers::default() };
+    let pointers = Pointers { q, k, v, out, lse, prefix, ..first.pointers() };
     // SAFETY: the first output is at least as large as what it stands for, and all tensors live on after the work: freeing
     // them waits for it.
     unsafe { stream.launch_plan(&plan, &pointers) }
