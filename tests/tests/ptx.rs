@@ -116,7 +116,7 @@ fn products_have_the_shapes_of_the_tile() {
     for variant in FWD {
         let ptx = image(variant.symbol).expect("embedded").ptx;
         let name = variant.dtype.name();
-        let short = variant.has_short_step().then(|| variant.short_n());
+        let short = (variant.has_short_step() || variant.has_short_ends()).then(|| variant.short_n());
         let allowed: Vec<_> = [variant.tile.block_n, variant.value_columns()]
             .into_iter()
             .chain(short)
