@@ -36,7 +36,9 @@ pub fn cases(variant: &Variant) -> Vec<(Case, u32)> {
     let case = |(seqlen_q, seqlen_kv, clusters)| {
         (Case { seqlen_q, seqlen_kv, heads_q: 3, ..Case::of_kernel(variant) }, clusters)
     };
-    let mut cases: Vec<_> = lengths.into_iter().map(case).collect();
+    // A bias of no keys has no tiles: it is another kernel's.
+    let has_tiles = |&(_, keys, _): &(usize, usize, u32)| keys > 0 || !variant.has_bias_tiles();
+    let mut cases: Vec<_> = lengths.into_iter().filter(has_tiles).map(case).collect();
     if variant.is_general() {
         cases.extend(bands(variant).map(|case| (case, 1)));
     }
