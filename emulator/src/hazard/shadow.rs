@@ -61,6 +61,16 @@ impl Record {
         }
     }
 
+    /// Whether it is a warpgroup product's read.
+    fn is_read_by_product(&self) -> bool {
+        matches!(self.agent, Agent::Product { .. }) && !self.write
+    }
+
+    /// Whether it does the same to the same bytes.
+    fn is_like(&self, other: &Record) -> bool {
+        (self.bytes, self.write, self.strong) == (other.bytes, other.write, other.strong)
+    }
+
     /// Whether it is by the same agent, at the same time or earlier, so that the order is that of the program.
     fn is_own_past(&self, now: &Record) -> bool {
         self.warp == now.warp
@@ -86,6 +96,9 @@ pub(crate) struct Conflict {
 /// Records of a chunk. Where more threads read the same bytes, or count in them, without knowing of each other, the
 /// oldest are forgotten: whoever writes there unordered still meets the others.
 const MOST_RECORDS: usize = 128;
+
+/// Records that a chunk has room for, once it has any.
+const USUAL_RECORDS: usize = 8;
 
 #[derive(Clone, Debug, Default)]
 struct Chunk {
@@ -153,11 +166,20 @@ impl Shadow {
         if now.write {
             chunk.written |= now.bytes;
         }
+        let mut noted = false;
         chunk.records.retain_mut(|earlier| {
             if earlier.bytes & now.bytes == 0 {
                 return true;
             }
             let own = earlier.is_own_past(&now);
+            if own && earlier.is_like(&now) && !noted {
+                (*earlier, noted) = (now, true);
+                return true;
+            }
+            // Most accesses are these. One record for each warp is little to keep.
+            if !own && earlier.is_read_by_product() && now.is_read_by_product() {
+                return true;
+            }
             let ordered = own || earlier.is_before(view);
             let fenced = !now.agent.is_async() || earlier.is_fenced(view, shared);
             if (earlier.write || now.write) && !(earlier.strong && now.strong) {
@@ -184,6 +206,12 @@ impl Shadow {
             }
             earlier.bytes != 0
         });
+        if noted {
+            return;
+        }
+        if chunk.records.capacity() == 0 {
+            chunk.records.reserve(USUAL_RECORDS);
+        }
         chunk.records.push(now);
         if chunk.records.len() > MOST_RECORDS
             && let Some(oldest) = chunk.records.iter().position(|record| !record.write || record.strong)

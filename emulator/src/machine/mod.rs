@@ -30,6 +30,7 @@ use crate::ir::Cfg;
 use crate::ir::{Access, Instruction, Kernel, Module, Reg, Registers};
 use crate::memory::Memory;
 use crate::models::descriptor::OperandLayout;
+use crate::models::tensor_core::TensorCore;
 use crate::report::{Code, Counters, Report};
 use crate::tensor_map::TensorMap;
 
@@ -85,6 +86,7 @@ pub(crate) struct Grid<'a> {
     pub(crate) counters: Counters,
     pub(crate) rng: SmallRng,
     pub(crate) layouts: HashMap<(u64, bool, u32, u32), Rc<OperandLayout>>,
+    pub(crate) tensor_core: TensorCore,
     /// Threads that have waited for the kernel before: warp, lane, time.
     pub(crate) waited: Vec<(u32, u32, u32)>,
     /// What was released through global memory, by address.
@@ -173,6 +175,7 @@ impl<'a> Grid<'a> {
             counters: Counters::default(),
             rng: SmallRng::seed_from_u64(options.seed),
             layouts: HashMap::new(),
+            tensor_core: TensorCore::default(),
             waited: Vec::new(),
             released: BTreeMap::new(),
         })

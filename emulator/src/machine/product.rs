@@ -14,7 +14,7 @@ use crate::hazard::{Agent, Party, Record};
 use crate::ir::{Mma, MmaA, MmaAccumulator, Op, Operand, Reg};
 use crate::models::descriptor::{Descriptor, Matrix, OperandLayout, ROW, operand};
 use crate::models::fragment;
-use crate::models::tensor_core::{self, Product};
+use crate::models::tensor_core::Product;
 use crate::report::Code;
 
 use super::{Engine, SHARED_BASE, Step};
@@ -456,7 +456,8 @@ impl Engine<'_, '_> {
             accumulate,
             saturate: mma.saturate,
         };
-        if let Err(error) = tensor_core::multiply(what, &a, &b, &mut d, self.grid.options.numerics) {
+        let numerics = self.grid.options.numerics;
+        if let Err(error) = self.grid.tensor_core.multiply(what, &a, &b, &mut d, numerics) {
             return self.stop(w, pc, Code::E35, error.to_string());
         }
         let registers = &mut self.cluster.warps[w].registers;

@@ -117,15 +117,18 @@ impl Mbarrier {
 impl Engine<'_, '_> {
     /// The barrier whose eight bytes overlap these, if any.
     pub(crate) fn overlapping(&self, cta: usize, at: u32, bytes: u32) -> Option<(u32, &Mbarrier)> {
+        let barriers = &self.cluster.ctas[cta].mbarriers;
+        // Nearly all accesses are elsewhere, which the ends tell sooner than a search.
+        let (first, last) = (*barriers.first_key_value()?.0, *barriers.last_key_value()?.0);
+        if at > last + 7 || at + bytes <= first {
+            return None;
+        }
         let range = at.saturating_sub(7)..at + bytes;
-        self.cluster.ctas[cta].mbarriers.range(range).next().map(|(at, barrier)| (*at, barrier))
+        barriers.range(range).next().map(|(at, barrier)| (*at, barrier))
     }
 
     /// Reports an ordinary access to the bytes of a barrier.
     pub(crate) fn check_barrier_storage(&mut self, w: usize, pc: u32, cta: usize, at: u32, bytes: u32) {
-        if self.cluster.ctas[cta].mbarriers.is_empty() {
-            return;
-        }
         if let Some((other, old)) = self.overlapping(cta, at, bytes) {
             let there = Party { pc: old.init.3, who: self.who(old.init.0, Some(old.init.1)) };
             let here = Party { pc, who: self.who(self.cluster.warps[w].id, None) };

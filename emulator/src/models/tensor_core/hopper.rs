@@ -23,9 +23,12 @@ const FP8_FRACTION: i32 = 13;
 const OF_ZERO: i16 = -126;
 /// Sums that start with this are integers: an f64 of this size has no fraction bits left.
 const WHOLE: f64 = 1.5 * (1u64 << 52) as f64;
+/// The least power of two that is no f32.
+const TOO_LARGE: f64 = 2.0 * (1u128 << 127) as f64;
 
 /// Values with their powers of two.
-struct Operand {
+#[derive(Debug)]
+pub(super) struct Operand {
     values: Vec<f64>,
     powers: Vec<i16>,
     /// Whether all are finite.
@@ -33,7 +36,7 @@ struct Operand {
 }
 
 impl Operand {
-    fn new(matrix: &Matrix, ty: MmaType, negate: bool, by_columns: bool) -> Option<Self> {
+    pub(super) fn new(matrix: &Matrix, ty: MmaType, negate: bool, by_columns: bool) -> Option<Self> {
         let (format, bytes) = (format(ty)?, ty.bytes() as usize);
         let sign = if negate { -1.0 } else { 1.0 };
         let values = unpack(matrix, bytes, by_columns, |bits| sign * format.to_f64(bits.into()));
@@ -44,30 +47,25 @@ impl Operand {
 }
 
 /// The exponent of a number in its format.
+#[inline(always)]
 fn power(value: f64, format: Format) -> i16 {
     let exponent = (value.to_bits() >> 52 & 0x7FF) as i16 - 1023;
     if value == 0.0 { OF_ZERO } else { exponent.max(format.least_exponent() as i16) }
 }
 
-pub(super) fn multiply(product: Product, a: &Matrix, b: &Matrix, d: &mut [u32]) {
-    let n = b.rows.len();
-    let (Some(a), Some(b)) = (
-        Operand::new(a, product.a, product.negate_a, false),
-        Operand::new(b, product.b, product.negate_b, true),
-    ) else {
-        return;
-    };
+/// Multiplies rows of A with columns of B, with the widest vectors that the machine has.
+#[multiversion::multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+pub(super) fn multiply(product: Product, a: &Operand, b: &Operand, d: &mut [u32]) {
     let output = Output::of(product);
     let k = product.k();
+    let n = b.values.len() / k;
     let mut row = Row::new(n);
     let rows = a.values.chunks_exact(k).zip(a.powers.chunks_exact(k));
     for ((values, powers), d) in rows.zip(d.chunks_exact_mut(n)) {
         let finite = row.start(d, output.accumulator);
         row.align(powers, &b.powers, output.fraction);
         row.sum(values, &b.values);
-        for (d, (&sum, &scale)) in d.iter_mut().zip(row.sums.iter().zip(&row.scales)) {
-            *d = output.round(sum - WHOLE, scale);
-        }
+        row.finish(d, output);
         if !(finite && a.finite && b.finite) {
             row.infinities(values, &b.values, d, output.accumulator);
         }
@@ -94,25 +92,28 @@ impl Output {
         }
     }
 
-    /// The bits of D of a sum of terms that were multiplied by `scale`.
-    fn round(self, sum: f64, scale: f64) -> u32 {
-        // Powers of two, and a sum of few bits: exact.
-        let value = sum / scale;
+    /// The bits of D of a sum.
+    fn round(self, value: f64) -> u32 {
         if self.accumulator == Format::F16 {
             let bits = Format::F16.from_f64(value, Round::NearestEven, false) as u32;
             return if bits == 0x8000 { 0 } else { bits };
         }
         let magnitude = value.abs();
-        if magnitude >= 2f64.powi(128) {
+        if magnitude >= TOO_LARGE {
             return f32::INFINITY.copysign(value as f32).to_bits();
         }
-        let bits = if magnitude >= f32::MIN_POSITIVE.into() {
-            // Without the bits that an f32 has not, its conversion does not round.
-            (f64::from_bits(value.to_bits() & !0x1FFF_FFFF) as f32).to_bits()
-        } else {
-            Format::F32.from_f64(value, Round::Zero, false) as u32
-        };
-        let bits = bits >> self.cut << self.cut;
+        if magnitude >= f32::MIN_POSITIVE.into() {
+            return self.round_normal(value);
+        }
+        let bits = Format::F32.from_f64(value, Round::Zero, false) as u32 >> self.cut << self.cut;
+        if bits == 0x8000_0000 { 0 } else { bits }
+    }
+
+    /// The same of zero, and of what is a normal number in f32.
+    #[inline(always)]
+    fn round_normal(self, value: f64) -> u32 {
+        // Without the bits that an f32 has not, its conversion does not round.
+        let bits = (f64::from_bits(value.to_bits() & !0x1FFF_FFFF) as f32).to_bits() >> self.cut << self.cut;
         if bits == 0x8000_0000 { 0 } else { bits }
     }
 }
@@ -124,7 +125,7 @@ struct Row {
     powers: Vec<i16>,
     /// What makes integers of terms, but for what is cut.
     scales: Vec<f64>,
-    /// Sums of scaled and cut terms, and [`WHOLE`].
+    /// Sums of scaled and cut terms, and [`WHOLE`]; in the end what they stand for.
     sums: Vec<f64>,
 }
 
@@ -134,6 +135,7 @@ impl Row {
     }
 
     /// Takes the accumulators; whether all are finite.
+    #[inline(always)]
     fn start(&mut self, d: &[u32], format: Format) -> bool {
         for ((value, power_of), &d) in self.accumulators.iter_mut().zip(&mut self.powers).zip(d) {
             *value = if format == Format::F32 { f32::from_bits(d).into() } else { format.to_f64(d.into()) };
@@ -143,6 +145,7 @@ impl Row {
     }
 
     /// Finds the largest power of each column. Nothing overflows; checks would keep vectors out.
+    #[inline(always)]
     fn align(&mut self, a: &[i16], b: &[i16], fraction: i32) {
         let n = self.powers.len();
         for (&a, column) in a.iter().zip(b.chunks_exact(n)) {
@@ -157,6 +160,7 @@ impl Row {
     }
 
     /// Cuts and sums.
+    #[inline(always)]
     fn sum(&mut self, a: &[f64], b: &[f64]) {
         let n = self.sums.len();
         for ((sum, &value), &scale) in self.sums.iter_mut().zip(&self.accumulators).zip(&self.scales) {
@@ -166,6 +170,23 @@ impl Row {
             for ((sum, &b), &scale) in self.sums.iter_mut().zip(column).zip(&self.scales) {
                 *sum += cut(a * b * scale);
             }
+        }
+    }
+
+    /// Rounds the sums into `d`. Nearly always all are zero or normal numbers, which takes no branches.
+    #[inline(always)]
+    fn finish(&mut self, d: &mut [u32], output: Output) {
+        let mut normal = output.accumulator == Format::F32;
+        for (sum, &scale) in self.sums.iter_mut().zip(&self.scales) {
+            // Powers of two, and a sum of few bits: exact.
+            *sum = (*sum - WHOLE) / scale;
+            let magnitude = sum.abs();
+            normal &= (magnitude == 0.0) | (magnitude >= f32::MIN_POSITIVE.into()) & (magnitude < TOO_LARGE);
+        }
+        if normal {
+            d.iter_mut().zip(&self.sums).for_each(|(d, &sum)| *d = output.round_normal(sum));
+        } else {
+            d.iter_mut().zip(&self.sums).for_each(|(d, &sum)| *d = output.round(sum));
         }
     }
 
@@ -187,6 +208,7 @@ impl Row {
 /// What, added to [`WHOLE`] and integers, counts as the whole part of `value`, towards zero: nearly a half less, of
 /// which the addition then takes the nearest integer. Right for significands of up to 24 bits, which terms have: their
 /// fractions are at most 1 - 2^-24.
+#[inline(always)]
 fn cut(value: f64) -> f64 {
     const NEARLY_HALF: f64 = 0.5 - 1.0 / (1u64 << 26) as f64;
     value - NEARLY_HALF.copysign(value)

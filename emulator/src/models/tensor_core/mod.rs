@@ -95,32 +95,59 @@ impl Product {
     }
 }
 
-/// Computes `product` into `d`: rows of N elements, as their bits (f16 in the lower half), one for each row of A: all
-/// 64, or those that a warp holds.
-///
-/// # Errors
-/// If there is no such product, or the matrices do not fit each other.
-pub fn multiply(
-    product: Product,
-    a: &Matrix,
-    b: &Matrix,
-    d: &mut [u32],
-    numerics: Numerics,
-) -> Result<(), ProductError> {
-    let n = b.rows.len();
-    product.check(n)?;
-    if a.rows.is_empty() || a.rows.len() > M || d.len() != a.rows.len() * n {
-        return Err(ProductError::Shapes { a: a.rows.len(), b: n, d: d.len() });
+/// A tensor core. It remembers the last B: the warps of a warpgroup multiply with the same one after another.
+#[derive(Debug, Default)]
+pub struct TensorCore {
+    b: Option<(Matrix, MmaType, bool, hopper::Operand)>,
+}
+
+impl TensorCore {
+    /// Computes `product` into `d`: rows of N elements, as their bits (f16 in the lower half), one for each row of A:
+    /// all 64, or those that a warp holds.
+    ///
+    /// # Errors
+    /// If there is no such product, or the matrices do not fit each other.
+    pub fn multiply(
+        &mut self,
+        product: Product,
+        a: &Matrix,
+        b: &Matrix,
+        d: &mut [u32],
+        numerics: Numerics,
+    ) -> Result<(), ProductError> {
+        let n = b.rows.len();
+        product.check(n)?;
+        if a.rows.is_empty() || a.rows.len() > M || d.len() != a.rows.len() * n {
+            return Err(ProductError::Shapes { a: a.rows.len(), b: n, d: d.len() });
+        }
+        if !product.accumulate {
+            d.fill(0);
+        }
+        match numerics {
+            _ if product.d == MmaAccumulator::S32 => integer::multiply(product, a, b, d),
+            Numerics::Exact => exact::multiply(product, a, b, d),
+            Numerics::Hopper => {
+                let a = hopper::Operand::new(a, product.a, product.negate_a, false);
+                if let (Some(a), Some(b)) = (a, self.unpacked(b, product)) {
+                    hopper::multiply(product, &a, b, d);
+                }
+            }
+        }
+        Ok(())
     }
-    if !product.accumulate {
-        d.fill(0);
+
+    /// B with its numbers.
+    fn unpacked(&mut self, b: &Matrix, product: Product) -> Option<&hopper::Operand> {
+        let (ty, negate) = (product.b, product.negate_b);
+        let is_known = self
+            .b
+            .as_ref()
+            .is_some_and(|(matrix, of, negated, _)| (*of, *negated) == (ty, negate) && matrix.rows == b.rows);
+        if !is_known {
+            self.b = Some((b.clone(), ty, negate, hopper::Operand::new(b, ty, negate, true)?));
+        }
+        self.b.as_ref().map(|(.., operand)| operand)
     }
-    match numerics {
-        _ if product.d == MmaAccumulator::S32 => integer::multiply(product, a, b, d),
-        Numerics::Exact => exact::multiply(product, a, b, d),
-        Numerics::Hopper => hopper::multiply(product, a, b, d),
-    }
-    Ok(())
 }
 
 const fn format(ty: MmaType) -> Option<Format> {

@@ -17,6 +17,16 @@ const FLOATS: [(MmaType, MmaType, MmaAccumulator); 8] = [
     (MmaType::E5m2, MmaType::E5m2, MmaAccumulator::F32),
 ];
 
+fn multiply(
+    product: Product,
+    a: &Matrix,
+    b: &Matrix,
+    d: &mut [u32],
+    numerics: Numerics,
+) -> Result<(), ProductError> {
+    TensorCore::default().multiply(product, a, b, d, numerics)
+}
+
 fn product(a: MmaType, b: MmaType, d: MmaAccumulator) -> Product {
     Product { a, b, d, negate_a: false, negate_b: false, accumulate: true, saturate: false }
 }
