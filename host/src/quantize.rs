@@ -2,7 +2,7 @@
 
 use flashcore_kernels::divisor::Divisor;
 use flashcore_kernels::entry::{QUANTIZE, QuantizeVariant};
-use flashcore_kernels::fp8::VALUE_GROUP;
+use flashcore_kernels::fp8::{VALUE_GROUP, rotation_block};
 use flashcore_kernels::params::{QuantizeParams, QuantizeTensor};
 
 use crate::array::Array;
@@ -27,6 +27,9 @@ const MAX_UNITS: usize = i32::MAX as usize;
 ///
 /// Each head of each sequence has a descale: the least power of 2 with which its largest number is no more than the
 /// format holds. Rounding is to nearest, ties to even. Infinities become the largest number, NaN stays.
+///
+/// Where a few columns of q or k are much larger than others, as in many language models, they take the precision of
+/// those. [`Self::rotated`] spreads them.
 #[derive(Debug)]
 pub struct Fp8Qkv {
     /// Queries.
@@ -36,6 +39,7 @@ pub struct Fp8Qkv {
     /// Values.
     pub v: Fp8Values,
     maxima: Array<f32>,
+    rotates: bool,
 }
 
 impl Fp8Qkv {
@@ -51,7 +55,19 @@ impl Fp8Qkv {
             k: Fp8Tensor::uninit(device, kind, k, Order::Bhsd)?,
             v: Fp8Values::uninit(device, kind, v)?,
             maxima: Array::uninit(device, parts.maxima())?,
+            rotates: false,
         })
+    }
+
+    /// Rotates q and k before they are rounded: some of their columns with the other sign, then sums and differences of
+    /// all of a block (a Hadamard matrix), the block being as many columns as the largest power of 2 that divides head_dim.
+    /// Scores are what they were, since q and k are rotated alike; a number is now spread over all columns of its block,
+    /// so that no one is much larger than the others. v stays as it is.
+    ///
+    /// Infinities among q and k become NaN.
+    pub fn rotated(mut self) -> Self {
+        self.rotates = true;
+        self
     }
 
     /// Rounds q, k and v, all f16 or all bf16, of the shapes that there is room for. Returns before it is done, allocates
@@ -106,6 +122,12 @@ impl Fp8Qkv {
         Ok(())
     }
 
+    /// Columns of q and k that are rotated together.
+    fn rotation_block(&self) -> u32 {
+        let [q, k] = [self.q.shape(), self.k.shape()].map(|shape| rotation_block(shape.head_dim as u32));
+        q.min(k)
+    }
+
     /// What the kernels are told.
     fn params(&self, layouts: [TensorLayout; 3], from: [u64; 3]) -> Result<QuantizeParams> {
         let parts = Parts::of(layouts.map(|layout| layout.shape))?;
@@ -146,7 +168,7 @@ impl Fp8Qkv {
             most_parts: parts.most() as u32,
             part_rows: parts.rows as u32,
             units: units as u32,
-            reserved: 0,
+            rotation_block: if self.rotates { self.rotation_block() } else { 0 },
         })
     }
 }

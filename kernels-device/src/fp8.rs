@@ -19,6 +19,15 @@
 //!
 //! Which key is at which position does not matter to a sum, if P and V agree. So no probability is moved: the keys of V
 //! are, within each 16 of them, when V is transposed. [`value_position`] says where to.
+//!
+//! # Q and K may be rotated
+//!
+//! One large number in a head costs all others their precision. So Q and K can be multiplied with the same matrix before
+//! they are rounded, one that spreads each number over many columns and leaves products of rows as they are: some
+//! columns with the other [sign](signs), then, in each [block](rotation_block) of columns, a Hadamard matrix (sums of all of
+//! them, under all patterns of signs; *incoherent processing*, QuIP, Chee et al. 2023, and FlashAttention-3). Sums are
+//! divided by the number of columns of a block, so that they are no larger than what they are of, and products of rows
+//! are smaller by that factor: it becomes part of the descales of Q.
 
 use crate::config::Fp8;
 
@@ -56,6 +65,22 @@ pub const fn descale_exponent(fp8: Fp8, largest: f32) -> i32 {
 #[inline(always)]
 pub const fn power_of_2(exponent: i32) -> f32 {
     f32::from_bits(((exponent + 127) as u32) << 23)
+}
+
+/// Columns that are rotated together: as many as the largest power of 2 that divides `head_dim`, a multiple of 8.
+pub const fn rotation_block(head_dim: u32) -> u32 {
+    1 << head_dim.trailing_zeros()
+}
+
+/// Which of the 8 columns `8 * group ..` get the other sign before they are rotated: bit i for the i-th. Any bits would
+/// do that are no row of a Hadamard matrix, and the same for Q and K.
+#[inline(always)]
+pub const fn signs(group: u32) -> u32 {
+    // Mixed as MurmurHash3 does.
+    let mut x = (group + 1).wrapping_mul(0x9E37_79B9);
+    x = (x ^ x >> 16).wrapping_mul(0x85EB_CA6B);
+    x = (x ^ x >> 13).wrapping_mul(0xC2B2_AE35);
+    x >> 24
 }
 
 /// Where the descales of a tensor are: f32, one for each head of each sequence.

@@ -266,8 +266,8 @@ pub struct QuantizeParams {
     pub part_rows: u32,
     /// Parts of all heads of all tensors, counted in i32.
     pub units: u32,
-    /// Makes the size a multiple of 8.
-    pub reserved: u32,
+    /// Columns of Q and K that are [rotated](crate::fp8) together; 0 where they are rounded as they are.
+    pub rotation_block: u32,
 }
 
 const _: () = assert!(size_of::<QuantizeParams>() == 3 * size_of::<QuantizeTensor>() + 8 + 4 * 4);

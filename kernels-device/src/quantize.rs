@@ -1,4 +1,5 @@
-//! Rounds Q, K and V of 16 bits to 8, under factors of each head that are powers of 2, and transposes V.
+//! Rounds Q, K and V of 16 bits to 8, under factors of each head that are powers of 2, and transposes V. Q and K are
+//! [rotated](crate::fp8) before if the launch says so.
 //!
 //! There are two kernels, one after the other, since a factor follows from all numbers of a head:
 //!
@@ -11,12 +12,15 @@
 //!
 //! Factors are powers of 2: the numbers that are rounded are exact, and so is what the result stands for. Formats of 8
 //! bits are floating-point numbers, so nothing is lost by it but, at most, one power of 2 of their range.
+//!
+//! A thread reads 8 columns. Rotated ones are summed first among these, and then with those of other lanes: a block is at most
+//! a warp's.
 
 use crate::config::{Dtype, Fp8};
 use crate::entry::QuantizeVariant;
-use crate::fp8::{VALUE_GROUP, descale_exponent, power_of_2};
+use crate::fp8::{VALUE_GROUP, descale_exponent, power_of_2, signs};
 use crate::params::{QuantizeParams, QuantizeTensor};
-use crate::ptx::math::{abs, max, mul, pack_x4, unpack};
+use crate::ptx::math::{abs, add, fma, max, mul, pack_x4, unpack};
 use crate::ptx::{global, grid, thread, warp};
 
 const THREADS: u32 = QuantizeVariant::THREADS;
@@ -29,6 +33,8 @@ struct Unit {
     tensor: QuantizeTensor,
     /// Which one of the three.
     index: u32,
+    /// Columns that are rotated together, or 0.
+    rotation_block: u32,
     /// Of all sequences.
     head: u32,
     part: u32,
@@ -70,7 +76,8 @@ impl Unit {
         };
         let tensor = one_of(index, p.tensors.each_ref().map(words));
         let (head, part) = tensor.parts.split(at);
-        Unit { tensor, index, head, part }
+        let rotation_block = if index == 2 { 0 } else { p.rotation_block };
+        Unit { tensor, index, rotation_block, head, part }
     }
 
     /// Address of the first row of the head.
@@ -86,6 +93,41 @@ impl Unit {
     fn rows(&self, p: &QuantizeParams) -> [u32; 2] {
         let first = self.part * p.part_rows;
         [first, (first + p.part_rows).min(self.tensor.rows)]
+    }
+
+    /// Groups of 8 columns of the rows from the first to before the end.
+    #[inline(always)]
+    fn groups(&self, [first, end]: [u32; 2]) -> u32 {
+        (end - first) * self.tensor.groups.value
+    }
+
+    /// Row and number of group `i` of those of the rows from `first` on.
+    #[inline(always)]
+    fn place(&self, first: u32, i: u32) -> [u32; 2] {
+        let (row, group) = self.tensor.groups.split(i);
+        [first + row, group]
+    }
+
+    /// The numbers of group `group` of row `row`, rotated if they are to be.
+    ///
+    /// # Safety
+    /// All lanes of the warp execute it together, with groups one behind the other. The group is there, and readable.
+    #[inline(always)]
+    unsafe fn numbers(&self, dtype: Dtype, [row, group]: [u32; 2]) -> [f32; GROUP as usize] {
+        let at =
+            self.source() + row as u64 * self.tensor.strides_bytes[1] + (group * GROUP * Dtype::SIZE) as u64;
+        // SAFETY: the caller's.
+        unsafe {
+            let words = global::load_x4(at);
+            let mut numbers = [0.0; GROUP as usize];
+            let mut word = 0;
+            while word < 4 {
+                let [low, high] = unpack(dtype, words[word]);
+                [numbers[2 * word], numbers[2 * word + 1]] = [low, high];
+                word += 1;
+            }
+            if self.rotation_block == 0 { numbers } else { rotated(numbers, group, self.rotation_block) }
+        }
     }
 
     /// Address of the maxima of the head.
@@ -108,23 +150,21 @@ pub unsafe fn largest(dtype: Dtype, p: &QuantizeParams) {
         let mut at = thread::block_idx_x();
         while at < p.units {
             let unit = Unit::new(p, at);
-            let ([first, end], groups) = (unit.rows(p), unit.tensor.groups);
-            let source = unit.source();
+            let rows = unit.rows(p);
+            let (groups, lane) = (unit.groups(rows), thread::thread_idx_x() % 32);
             let mut largest = 0.0;
-            let mut i = thread::thread_idx_x();
-            while i < (end - first) * groups.value {
-                let (row, group) = groups.split(i);
-                let at = source
-                    + (first + row) as u64 * unit.tensor.strides_bytes[1]
-                    + (group * GROUP * Dtype::SIZE) as u64;
-                let words = global::load_x4(at);
-                let mut word = 0;
-                while word < 4 {
-                    let [low, high] = unpack(dtype, words[word]);
-                    largest = max(largest, max(abs(low), abs(high)));
-                    word += 1;
+            let mut of_warp = warp::broadcast(thread::thread_idx_x() / 32) * 32;
+            while of_warp < groups {
+                // Lanes beyond the last group read that once more. No block ends among them.
+                let i = of_warp + lane;
+                let numbers = unit.numbers(dtype, unit.place(rows[0], i.min(groups - 1)));
+                let mut element = 0;
+                while element < GROUP as usize {
+                    let magnitude = if i < groups { abs(numbers[element]) } else { 0.0 };
+                    largest = max(largest, magnitude);
+                    element += 1;
                 }
-                i += THREADS;
+                of_warp += THREADS;
             }
             let warp = warp::broadcast(thread::thread_idx_x() / 32);
             warp::sync_warp();
@@ -158,9 +198,16 @@ pub unsafe fn round(dtype: Dtype, fp8: Fp8, p: &QuantizeParams) {
                 i += 32;
             }
             warp::sync_warp();
-            let exponent = descale_exponent(fp8, warp_max(largest));
+            let mut exponent = descale_exponent(fp8, warp_max(largest));
+            // Sums were divided by as much, once for Q and once for K.
+            let mut restored = 0;
+            if unit.rotation_block != 0 && unit.index == 0 {
+                restored = unit.rotation_block.trailing_zeros() as i32;
+                exponent = exponent.min(127 - restored);
+            }
             if unit.part == 0 && thread::thread_idx_x() == 0 {
-                global::store_f32(unit.tensor.descales + 4 * unit.head as u64, power_of_2(exponent));
+                let descale = power_of_2(exponent + restored);
+                global::store_f32(unit.tensor.descales + 4 * unit.head as u64, descale);
             }
             let factor = power_of_2(-exponent);
             if unit.index == 2 {
@@ -175,29 +222,76 @@ pub unsafe fn round(dtype: Dtype, fp8: Fp8, p: &QuantizeParams) {
 
 /// Rounds rows of Q or K.
 #[inline(always)]
-unsafe fn copy(dtype: Dtype, fp8: Fp8, unit: &Unit, [first, end]: [u32; 2], factor: f32) {
-    let QuantizeTensor { to, to_row, to_head, groups, strides_bytes, .. } = unit.tensor;
-    let (source, to) = (unit.source(), to + unit.head as u64 * to_head);
-    let mut i = thread::thread_idx_x();
-    while i < (end - first) * groups.value {
-        let (row, group) = groups.split(i);
-        let from = source + (first + row) as u64 * strides_bytes[1] + (group * GROUP * Dtype::SIZE) as u64;
-        // SAFETY: the caller's.
-        unsafe {
-            let words = global::load_x4(from);
-            let mut numbers = [0.0; GROUP as usize];
-            let mut word = 0;
-            while word < 4 {
-                let [low, high] = unpack(dtype, words[word]);
-                [numbers[2 * word], numbers[2 * word + 1]] = [mul(low, factor), mul(high, factor)];
-                word += 1;
+unsafe fn copy(dtype: Dtype, fp8: Fp8, unit: &Unit, rows: [u32; 2], factor: f32) {
+    let QuantizeTensor { to, to_row, to_head, .. } = unit.tensor;
+    let to = to + unit.head as u64 * to_head;
+    let (groups, lane) = (unit.groups(rows), thread::thread_idx_x() % 32);
+    // SAFETY: the caller's; warps are together.
+    unsafe {
+        let mut of_warp = warp::broadcast(thread::thread_idx_x() / 32) * 32;
+        while of_warp < groups {
+            // As where the largest is sought.
+            let i = of_warp + lane;
+            let [row, group] = unit.place(rows[0], i.min(groups - 1));
+            let mut numbers = unit.numbers(dtype, [row, group]);
+            let mut element = 0;
+            while element < GROUP as usize {
+                numbers[element] = mul(numbers[element], factor);
+                element += 1;
             }
             let [a, b, c, d, e, f, g, h] = numbers;
-            let at = to + (first + row) as u64 * to_row + (group * GROUP) as u64;
-            global::store_x2(at, [pack_x4(fp8, [a, b, c, d]), pack_x4(fp8, [e, f, g, h])]);
+            if i < groups {
+                let at = to + row as u64 * to_row + (group * GROUP) as u64;
+                global::store_x2(at, [pack_x4(fp8, [a, b, c, d]), pack_x4(fp8, [e, f, g, h])]);
+            }
+            of_warp += THREADS;
         }
-        i += THREADS;
     }
+}
+
+/// The numbers of group `group` after the rotation of their block. The other groups of the block are those of the lanes
+/// whose numbers differ in the lowest bits only.
+///
+/// # Safety
+/// All lanes of the warp execute it together.
+#[inline(always)]
+unsafe fn rotated(numbers: [f32; GROUP as usize], group: u32, block: u32) -> [f32; GROUP as usize] {
+    const SIGN: u32 = 1 << 31;
+    let (mut x, signs) = (numbers, signs(group));
+    let share = power_of_2(-(block.trailing_zeros() as i32));
+    let mut i = 0;
+    while i < GROUP as usize {
+        let sign = signs << (31 - i as u32) & SIGN;
+        x[i] = mul(f32::from_bits(x[i].to_bits() ^ sign), share);
+        i += 1;
+    }
+    // Sums and differences of two that are `distance` apart, for each distance: in this thread ...
+    let mut distance = 1;
+    while distance < GROUP as usize {
+        let mut i = 0;
+        while i < GROUP as usize {
+            if i & distance == 0 {
+                let [a, b] = [x[i], x[i + distance]];
+                [x[i], x[i + distance]] = [add(a, b), fma(b, -1.0, a)];
+            }
+            i += 1;
+        }
+        distance *= 2;
+    }
+    // ... and between lanes.
+    let lane = thread::thread_idx_x() % 32;
+    let mut distance = 1;
+    while distance < block / GROUP {
+        let sign = if lane & distance == 0 { 1.0 } else { -1.0 };
+        let mut i = 0;
+        while i < GROUP as usize {
+            // SAFETY: the caller's.
+            x[i] = fma(x[i], sign, unsafe { warp::shuffle_xor(x[i], distance) });
+            i += 1;
+        }
+        distance *= 2;
+    }
+    x
 }
 
 /// Rounds and transposes rows of V: a thread takes a group of keys of two neighbouring columns. Keys beyond the last

@@ -8,6 +8,7 @@
 use flashcore::{
     Attention, Device, Dtype, Fp8Tensor, Fp8Values, Lse, Order, Plan, Pointers, Shape, Stream, Tensor,
 };
+use flashcore_kernels::fp8::{rotation_block, signs};
 use float8::F8E4M3;
 use rayon::prelude::*;
 
@@ -56,6 +57,31 @@ impl Narrow {
         let data = elements.iter().enumerate().map(|(i, x)| x.to_f32() * of(i)).collect();
         Narrow { values: Values { shape: values.shape, data }, elements, descales }
     }
+}
+
+/// Values of q or k as they are rotated before they are rounded: in each block of columns, a Hadamard matrix over columns
+/// of which some have the other sign, divided by their number; in f32, and in the order in which the kernels sum.
+pub fn rotated(values: &Values) -> Values {
+    let head_dim = values.shape.head_dim;
+    let block = rotation_block(head_dim as u32) as usize;
+    let mut rotated = values.clone();
+    for row in rotated.data.chunks_exact_mut(head_dim) {
+        for (column, x) in row.iter_mut().enumerate() {
+            let minus = signs(column as u32 / 8) >> (column % 8) & 1 == 1;
+            *x *= if minus { -1.0 } else { 1.0 } / block as f32;
+        }
+        for block in row.chunks_exact_mut(block) {
+            let mut distance = 1;
+            while distance < block.len() {
+                for i in (0..block.len()).filter(|i| i & distance == 0) {
+                    let (a, b) = (block[i], block[i + distance]);
+                    (block[i], block[i + distance]) = (a + b, a - b);
+                }
+                distance *= 2;
+            }
+        }
+    }
+    rotated
 }
 
 /// The tensors of a call, outputs poisoned.

@@ -7,7 +7,7 @@ use flashcore_emulator::ir::Module;
 use flashcore_emulator::mutate::{Mutant, mutants};
 use serde::{Deserialize, Serialize};
 
-use crate::cases::Case;
+use crate::cases::{Case, Inputs};
 use crate::device::{OnDevice, Outputs};
 use crate::sections;
 
@@ -94,6 +94,7 @@ pub struct Subject {
 #[derive(Debug)]
 struct Trial {
     case: Case,
+    inputs: Inputs,
     clusters: u32,
     expected: Outputs,
     instruction_limit: u64,
@@ -109,11 +110,12 @@ impl Subject {
             .map_err(|error| Error::KernelRefused { symbol: variant.symbol, reason: error.to_string() })?;
         let trials = cases(variant).into_iter().map(|(case, clusters)| {
             let device = device(variant, clusters, SCHEDULES[0], u64::MAX);
-            let expected = run(variant, &case, &device)?;
+            let inputs = case.inputs(variant.dtype, 1);
+            let expected = run(variant, &case, &inputs, &device)?;
             let reports = device.emulator().map(|emulator| emulator.take_reports()).unwrap_or_default();
             let instructions: u64 =
                 reports.iter().map(|kernel| kernel.report.counters.warp_instructions).sum();
-            Ok(Trial { case, clusters, expected, instruction_limit: 4 * instructions })
+            Ok(Trial { case, inputs, clusters, expected, instruction_limit: 4 * instructions })
         });
         let mut trials = trials.collect::<Result<Vec<_>, Error>>()?;
         trials.sort_by_key(|trial| trial.instruction_limit); // the cheapest first: most mutants are noticed at once
@@ -138,7 +140,7 @@ impl Subject {
             let device = device(self.variant, trial.clusters, *schedule, trial.instruction_limit);
             let emulator = device.emulator().expect("it is emulated");
             emulator.substitute(module.clone());
-            let outputs = match run(self.variant, &trial.case, &device) {
+            let outputs = match run(self.variant, &trial.case, &trial.inputs, &device) {
                 Ok(outputs) => Some(outputs),
                 Err(Error::Hazards { .. }) => None,
                 Err(error) => return Err(error),
@@ -180,8 +182,8 @@ fn device(
     })
 }
 
-fn run(variant: &Variant, case: &Case, device: &Device) -> Result<Outputs, Error> {
-    let tensors = OnDevice::new(device, case, &case.inputs(variant.dtype, 1))?;
+fn run(variant: &Variant, case: &Case, inputs: &Inputs, device: &Device) -> Result<Outputs, Error> {
+    let tensors = OnDevice::new(device, case, inputs)?;
     let plan = sections::plan(variant, &tensors)?;
     tensors.run_plan(&plan, &device.stream()?)?;
     tensors.outputs()

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use flashcore::driver::{Completion, EmulatorOptions};
 use flashcore::kernels::{FWD, Tile, Variant};
 use flashcore::{Device, Dtype, Plan};
-use flashcore_tests::cases::{Case, has_other_head_dims};
+use flashcore_tests::cases::{Case, Inputs, has_other_head_dims};
 use flashcore_tests::device::{Failure, OnDevice, Outputs};
 use flashcore_tests::suite::{Resource, Suite};
 
@@ -42,10 +42,10 @@ fn case(variant: &Variant) -> Case {
     }
 }
 
-/// What `variant` makes of its case, if not even a warning is found.
-fn run(variant: &Variant, options: &EmulatorOptions) -> Result<(Plan, Outputs), Failure> {
-    let (gpu, case) = (Device::emulated_with(options), case(variant));
-    let tensors = OnDevice::new(&gpu, &case, &case.inputs(variant.dtype, 1))?;
+/// What `variant` makes of these inputs of its case, if not even a warning is found.
+fn run(variant: &Variant, inputs: &Inputs, options: &EmulatorOptions) -> Result<(Plan, Outputs), Failure> {
+    let gpu = Device::emulated_with(options);
+    let tensors = OnDevice::new(&gpu, &case(variant), inputs)?;
     let plan = tensors.plan_of(variant)?;
     tensors.run_plan(&plan, &gpu.stream()?)?;
     for kernel in gpu.emulator().expect("it is emulated").take_reports() {
@@ -58,16 +58,16 @@ fn run(variant: &Variant, options: &EmulatorOptions) -> Result<(Plan, Outputs), 
 fn agree(variant: &Variant) -> Result<(), String> {
     let sm_count = variant.cluster_ctas();
     let options = EmulatorOptions { sm_count, ..EmulatorOptions::default() };
-    let (plan, first) = run(variant, &options).map_err(|error| error.to_string())?;
-    assert!(variant.splits_keys() || plan.work_tiles >= 2 * plan.grid, "{plan}");
     let inputs = case(variant).inputs(variant.dtype, 1);
+    let (plan, first) = run(variant, &inputs, &options).map_err(|error| error.to_string())?;
+    assert!(variant.splits_keys() || plan.work_tiles >= 2 * plan.grid, "{plan}");
     let rows = inputs.attention.rows(usize::MAX, 0);
     first.judge(&inputs, &rows).map_err(|failure: Failure| failure.to_string())?;
     for completion in COMPLETIONS {
         for seed in 0..seeds(variant) {
             let options = EmulatorOptions { seed, completion, ..options.clone() };
-            let (_, outputs) =
-                run(variant, &options).map_err(|error| format!("{completion:?}, seed {seed}: {error}"))?;
+            let (_, outputs) = run(variant, &inputs, &options)
+                .map_err(|error| format!("{completion:?}, seed {seed}: {error}"))?;
             if outputs.bits() != first.bits() {
                 return Err(format!("{completion:?}, seed {seed}: other bits than in the first run"));
             }

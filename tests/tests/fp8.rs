@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use flashcore::{Attention, Device, Dtype, Error, Fp8, Fp8Qkv, Fp8Values, Order, Shape, attention_fp8};
 use flashcore_tests::cases::Layout;
 use flashcore_tests::device::{download, upload};
-use flashcore_tests::fp8::{Narrow, OnDevice, attend};
+use flashcore_tests::fp8::{Narrow, OnDevice, attend, rotated};
 use flashcore_tests::inputs::{Fill, normal};
-use flashcore_tests::suite::{Suite, backends, other_schedules};
+use flashcore_tests::suite::{Resource, Suite, backends, other_schedules};
 use flashcore_tests::values::{HostTensor, Values};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
@@ -121,16 +121,29 @@ fn sums_do_not_drift(device: &Device, head_dim: usize) -> Result<(), String> {
     Ok(())
 }
 
+/// What is large among the inputs, and by how much.
+#[derive(Clone, Copy, Debug)]
+enum Outliers {
+    /// One number in a thousand.
+    Numbers(f32),
+    /// One column in 32 of q and k.
+    Columns(f32),
+}
+
 /// q, k and v of 16 bits, of any size.
-fn wide(shapes: [Shape; 3], dtype: Dtype, layout: Layout, outliers: f32) -> [HostTensor; 3] {
+fn wide(shapes: [Shape; 3], dtype: Dtype, layout: Layout, outliers: Outliers) -> [HostTensor; 3] {
     let mut rng = StdRng::seed_from_u64(7);
+    let mut tensor = 0;
     shapes.map(|shape| {
         let mut values = normal(shape, 1.0, &mut rng);
-        for x in &mut values.data {
-            if rng.random_bool(0.001) {
-                *x *= outliers;
+        for (i, x) in values.data.iter_mut().enumerate() {
+            match outliers {
+                Outliers::Numbers(factor) if rng.random_bool(0.001) => *x *= factor,
+                Outliers::Columns(factor) if tensor < 2 && i % shape.head_dim % 32 == 5 => *x *= factor,
+                _ => {}
             }
         }
+        tensor += 1;
         HostTensor::lay_out(&values, dtype, layout.query(shape))
     })
 }
@@ -138,15 +151,23 @@ fn wide(shapes: [Shape; 3], dtype: Dtype, layout: Layout, outliers: f32) -> [Hos
 /// The kernels round to the very bits that the host does.
 fn rounds_to_the_nearest(
     device: &Device,
-    (shapes, dtype, layout): ([Shape; 3], Dtype, Layout),
+    (shapes, dtype, layout, rotates): ([Shape; 3], Dtype, Layout, bool),
 ) -> Result<(), Error> {
-    let host = wide(shapes, dtype, layout, 100.0);
+    let host = wide(shapes, dtype, layout, Outliers::Numbers(100.0));
     let [q, k, v] = host.each_ref().map(|tensor| upload(device, tensor));
     let (q, k, v) = (q?, k?, v?);
     let narrow = Fp8Qkv::new(device, Fp8::E4m3, shapes)?;
+    let narrow = if rotates { narrow.rotated() } else { narrow };
     let stream = device.stream()?;
     narrow.round(&stream, &q, &k, &v)?;
-    let expected = host.map(|tensor| Narrow::new(&tensor.values()));
+    let [mut q, mut k, v] = host.map(|tensor| tensor.values());
+    let mut restored = 1.0;
+    if rotates {
+        (q, k) = (rotated(&q), rotated(&k));
+        restored = (1 << shapes[0].head_dim.trailing_zeros()) as f32;
+    }
+    let mut expected = [q, k, v].map(|values| Narrow::new(&values));
+    expected[0].descales.iter_mut().for_each(|descale| *descale *= restored);
     for (of, expected) in [(&narrow.q, &expected[0]), (&narrow.k, &expected[1])] {
         assert_eq!(of.descales()?, expected.descales);
         let (bytes, Shape { batch, seqlen, heads, head_dim }) = (of.to_bytes()?, of.shape());
@@ -166,19 +187,56 @@ fn rounds_to_the_nearest(
     Ok(())
 }
 
+/// The rotation keeps products of rows, but for a factor, and spreads what is large.
+fn rotation_keeps_products() -> Result<(), String> {
+    for head_dim in [8, 72, 96, 128, 256] {
+        let shape = Shape::new(1, 20, 1, head_dim);
+        let [q, k, _] = wide([shape; 3], Dtype::F16, Layout::Bshd, Outliers::Columns(30.0));
+        let (q, k) = (q.values(), k.values());
+        let (rotated_q, rotated_k) = (rotated(&q), rotated(&k));
+        let block = f64::from(1 << head_dim.trailing_zeros());
+        let dot =
+            |x: &[f32], y: &[f32]| -> f64 { zip(x, y).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum() };
+        let length = |x: &[f32]| dot(x, x).sqrt();
+        for (i, j) in (0..20).flat_map(|i| (0..20).map(move |j| (i, j))) {
+            let (x, y) = (q.row(0, i, 0), k.row(0, j, 0));
+            let (want, got) = (dot(x, y), block * dot(rotated_q.row(0, i, 0), rotated_k.row(0, j, 0)));
+            if (want - got).abs() > 1e-6 * length(x) * length(y) {
+                return Err(format!("head_dim {head_dim}: {got}, should be {want}"));
+            }
+        }
+        let largest = |x: &Values| x.data.iter().fold(0f32, |largest, x| largest.max(x.abs()));
+        let spread = f64::from(largest(&rotated_q)) * block.sqrt() / f64::from(largest(&q));
+        if head_dim >= 96 && spread > 0.75 {
+            return Err(format!("head_dim {head_dim}: the largest number is {spread} of what it was"));
+        }
+    }
+    Ok(())
+}
+
 /// What comes of rounding q, k, v and the weights: an error of about 1/25 of what each number is the sum of.
-fn attends_by_way_of_8_bits(device: &Device, (causal, outliers): (bool, f32)) -> Result<(), Error> {
+fn attends_by_way_of_8_bits(
+    device: &Device,
+    (causal, outliers, rotates, bound): (bool, Outliers, bool, f64),
+) -> Result<(), Error> {
     let [q, kv] = [Shape::new(1, 150, 2, 128), Shape::new(1, 300, 1, 128)];
     let host = wide([q, kv, kv], Dtype::Bf16, Layout::Bshd, outliers);
     let [q, k, v] = host.each_ref().map(|tensor| upload(device, tensor));
-    let attention = Attention::new().causal(causal);
-    let out = attention_fp8(&attention, &device.stream()?, &q?, &k?, &v?)?;
+    let (q, k, v) = (q?, k?, v?);
+    let (attention, stream) = (Attention::new().causal(causal), device.stream()?);
+    let out = if rotates {
+        let narrow = Fp8Qkv::new(device, Fp8::E4m3, [q.shape(), k.shape(), v.shape()])?.rotated();
+        narrow.round(&stream, &q, &k, &v)?;
+        attention.forward_fp8(&stream, narrow.q.view(), narrow.k.view(), narrow.v.view(), Dtype::Bf16)?
+    } else {
+        attention_fp8(&attention, &stream, &q, &k, &v)?
+    };
     let [q, k, v] = host.map(|tensor| tensor.values());
     let answer = attend(&q, &k, &v, causal, 1.0 / 128f64.sqrt());
     let lse: Vec<f32> = answer.lse.iter().map(|&x| x as f32).collect();
     let errors = answer.errors(&download(&out)?.values().data, &lse);
-    println!("causal {causal}, outliers {outliers}: {errors:?}");
-    assert!(errors.of_spread <= 0.06 + 0.004 * f64::from(outliers), "{errors:?}");
+    println!("causal {causal}, {outliers:?}, rotated {rotates}: {errors:?}");
+    assert!(errors.of_spread <= bound, "{errors:?}");
     Ok(())
 }
 
@@ -242,14 +300,31 @@ fn main() -> ExitCode {
     ];
     for (shapes, layout) in zip(sizes, [Layout::Bshd, Layout::Padded, Layout::Bhsd, Layout::Bshd]) {
         for dtype in [Dtype::F16, Dtype::Bf16] {
-            let name = format!("rounds_to_the_nearest_{}_{}", shapes[1].seqlen, dtype.name());
-            suite.test(name, move |device| rounds_to_the_nearest(device, (shapes, dtype, layout)));
+            for rotates in [false, true] {
+                let rotated = if rotates { "_rotated" } else { "" };
+                let name = format!("rounds_to_the_nearest_{}{rotated}_{}", shapes[1].seqlen, dtype.name());
+                suite.test(name, move |device| {
+                    rounds_to_the_nearest(device, (shapes, dtype, layout, rotates))
+                });
+            }
         }
     }
-    for (causal, outliers) in [(false, 1.0), (true, 1.0), (false, 10.0), (true, 10.0)] {
-        suite.test(format!("attends_by_way_of_8_bits_{causal}_{outliers}"), move |device| {
-            attends_by_way_of_8_bits(device, (causal, outliers))
-        });
+    let inputs = [
+        (Outliers::Numbers(1.0), "normal", [0.064, 0.064]),
+        (Outliers::Numbers(10.0), "outliers", [0.1, 0.075]),
+        (Outliers::Columns(10.0), "large_columns", [0.25, 0.064]),
+    ];
+    for (outliers, name, bounds) in inputs {
+        for (rotates, bound) in zip([false, true], bounds) {
+            for causal in [false, true] {
+                let name = format!("attends_by_way_of_8_bits_{name}_{causal}_{rotates}");
+                suite.test(name, move |device| {
+                    attends_by_way_of_8_bits(device, (causal, outliers, rotates, bound))
+                });
+            }
+        }
     }
-    suite.and(elsewhere).run()
+    let mut host = Suite::on(vec![Resource::new("host", Ok(()))]);
+    host.test("rotation_keeps_products", |()| rotation_keeps_products());
+    suite.and(elsewhere).and(host).run()
 }

@@ -6,7 +6,7 @@ use flashcore::driver::{Completion, EmulatorOptions};
 use flashcore::kernels::{FWD, Tile, Variant};
 use flashcore::{Device, Dtype, Plan};
 use flashcore_kernels::schedule::{KeyBlocks, Tiles, WorkTile};
-use flashcore_tests::cases::{Case, has_other_head_dims};
+use flashcore_tests::cases::{Case, Inputs, has_other_head_dims};
 use flashcore_tests::device::{Failure, OnDevice};
 use flashcore_tests::sections;
 use flashcore_tests::suite::{Resource, Suite};
@@ -30,15 +30,16 @@ fn keys_after_none(plan: &Plan) -> bool {
     })
 }
 
-fn run(variant: &Variant, case: &Case, options: &EmulatorOptions) -> Result<bool, Failure> {
-    let (gpu, inputs) = (Device::emulated_with(options), case.inputs(variant.dtype, 1));
-    let tensors = OnDevice::new(&gpu, case, &inputs)?;
+/// Whether CTAs load keys for a tile after one that sees none, if what `variant` makes of a case is right.
+fn run(variant: &Variant, case: &Case, inputs: &Inputs, options: &EmulatorOptions) -> Result<bool, Failure> {
+    let gpu = Device::emulated_with(options);
+    let tensors = OnDevice::new(&gpu, case, inputs)?;
     let plan = sections::plan(variant, &tensors)?;
     tensors.run_plan(&plan, &gpu.stream()?)?;
     for kernel in gpu.emulator().expect("it is emulated").take_reports() {
         assert!(kernel.report.findings.is_empty(), "{}", kernel.report);
     }
-    tensors.outputs()?.judge(&inputs, &inputs.attention.rows(usize::MAX, 0))?;
+    tensors.outputs()?.judge(inputs, &inputs.attention.rows(usize::MAX, 0))?;
     Ok(keys_after_none(&plan))
 }
 
@@ -51,10 +52,11 @@ fn check(variant: &Variant) -> Result<(), String> {
         (Dtype::Bf16, _) => &SCHEDULES[..1],
     };
     for (case, clusters) in sections::cases(variant) {
+        let inputs = case.inputs(variant.dtype, 1);
         for &(seed, completion) in schedules {
             let sm_count = clusters * variant.cluster_ctas();
             let options = EmulatorOptions { sm_count, seed, completion, ..EmulatorOptions::default() };
-            mixed |= run(variant, &case, &options)
+            mixed |= run(variant, &case, &inputs, &options)
                 .map_err(|error| format!("{case}, {sm_count} SMs, {completion:?}, seed {seed}: {error}"))?;
         }
     }

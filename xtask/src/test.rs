@@ -48,6 +48,8 @@ impl Test {
                 commands.extend(BINDINGS.map(|(folder, words)| {
                     let mut command = Command::new(words[0]);
                     command.args(&words[1..]).current_dir(workspace.path(folder));
+                    // What they have in common with the workspace is not compiled again.
+                    command.env("CARGO_TARGET_DIR", workspace.path("target"));
                     command
                 }));
             }
