@@ -366,38 +366,15 @@ impl<'a> Attention<'a> {
         let _entered = stream.device().backend().enter()?;
         let arrays = self.arrays(&problem);
         check::residence(stream.device(), [&q, &k, &v, &out], lse.as_ref(), &arrays, self.bias.as_ref())?;
-        let ptrs = arrays.map(|array| array.map_or(0, |array| array.ptr));
-        let [
-            starts_q,
-            starts_kv,
-            used_q,
-            used_kv,
-            prefix,
-            sinks,
-            slopes,
-            ranges,
-            block_counts,
-            block_indices,
-        ] = ptrs;
         let pointers = Pointers {
             q: q.ptr(),
             k: k.ptr(),
             v: v.ptr(),
             out: out.ptr(),
             lse: lse.map_or(0, |lse| lse.ptr()),
-            starts_q,
-            starts_kv,
-            used_q,
-            used_kv,
-            prefix,
-            ranges,
-            block_counts,
-            block_indices,
-            sinks,
-            slopes,
             bias: self.bias.map_or(0, |bias| bias.ptr()),
-            descales: [0; 3],
             score_args: self.function.map_or([0; ARGS_WORDS], |(_, args)| args),
+            ..pointers_of(&arrays)
         };
         // SAFETY: the problem was checked against the views, whose makers vouch for the memory.
         unsafe { stream.launch_plan(&plan, &pointers) }
@@ -426,6 +403,25 @@ impl<'a> Attention<'a> {
     /// The first thing that is wrong.
     pub fn problem_of(&self, layouts: [TensorLayout; 4]) -> Result<Problem> {
         Problem::with_features(layouts, self.features(layouts[0].shape.heads)?, self.scale)
+    }
+}
+
+/// Where the numbers of [`Attention::arrays`] are, and nothing else.
+pub(crate) fn pointers_of(arrays: &[Option<Numbers>; 10]) -> Pointers {
+    let [starts_q, starts_kv, used_q, used_kv, prefix, sinks, slopes, ranges, block_counts, block_indices] =
+        arrays.map(|array| array.map_or(0, |array| array.ptr));
+    Pointers {
+        starts_q,
+        starts_kv,
+        used_q,
+        used_kv,
+        prefix,
+        sinks,
+        slopes,
+        ranges,
+        block_counts,
+        block_indices,
+        ..Pointers::default()
     }
 }
 

@@ -41,12 +41,7 @@ pub(crate) fn extents(
     let [q, k, v, out] = &used;
     let inputs = [(Operand::Q, q), (Operand::K, k), (Operand::V, v)];
     apart((Operand::Out, out), &inputs)?;
-    for &Numbers { operand, ptr, found, expected } in arrays.iter().flatten() {
-        if found != expected {
-            return Err(Error::ArrayLength { operand, expected, found });
-        }
-        extent(operand, ptr, 4 * found, 4 * expected, 4)?;
-    }
+    lengths_of_arrays(arrays)?;
     let bias = match (bias, problem.features.bias) {
         (Some(view), Some(layout)) => {
             extent(Operand::Bias, view.ptr(), view.bytes(), layout.span_bytes()?, bias::ALIGNMENT)?
@@ -66,7 +61,19 @@ pub(crate) fn extents(
     apart_from_arrays((Operand::Out, out), arrays)
 }
 
-fn apart_from_arrays(output: (Operand, &Range<u64>), arrays: &[Option<Numbers>]) -> Result<()> {
+/// Checks that arrays have as many numbers as are needed, where numbers may be.
+pub(crate) fn lengths_of_arrays(arrays: &[Option<Numbers>]) -> Result<()> {
+    for &Numbers { operand, ptr, found, expected } in arrays.iter().flatten() {
+        if found != expected {
+            return Err(Error::ArrayLength { operand, expected, found });
+        }
+        extent(operand, ptr, 4 * found, 4 * expected, 4)?;
+    }
+    Ok(())
+}
+
+/// Checks that an output overlaps no array.
+pub(crate) fn apart_from_arrays(output: (Operand, &Range<u64>), arrays: &[Option<Numbers>]) -> Result<()> {
     let overlaps = |array: &&Numbers| {
         let end = array.ptr.saturating_add(4 * array.found as u64);
         array.ptr < output.1.end && output.1.start < end
@@ -87,10 +94,14 @@ pub(crate) fn residence(
 ) -> Result<()> {
     let tensors = OPERANDS.into_iter().zip(views).filter(|(_, view)| !view.shape().is_empty());
     let addresses = tensors.map(|(operand, view)| (operand, view.ptr()));
-    let arrays =
-        arrays.iter().flatten().filter(|array| array.found > 0).map(|array| (array.operand, array.ptr));
+    let arrays = addresses_of_arrays(arrays);
     let bias = bias.filter(|bias| !bias.layout().sizes.contains(&0)).map(|bias| (Operand::Bias, bias.ptr()));
     of_device(device, addresses.chain(lse.map(|lse| (Operand::Lse, lse.ptr()))).chain(arrays).chain(bias))
+}
+
+/// The arrays that have numbers, and where those are.
+pub(crate) fn addresses_of_arrays(arrays: &[Option<Numbers>]) -> impl Iterator<Item = (Operand, u64)> {
+    arrays.iter().flatten().filter(|array| array.found > 0).map(|array| (array.operand, array.ptr))
 }
 
 /// Checks that these addresses are of `device`, as [`residence`] does.

@@ -1,7 +1,6 @@
 //! Which kernel computes a problem: the one whose busiest SM should be done first.
 
 use flashcore_kernels::config::{Mask, Tile, Variant, WARPGROUP_ROWS};
-use flashcore_kernels::entry::{FWD, FWD_FP8};
 
 use crate::problem::{MAX_GENERAL_DIM, Problem};
 
@@ -10,15 +9,10 @@ use crate::problem::{MAX_GENERAL_DIM, Problem};
 /// a sparse one.
 pub(crate) fn eligible(problem: &Problem) -> impl Iterator<Item = &'static Variant> {
     let (mask, reachable) = (problem.mask(), problem.fits_general_kernels());
-    let kernels = match (problem.features.function, problem.fp8) {
-        (Some(function), _) => function.variants(),
-        (None, Some(_)) => FWD_FP8,
-        (None, None) => FWD,
-    };
     let wide_enough = move || {
         let fits = move |v: &&Variant| problem.is_scored_by(v.score) && problem.fits(v);
         let stands_in = move |v: &Variant| reachable && mask != Mask::Sparse && v.mask == Mask::Band;
-        kernels.iter().filter(fits).filter(move |v| v.mask == mask || stands_in(v))
+        problem.kernels().iter().filter(fits).filter(move |v| v.mask == mask || stands_in(v))
     };
     let columns = |variant: &Variant| variant.head_dim + variant.head_dim_v;
     let fewest = wide_enough().map(columns).min();

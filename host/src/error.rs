@@ -507,7 +507,9 @@ pub enum Error {
         limit: usize,
     },
     /// Attention over tensors of 8 bits was asked for more than it can do.
-    #[error("q, k and v of 8 bits go with plain attention, or with a causal mask, only")]
+    #[error(
+        "q, k and v of 8 bits have no packed sequences, numbers of used queries or keys, ALiBi, biases, dropout, key ranges, block masks or functions of scores"
+    )]
     Fp8Features,
     /// q, k and v of 8 bits have different element types.
     #[error("{operand} has element type {}, but q has {}", .found.name(), .expected.name())]

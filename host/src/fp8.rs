@@ -3,7 +3,8 @@
 use flashcore_kernels::fp8::{VALUE_GROUP, value_position};
 
 use crate::array::{Array, ArrayView};
-use crate::check::{apart, extent, of_device};
+use crate::attention::pointers_of;
+use crate::check::{addresses_of_arrays, apart, apart_from_arrays, extent, lengths_of_arrays, of_device};
 use crate::error::{Error, Operand, Result};
 use crate::kernels::{Dtype, Fp8};
 use crate::lse::LseView;
@@ -349,7 +350,8 @@ impl Attention<'_> {
     /// Scores, softmax and sums are f32. Weights are rounded to the 8 bits of v: relative to the largest of their row,
     /// those between 2⁻¹⁴ and 1 keep 4 bits (of e5m2, 3), and smaller ones fewer.
     ///
-    /// head_dim is a multiple of 8 up to [`crate::MAX_FP8_HEAD_DIM`]; what goes with it is [`Self::causal`] and
+    /// head_dim is a multiple of 8 up to [`crate::MAX_FP8_HEAD_DIM`]; what goes with it is [`Self::causal`],
+    /// [`Self::window`], [`Self::align`], [`Self::chunk`], [`Self::prefix`], [`Self::softcap`], [`Self::sinks`] and
     /// [`Self::scale`].
     ///
     /// # Errors
@@ -390,6 +392,7 @@ impl Attention<'_> {
             return Ok(());
         }
         let _entered = stream.device().backend().enter()?;
+        let arrays = self.arrays(&problem);
         let pointers = Pointers {
             q: q.ptr,
             k: k.ptr,
@@ -397,9 +400,10 @@ impl Attention<'_> {
             out: out.ptr(),
             lse: lse.map_or(0, |lse| lse.ptr()),
             descales: [q.descales, k.descales, v.descales].map(|array| array.ptr()),
-            ..Pointers::default()
+            ..pointers_of(&arrays)
         };
-        of_device(stream.device(), named(&pointers, !k.shape.is_empty()))?;
+        let addresses = named(&pointers, !k.shape.is_empty()).chain(addresses_of_arrays(&arrays));
+        of_device(stream.device(), addresses)?;
         // SAFETY: the problem was checked against the views, whose makers vouch for the memory.
         unsafe { stream.launch_plan(&plan, &pointers) }
     }
@@ -450,8 +454,11 @@ impl Attention<'_> {
             apart((Operand::Lse, &lse), &[(Operand::Out, &outputs[0].1)])?;
             outputs.push((Operand::Lse, lse));
         }
+        let arrays = self.arrays(&problem);
+        lengths_of_arrays(&arrays)?;
         for (operand, output) in &outputs {
             apart((*operand, output), &inputs)?;
+            apart_from_arrays((*operand, output), &arrays)?;
             for (other, array, _) in descales {
                 let used = extent(other, array.ptr(), 4 * array.len(), 4 * array.len(), 4)?;
                 apart((*operand, output), &[(other, &used)])?;
@@ -475,9 +482,9 @@ mod tests {
     use float8::F8E4M3;
 
     use super::*;
-    use crate::Lse;
     use crate::error::Dim;
     use crate::mock::Mock;
+    use crate::{Dropout, Lse, Sequences};
 
     const Q: Shape = Shape::new(2, 30, 4, 64);
     const KV: Shape = Shape::new(2, 50, 2, 64);
@@ -504,6 +511,27 @@ mod tests {
     }
 
     #[test]
+    fn features_launch_the_kernels_for_bands() {
+        let (mock, device) = Mock::device();
+        let (q, k, v, out) = tensors(&device);
+        let stream = device.stream().unwrap();
+        let sinks = Array::from_slice(&device, &[0.5f32; 4]).unwrap();
+        let plain = Attention::new();
+        for (call, suffix) in [
+            (plain.window(Some(3), None), "_band"),
+            (plain.causal(true).sinks(sinks.view()), "_band"),
+            (plain.softcap(5.0).chunk(16), "_band_softcap"),
+        ] {
+            call.forward_fp8_into(&stream, q.view(), k.view(), v.view(), &out, None).unwrap();
+            let symbol = mock.state().launches.last().unwrap().symbol;
+            assert!(
+                symbol.starts_with("fwd_hd64") && symbol.ends_with(&format!("_e4m3_bf16{suffix}")),
+                "{symbol}"
+            );
+        }
+    }
+
+    #[test]
     fn what_does_not_go_together_is_refused() {
         let (mock, device) = Mock::device();
         let (q, k, v, out) = tensors(&device);
@@ -513,9 +541,15 @@ mod tests {
             attention.forward_fp8_into(&stream, q, k, v, &out, None).unwrap_err()
         };
         let plain = Attention::new();
-        for features in [plain.window(Some(3), None), plain.softcap(5.0), plain.chunk(16)] {
+        let starts = Array::from_slice(&device, &[0i32, 10, 30]).unwrap();
+        let packed = plain.sequences(Sequences::new().starts_q(starts.view()).starts_kv(starts.view()));
+        for features in [packed, plain.dropout(Dropout::new(0.5, 1))] {
             assert_eq!(call(features, q, k, v), Error::Fp8Features);
         }
+        let few = Array::from_slice(&device, &[1.0f32; 3]).unwrap();
+        let error = Error::ArrayLength { operand: Operand::Sinks, expected: 4, found: 3 };
+        assert_eq!(call(plain.sinks(few.view()), q, k, v), error);
+        assert_eq!(call(plain.softcap(-1.0), q, k, v), Error::Softcap { softcap: -1.0 });
         let slopes = Array::from_slice(&device, &[1.0f32; 4]).unwrap();
         assert_eq!(call(plain.alibi(slopes.view()), q, k, v), Error::Fp8Features);
         let (expected, found) = (Fp8::E4m3, Fp8::E5m2);

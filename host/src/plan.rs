@@ -251,7 +251,7 @@ impl Plan {
             ),
             scale_log2,
             general,
-            descales: Descales::NONE,
+            descales: descales(problem),
         };
         Ok(Plan { variant: *variant, grid, work_tiles, params, problem: *problem, sm_count: device.sm_count })
     }

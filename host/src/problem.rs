@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use flashcore_kernels::config::{Dtype, Fp8, Mask, Score, Variant};
-use flashcore_kernels::entry::FWD;
+use flashcore_kernels::entry::{FWD, FWD_FP8};
 
 use crate::error::{Dim, Error, Operand, Result};
 use crate::features::Features;
@@ -116,15 +116,16 @@ impl Problem {
         Ok(problem)
     }
 
-    /// The same with q, k and v of 8 bits: plain attention, or under a causal mask, of heads of up to
-    /// [`MAX_FP8_HEAD_DIM`] columns. Layouts of q and k are in elements, that of v is not used but for its shape.
+    /// The same with q, k and v of 8 bits, of heads of up to [`MAX_FP8_HEAD_DIM`] columns. Layouts of q and k are in
+    /// elements, that of v is not used but for its shape.
     pub(crate) fn with_fp8(
         [q, k, v, out]: [TensorLayout; 4],
         fp8: Fp8Layouts,
         features: Features,
         scale: Option<f32>,
     ) -> Result<Self> {
-        if features != Features::causal(features.right == Some(0)) {
+        let Features { left, right, align, chunk, prefix, softcap, sinks, .. } = features;
+        if features != (Features { left, right, align, chunk, prefix, softcap, sinks, ..Features::NONE }) {
             return Err(Error::Fp8Features);
         }
         let head_dim = q.shape.head_dim.max(v.shape.head_dim);
@@ -162,6 +163,15 @@ impl Problem {
             && variant.head_dim_v as usize >= self.v.shape.head_dim
     }
 
+    /// The kernels that there are for it.
+    pub(crate) fn kernels(&self) -> &'static [Variant] {
+        match (self.features.function, self.fp8) {
+            (Some(function), _) => function.variants(),
+            (None, Some(_)) => FWD_FP8,
+            (None, None) => FWD,
+        }
+    }
+
     /// Whether kernels do with scores what it asks for. Some do one thing that others do among more.
     pub(crate) fn is_scored_by(&self, score: Score) -> bool {
         let Features { alibi, bias, bias_is_aligned, softcap, .. } = self.features;
@@ -181,7 +191,7 @@ impl Problem {
     /// Whether only general kernels compute it: by what it asks for, or because its heads are too wide for others.
     pub(crate) fn needs_general_kernel(&self) -> bool {
         matches!(self.mask(), Mask::Band | Mask::Sparse)
-            || !FWD.iter().any(|v| v.mask == self.mask() && self.fits(v))
+            || !self.kernels().iter().any(|v| v.mask == self.mask() && self.fits(v))
     }
 
     /// Shape of q, and of out but for its head_dim.

@@ -32,7 +32,8 @@
 //!
 //! *General* kernels are told by the launch which keys a query sees, where the sequences of a batch begin and end, and
 //! which query heads share the tiles of a K/V head. Their tensor maps are [ragged](crate::params::Steps): what lies
-//! beyond a sequence is read as zeros and not written, wherever it ends.
+//! beyond a sequence is read as zeros and not written, wherever it ends. Those of 8 bits have plain maps, and so
+//! sequences of one length, and tiles of one head.
 //!
 //! *Sparse* kernels are general ones in which arrays say besides which keys each query sees, or which key tiles each tile
 //! of queries visits. All consumers visit all of those, and each asks at each whether there is something to hide.
@@ -271,6 +272,22 @@ impl Cta<'_> {
     #[inline(always)]
     fn scale_log2(&self, v: &Variant, tile: WorkTile) -> f32 {
         let scale = self.params.scale_log2;
+        // What comes of capped products is what is scaled.
+        if v.caps_scores() { scale } else { self.descaled(v, tile, scale) }
+    }
+
+    /// Of 8 bits, what products of Q and K are multiplied with before they are capped.
+    #[inline(always)]
+    fn product_scale(&self, v: &Variant, tile: WorkTile) -> f32 {
+        if v.fp8.is_none() || !v.caps_scores() {
+            return 0.0;
+        }
+        self.descaled(v, tile, self.params.general.product_scale)
+    }
+
+    /// A factor of products of Q and K, and what these stand for.
+    #[inline(always)]
+    fn descaled(&self, v: &Variant, tile: WorkTile, scale: f32) -> f32 {
         if v.fp8.is_none() {
             return scale;
         }
@@ -451,7 +468,7 @@ unsafe fn produce<S: Spec>(cta: &Cta, leader: bool) {
             let (slot, full) = ring.acquire(at, leader);
             let row = List::of(cta.params, v, tile).key_block(v, n_block) * v.tile.block_n;
             if leader {
-                let at = if v.is_general() {
+                let at = if v.is_ragged() {
                     steps.coordinates(tile.batch, tile.head_kv, tile.kv.start, tile.kv.len, row)
                 } else {
                     [row, tile.head_kv, tile.batch]
@@ -530,7 +547,7 @@ unsafe fn load_q(cta: &Cta, v: &Variant, dst: SmemAddr, full: mbarrier::MBarrier
     let (general, row) = (&cta.params.general, tile.m_block * v.tile.block_m);
     // SAFETY: the caller acquired the slot for all slabs of the tile.
     unsafe {
-        if !v.is_general() {
+        if !v.is_ragged() {
             let at = [row, tile.head, tile.batch];
             load_tile(v, Operand::Q, dst, cta.maps.q, full, at, CacheHint::First);
             return;
@@ -680,6 +697,8 @@ struct ScoreTile {
     keys: [[i32; 2]; 2],
     /// [`Score::Alibi`]: the slopes of the thread's two rows.
     slopes: [f32; 2],
+    /// [`Score::Softcap`] of 8 bits: what products are multiplied with.
+    product_scale: f32,
     /// Where these rows of Q lie.
     q: SmemAddr,
     n_block: u32,
@@ -761,11 +780,15 @@ impl<const H: usize> Done<H> {
             return Done::divided(v, tile, o, finished);
         }
         rows.max = rows.max.map(|max| math::add(max, cta.params.general.offset_log2));
+        let descale = if v.fp8.is_some() { cta.descale_v(tile) } else { 1.0 };
         let weight = rows.join(cta.sinks(v, tile));
         let mut finished = rows.finish();
         let mut row = 0;
         while row < 2 {
             finished.inverse_sum[row] = math::mul(finished.inverse_sum[row], weight[row]);
+            if v.fp8.is_some() {
+                finished.inverse_sum[row] = math::mul(finished.inverse_sum[row], descale);
+            }
             if v.drops_weights() {
                 let factor = cta.params.general.dropout.factor;
                 finished.inverse_sum[row] = math::mul(finished.inverse_sum[row], factor);
@@ -890,6 +913,7 @@ unsafe fn consume<
                 let mut n_block = blocks.end - 1;
                 let keys = cta.keys_of_rows(v, tile, rows, lengths);
                 let slopes = if v.keeps_slopes() { cta.slopes_of_rows(v, tile, rows) } else { [0.0; 2] };
+                let product_scale = cta.product_scale(v, tile);
                 let list = List::of(cta.params, v, tile);
                 let tile_at = move |n_block: u32, masked: bool| ScoreTile {
                     tile,
@@ -900,6 +924,7 @@ unsafe fn consume<
                     skipped: 0,
                     keys,
                     slopes,
+                    product_scale,
                     masked,
                     goes_on: n_block >= blocks.first + v.key_groups(),
                 };
@@ -1120,7 +1145,7 @@ impl<V: Spec> Consumer<'_, V> {
             let mut s = s.wait::<0>();
             cta.k.release(&mut self.k);
             let at = if v.score.has_places() { Some(tile.place(cta, v)) } else { None };
-            let added = score::apply::<V, S>(cta.params, &mut s, at, tile.masked);
+            let added = score::apply::<V, S>(cta.params, tile.product_scale(cta, v), &mut s, at, tile.masked);
             // Behind key tiles that these rows do not see, the bias comes after a V: then the gate must be open for that.
             if self.o_over_v && v.has_bias_tiles() {
                 self.open_gate();
@@ -1203,7 +1228,7 @@ impl<V: Spec> Consumer<'_, V> {
                 o
             };
             let at = if v.score.has_places() { Some(tile.place(cta, v)) } else { None };
-            let added = score::apply::<V, S>(cta.params, &mut s, at, tile.masked);
+            let added = score::apply::<V, S>(cta.params, tile.product_scale(cta, v), &mut s, at, tile.masked);
             self.add_bias(&mut s);
             if tile.masked {
                 tile.hide(v, cta.params, &mut s);
@@ -1492,6 +1517,12 @@ impl ScoreTile {
         slot.offset(self.skipped * SLAB_ROW_BYTES)
     }
 
+    /// What products are multiplied with before they are capped.
+    #[inline(always)]
+    fn product_scale(&self, cta: &Cta, v: &Variant) -> f32 {
+        if v.fp8.is_some() { self.product_scale } else { cta.params.general.product_scale }
+    }
+
     /// Where the scores of this thread are.
     #[inline(always)]
     fn place(&self, cta: &Cta, v: &Variant) -> score::At {
@@ -1738,7 +1769,7 @@ unsafe fn store<const H: usize>(cta: &Cta, v: &Variant, tile: WorkTile, o: &[u32
             while slab < if v.splits_keys() { 1 } else { v.value_slabs() } {
                 let column = box_columns * if v.splits_keys() { share } else { first_slab + slab };
                 let from = staged.offset(slab * box_bytes);
-                if v.is_general() {
+                if v.is_ragged() {
                     let packed = row_in_head & ((1 << general.pack) - 1);
                     let query = row_in_head >> general.pack;
                     let [row, end, turn] =

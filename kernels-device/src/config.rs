@@ -270,6 +270,12 @@ impl Variant {
         matches!(self.mask, Mask::Band | Mask::Sparse)
     }
 
+    /// Whether its tensor maps are [ragged](crate::params::Steps), so that sequences begin and end where arrays say, and
+    /// query heads may share tiles. The inner dimension of transposed values is that of keys, which no step can move.
+    pub const fn is_ragged(&self) -> bool {
+        self.is_general() && self.fp8.is_none()
+    }
+
     /// Whether the launch says for each query, or tile of queries, which keys it sees.
     pub const fn is_sparse(&self) -> bool {
         matches!(self.mask, Mask::Sparse)
@@ -380,6 +386,11 @@ impl Variant {
         TileLayout { rows: columns, slabs: keys / swizzle.row_bytes(), swizzle }
     }
 
+    /// Whether scores are capped, and nothing else happens to them.
+    pub const fn caps_scores(&self) -> bool {
+        matches!(self.score, Score::Softcap)
+    }
+
     /// Whether the launch may ask for dropout.
     pub const fn drops_weights(&self) -> bool {
         matches!(self.score, Score::Biased)
@@ -446,7 +457,7 @@ impl Variant {
 
     /// Whether query heads that share a K/V head may be rows of one tile.
     pub const fn may_pack_heads(&self) -> bool {
-        self.is_general() && !self.is_sparse() && !self.has_bias_tiles()
+        self.is_ragged() && !self.is_sparse() && !self.has_bias_tiles()
     }
 
     /// Whether consumers take turns on the tensor cores, so that one computes its softmax while another
@@ -473,7 +484,9 @@ impl Variant {
     /// probabilities are filled up with zeros, so that everything else is as after whole steps. At a head_dim of 128 it
     /// gains nothing (docs/results/log.md).
     pub const fn has_short_ends(&self) -> bool {
-        matches!((self.mask, self.score), (Mask::Band, Score::Plain)) && self.widest_head_dim() <= 64
+        matches!((self.mask, self.score), (Mask::Band, Score::Plain))
+            && self.is_ragged()
+            && self.widest_head_dim() <= 64
     }
 
     /// Whether other consumers may see more key tiles than one that has a short first step: as many keys more as they
@@ -548,8 +561,12 @@ impl Variant {
         assert!(self.head_dim.is_multiple_of(self.mma_k()), "head_dim is the depth of QKᵀ, in whole steps");
         assert!(
             self.fp8.is_none()
-                || self.column_groups() == 1 && !self.splits_keys() && cluster == 1 && !self.is_general(),
-            "kernels of 8 bits share nothing, and have plain masks"
+                || self.column_groups() == 1
+                    && !self.splits_keys()
+                    && cluster == 1
+                    && !self.is_sparse()
+                    && matches!(self.score, Score::Plain | Score::Softcap),
+            "kernels of 8 bits share nothing, list no keys, and add nothing to scores"
         );
         assert!(
             self.value_columns().is_multiple_of(32) && self.value_columns() <= MMA_MAX_N,

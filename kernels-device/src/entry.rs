@@ -491,6 +491,18 @@ fwd_variants! {
     fwd_hd256_m128n128_e4m3_bf16:            256, Bf16 of E4m3, Full,   Plain, [128, 128, 2, 1, 1], 6500, 240;
     fwd_hd256_m128n128_e4m3_f16_causal:      256, F16 of E4m3, Causal, Plain, [128, 128, 2, 1, 1], 6800, 260;
     fwd_hd256_m128n128_e4m3_bf16_causal:     256, Bf16 of E4m3, Causal, Plain, [128, 128, 2, 1, 1], 6800, 260;
+    fwd_hd64_m128n128_e4m3_f16_band:           64, F16 of E4m3 promoted, Band, Plain, [128, 128, 2, 1, 1], 4400, 300;
+    fwd_hd64_m128n128_e4m3_bf16_band:          64, Bf16 of E4m3 promoted, Band, Plain, [128, 128, 2, 1, 1], 4400, 300;
+    fwd_hd64_m128n128_e4m3_f16_band_softcap:   64, F16 of E4m3 promoted, Band, Softcap, [128, 128, 2, 1, 1], 4400, 300;
+    fwd_hd64_m128n128_e4m3_bf16_band_softcap:  64, Bf16 of E4m3 promoted, Band, Softcap, [128, 128, 2, 1, 1], 4400, 300;
+    fwd_hd128_m128n96_e4m3_f16_band:           128, F16 of E4m3 promoted, Band, Plain, [128, 96, 2, 1, 1], 4700, 300;
+    fwd_hd128_m128n96_e4m3_bf16_band:          128, Bf16 of E4m3 promoted, Band, Plain, [128, 96, 2, 1, 1], 4700, 300;
+    fwd_hd128_m128n64_e4m3_f16_band_softcap:   128, F16 of E4m3 promoted, Band, Softcap, [128, 64, 2, 1, 1], 5000, 300;
+    fwd_hd128_m128n64_e4m3_bf16_band_softcap:  128, Bf16 of E4m3 promoted, Band, Softcap, [128, 64, 2, 1, 1], 5000, 300;
+    fwd_hd256_m128n64_e4m3_f16_band:           256, F16 of E4m3, Band, Plain, [128, 64, 2, 1, 1], 7600, 300;
+    fwd_hd256_m128n64_e4m3_bf16_band:          256, Bf16 of E4m3, Band, Plain, [128, 64, 2, 1, 1], 7600, 300;
+    fwd_hd256_m128n64_e4m3_f16_band_softcap:   256, F16 of E4m3, Band, Softcap, [128, 64, 2, 1, 1], 8000, 300;
+    fwd_hd256_m128n64_e4m3_bf16_band_softcap:  256, Bf16 of E4m3, Band, Softcap, [128, 64, 2, 1, 1], 8000, 300;
 }
 
 /// A kernel that merges attention states. Only the element type changes its code.

@@ -28,16 +28,17 @@ pub struct At {
 
 /// Changes products into scores, but for the factor `scale_log2` of the parameters and a constant, which no weight
 /// depends on: `offset_log2`, to the base 2. `at` says where they are, if that matters, `masked` whether some are hidden
-/// later. [`Score::Alibi`] leaves something to be added to all scores of a row, and returns it, to the base 2.
+/// later, `product_scale` what products are multiplied with before they are capped. [`Score::Alibi`] leaves something to be added to all scores of a row, and returns it, to the base 2.
 #[inline(always)]
 pub fn apply<S: Spec, const R: usize>(
     params: &FwdParams,
+    product_scale: f32,
     s: &mut Acc<R>,
     at: Option<At>,
     masked: bool,
 ) -> Option<[f32; 2]> {
     match (S::VARIANT.score, at) {
-        (Score::Softcap, _) => cap(params, s, masked),
+        (Score::Softcap, _) => cap(params, product_scale, s, masked),
         (Score::Alibi, Some(at)) => return Some(fall(params, s, &at)),
         (Score::Biased, Some(at)) => add_biases(params, s, &at),
         (Score::Custom, Some(at)) => modify::<S::Mod, R>(params, s, &at),
@@ -128,10 +129,10 @@ fn fall<const R: usize>(params: &FwdParams, s: &mut Acc<R>, at: &At) -> [f32; 2]
 /// of their denominators: it is less than 2^124, and where a score is beyond it has long come to its bound. NaN in one is
 /// NaN in four, as it would be in the end: but not where a mask hides some of them.
 #[inline(always)]
-fn cap<const R: usize>(params: &FwdParams, s: &mut Acc<R>, masked: bool) {
+fn cap<const R: usize>(params: &FwdParams, product_scale: f32, s: &mut Acc<R>, masked: bool) {
     let mut i = 0;
     while i < R {
-        let power = exp2(min(mul(s.0[i], params.general.product_scale), MOST_LOG2));
+        let power = exp2(min(mul(s.0[i], product_scale), MOST_LOG2));
         s.0[i] = fma(power, -1.0, -1.0);
         i += 1;
     }
@@ -208,7 +209,7 @@ fn add_biases<const R: usize>(params: &FwdParams, s: &mut Acc<R>, at: &At) {
     let biases = unsafe { &*general.score_args.as_ptr().cast::<Biases>() };
     let mut scale = general.product_scale;
     if general.softcap != 0.0 {
-        cap(params, s, at.masked);
+        cap(params, params.general.product_scale, s, at.masked);
         scale = general.fraction_scale;
     }
     if biases.slopes == 0 {

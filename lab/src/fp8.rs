@@ -7,6 +7,7 @@ use clap::Args;
 use flashcore::{Attention, Device, Dtype, Fp8, Fp8Qkv, Shape};
 use flashcore_tests::cases::Case;
 use flashcore_tests::device::OnDevice as WideOnDevice;
+use flashcore_tests::extras::{Extras, Numbers};
 use flashcore_tests::fp8::{Narrow, OnDevice};
 use flashcore_tests::grid;
 use flashcore_tests::values::Values;
@@ -97,8 +98,9 @@ fn measure(device: &Device, case: &Case, options: &Options) -> Result<Vec<Row>> 
     let protocol = Protocol { min_ms: 1e3 * options.seconds, ..Protocol::STANDARD };
     let dtype = Dtype::Bf16;
     let inputs = [(case.shape_q(), 1), (case.shape_kv(), 2), (case.shape_kv(), 3)];
+    let nothing = (Extras::default(), &Numbers::default());
     let tensors =
-        OnDevice::new(device, &inputs.map(|(shape, seed)| narrow(shape, seed)), case.causal, dtype)?;
+        OnDevice::new(device, &inputs.map(|(shape, seed)| narrow(shape, seed)), case.causal, nothing, dtype)?;
     let plans = tensors.plans()?;
     let tensors = &tensors;
     let wide_tensors = &WideOnDevice::new(device, case, &case.inputs(dtype, 0))?;

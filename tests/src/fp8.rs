@@ -5,14 +5,14 @@
 //! rounds weights to 4 significant bits: errors of up to 1/16 of each, which are independent, and in the mean square
 //! about 1/38. What tensor cores cut off, sums of 13 fraction bits, comes on top.
 
-use flashcore::{
-    Attention, Device, Dtype, Fp8Tensor, Fp8Values, Lse, Order, Plan, Pointers, Shape, Stream, Tensor,
-};
+use flashcore::{Device, Dtype, Fp8Tensor, Fp8Values, Lse, Order, Plan, Pointers, Shape, Stream, Tensor};
 use flashcore_kernels::fp8::{rotation_block, signs};
 use float8::F8E4M3;
 use rayon::prelude::*;
 
 use crate::device::download;
+use crate::extras::{Extras, ExtrasOnDevice, Numbers};
+use crate::oracle::{Attention, Position};
 use crate::values::{Values, round};
 
 /// A tensor of 8 bits.
@@ -93,14 +93,16 @@ pub struct OnDevice {
     out: Tensor,
     lse: Lse,
     causal: bool,
+    extras: ExtrasOnDevice,
 }
 
 impl OnDevice {
-    /// Copies q, k and v to `device` and makes room for an output of type `dtype`.
+    /// Copies q, k and v, and the numbers that go along, to `device`, and makes room for an output of type `dtype`.
     pub fn new(
         device: &Device,
         [q, k, v]: &[Narrow; 3],
         causal: bool,
+        (extras, numbers): (Extras, &Numbers),
         dtype: Dtype,
     ) -> flashcore::Result<Self> {
         let rows =
@@ -110,7 +112,8 @@ impl OnDevice {
         let shape = Shape { head_dim: v.shape().head_dim, ..q.shape() };
         let out = Tensor::zeros(device, dtype, shape, Order::Bshd)?;
         let lse = Lse::new(device, shape.batch, shape.heads, shape.seqlen)?;
-        let tensors = OnDevice { q, k, v, out, lse, causal };
+        let extras = ExtrasOnDevice::new(device, extras, numbers, dtype)?;
+        let tensors = OnDevice { q, k, v, out, lse, causal, extras };
         tensors.poison()?;
         Ok(tensors)
     }
@@ -121,8 +124,9 @@ impl OnDevice {
         self.lse.fill_bytes(0xFF)
     }
 
-    fn attention(&self) -> Attention<'static> {
-        Attention::new().causal(self.causal)
+    fn attention(&self) -> flashcore::Attention<'_> {
+        let attention = self.extras.attention();
+        if self.causal { attention.causal(true) } else { attention }
     }
 
     /// Submits the computation.
@@ -148,7 +152,7 @@ impl OnDevice {
             out: self.out.ptr(),
             lse: self.lse.view().ptr(),
             descales: [q.descales(), k.descales(), v.descales()].map(|array| array.ptr()),
-            ..Pointers::default()
+            ..self.extras.pointers()
         };
         // SAFETY: the plan was made for these tensors, which live on after the work: freeing them waits for it.
         unsafe { stream.launch_plan(plan, &pointers) }
@@ -179,36 +183,28 @@ pub struct Answer {
 /// O, the log-sum-exp, the spread and the magnitude of a row.
 type Row = (Vec<f64>, f64, Vec<f64>, Vec<f64>);
 
-/// Attention in f64.
-pub fn attend(q: &Values, k: &Values, v: &Values, causal: bool, scale: f64) -> Answer {
-    let (shape, keys) = (q.shape, k.shape.seqlen);
+/// The right answer in f64, and what it is the sum of.
+pub fn attend(attention: &Attention) -> Answer {
+    let (shape, v) = (attention.q.shape, &attention.v);
     let rows: Vec<_> = (0..shape.batch * shape.seqlen * shape.heads)
         .into_par_iter()
         .map(|row| {
             let (b, s, h) =
                 (row / shape.heads / shape.seqlen, row / shape.heads % shape.seqlen, row % shape.heads);
-            let head = h / (shape.heads / k.shape.heads);
-            let seen = if causal { (s + 1 + keys).saturating_sub(shape.seqlen).min(keys) } else { keys };
-            let dot = |key| -> f64 {
-                let pairs = q.row(b, s, h).iter().zip(k.row(b, key, head));
-                pairs.map(|(&x, &y)| f64::from(x) * f64::from(y)).sum()
-            };
-            let scores: Vec<f64> = (0..seen).map(|key| scale * dot(key)).collect();
-            let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
-            let sum: f64 = weights.iter().sum();
+            let at = Position { b, s, h };
             let columns = v.shape.head_dim;
             let (mut o, mut spread, mut magnitude) =
                 (vec![0.0; columns], vec![0.0; columns], vec![0.0; columns]);
-            for (key, weight) in weights.iter().enumerate() {
-                for (d, &x) in v.row(b, key, head).iter().enumerate() {
-                    let term = weight / sum * f64::from(x);
+            let (weights, lse) = attention.weights(at);
+            for (key, weight) in weights {
+                for (d, &x) in attention.key_row(v, at, key).iter().enumerate() {
+                    let term = weight * f64::from(x);
                     o[d] += term;
                     spread[d] += term * term;
                     magnitude[d] += term.abs();
                 }
             }
-            (o, largest + sum.ln(), spread.into_iter().map(f64::sqrt).collect::<Vec<_>>(), magnitude)
+            (o, lse, spread.into_iter().map(f64::sqrt).collect::<Vec<_>>(), magnitude)
         })
         .collect();
     let mut lse = vec![0.0; rows.len()];

@@ -6,8 +6,10 @@ use std::process::ExitCode;
 use flashcore::{Attention, Device, Dtype, Error, Fp8, Fp8Qkv, Fp8Values, Order, Shape, attention_fp8};
 use flashcore_tests::cases::Layout;
 use flashcore_tests::device::{download, upload};
+use flashcore_tests::extras::{Extras, Numbers, Prefix};
 use flashcore_tests::fp8::{Narrow, OnDevice, attend, rotated};
 use flashcore_tests::inputs::{Fill, normal};
+use flashcore_tests::oracle::{self, Mask};
 use flashcore_tests::suite::{Resource, Suite, backends, other_schedules};
 use flashcore_tests::values::{HostTensor, Values};
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -23,13 +25,20 @@ struct Case {
     heads: (usize, usize),
     fill: Fill,
     dtype: Dtype,
+    extras: Extras,
 }
 
 impl Case {
     fn name(&self) -> String {
-        let Case { head_dim, causal, lengths: (q, k), heads: (of_q, of_k), fill, dtype } = self;
+        let Case { head_dim, causal, lengths: (q, k), heads: (of_q, of_k), fill, dtype, extras } = self;
         let causal = if *causal { "_causal" } else { "" };
-        format!("d{head_dim}_sq{q}_sk{k}_h{of_q}_{of_k}{causal}_{fill:?}_{}", dtype.name())
+        format!("d{head_dim}_sq{q}_sk{k}_h{of_q}_{of_k}{causal}_{fill:?}{extras}_{}", dtype.name())
+    }
+
+    /// The numbers that go along.
+    fn numbers(&self) -> Numbers {
+        let [q, k] = self.shapes();
+        self.extras.numbers(q.batch, q.seqlen, k.seqlen, q.heads, 1)
     }
 
     fn shapes(&self) -> [Shape; 2] {
@@ -38,9 +47,22 @@ impl Case {
     }
 }
 
+/// Attention, plain or under a causal mask.
+fn plain(q: &Values, k: &Values, v: &Values, causal: bool) -> oracle::Attention {
+    let scale = 1.0 / (q.shape.head_dim as f64).sqrt();
+    let mask = if causal { Mask::causal() } else { Mask::full() };
+    oracle::Attention { mask, ..oracle::Attention::new(q.clone(), k.clone(), v.clone(), scale) }
+}
+
 /// What all kernels that can do it make of these inputs.
-fn run(device: &Device, inputs: &[Narrow; 3], causal: bool, dtype: Dtype) -> flashcore::Result<Vec<Outputs>> {
-    let (tensors, stream) = (OnDevice::new(device, inputs, causal, dtype)?, device.stream()?);
+fn run(
+    device: &Device,
+    inputs: &[Narrow; 3],
+    causal: bool,
+    extras: (Extras, &Numbers),
+    dtype: Dtype,
+) -> flashcore::Result<Vec<Outputs>> {
+    let (tensors, stream) = (OnDevice::new(device, inputs, causal, extras, dtype)?, device.stream()?);
     tensors.run(&stream)?;
     let mut outputs = vec![("attention", tensors.outputs()?)];
     for plan in tensors.plans()? {
@@ -64,11 +86,11 @@ fn agrees(device: &Device, case: &Case) -> Result<(), String> {
     let [q, k] = case.shapes();
     let inputs = case.fill.values(q, k, 1).map(|values| Narrow::new(&values));
     let [q, k, v] = inputs.each_ref().map(|x| &x.values);
-    let answer = attend(q, k, v, case.causal, 1.0 / (case.head_dim as f64).sqrt());
+    let numbers = case.numbers();
+    let answer = attend(&case.extras.judged_by(case.causal, &numbers, plain(q, k, v, case.causal)));
     let score_error = score_error(q, k, case);
-    for (symbol, (out, lse)) in
-        run(device, &inputs, case.causal, case.dtype).map_err(|error| error.to_string())?
-    {
+    let outputs = run(device, &inputs, case.causal, (case.extras, &numbers), case.dtype);
+    for (symbol, (out, lse)) in outputs.map_err(|error| error.to_string())? {
         let errors = answer.errors(&out, &lse);
         let granularity = answer.granularity(case.dtype) / answer.mean_spread();
         let bounds = [
@@ -89,7 +111,9 @@ fn equal_weights_are_exact(device: &Device, head_dim: usize) -> Result<(), Strin
     let zeros = Values::zeros(shape);
     let v = Values::from_fn(shape, |_, s, h, d| if s % head_dim == d { (1 + h + s % 7) as f32 } else { 0.0 });
     let inputs = [zeros.clone(), zeros, v].map(|values| Narrow::new(&values));
-    for (symbol, (out, _)) in run(device, &inputs, false, Dtype::F16).map_err(|error| error.to_string())? {
+    let nothing = (Extras::default(), &Numbers::default());
+    let outputs = run(device, &inputs, false, nothing, Dtype::F16);
+    for (symbol, (out, _)) in outputs.map_err(|error| error.to_string())? {
         for (i, got) in out.into_iter().enumerate() {
             let (h, d) = (i / head_dim % 2, i % head_dim);
             let sum: f32 = (0..200).map(|s| inputs[2].values.row(0, s, h)[d]).sum();
@@ -110,8 +134,10 @@ fn sums_do_not_drift(device: &Device, head_dim: usize) -> Result<(), String> {
     v.data.iter_mut().for_each(|x| *x += 1.0);
     let inputs = [q, k, v].map(|values| Narrow::new(&values));
     let [q, k, v] = inputs.each_ref().map(|x| &x.values);
-    let answer = attend(q, k, v, false, 1.0 / (head_dim as f64).sqrt());
-    for (symbol, (out, lse)) in run(device, &inputs, false, Dtype::Bf16).map_err(|error| error.to_string())? {
+    let answer = attend(&plain(q, k, v, false));
+    let nothing = (Extras::default(), &Numbers::default());
+    let outputs = run(device, &inputs, false, nothing, Dtype::Bf16);
+    for (symbol, (out, lse)) in outputs.map_err(|error| error.to_string())? {
         let errors = answer.errors(&out, &lse);
         println!("{symbol}: {errors:?}");
         if errors.shrinkage.abs() > 4e-3 {
@@ -232,7 +258,7 @@ fn attends_by_way_of_8_bits(
         attention_fp8(&attention, &stream, &q, &k, &v)?
     };
     let [q, k, v] = host.map(|tensor| tensor.values());
-    let answer = attend(&q, &k, &v, causal, 1.0 / 128f64.sqrt());
+    let answer = attend(&plain(&q, &k, &v, causal));
     let lse: Vec<f32> = answer.lse.iter().map(|&x| x as f32).collect();
     let errors = answer.errors(&download(&out)?.values().data, &lse);
     println!("causal {causal}, {outliers:?}, rotated {rotates}: {errors:?}");
@@ -249,7 +275,18 @@ fn main() -> ExitCode {
         heads: (4, 2),
         fill: Fill::Normal,
         dtype: Dtype::Bf16,
+        extras: Extras::default(),
     };
+    let nothing = Extras::default();
+    let features = [
+        Extras { left: Some(70), right: Some(0), ..nothing },
+        Extras { left: Some(3), right: Some(40), top_left: true, ..nothing },
+        Extras { chunk: Some(100), right: Some(0), ..nothing },
+        Extras { prefix: Some(Prefix::Keys(90)), right: Some(0), ..nothing },
+        Extras { sinks: true, ..nothing },
+        Extras { softcap: Some(2.0), ..nothing },
+        Extras { softcap: Some(20.0), left: Some(130), sinks: true, right: Some(0), ..nothing },
+    ];
     let mut cases = Vec::new();
     for head_dim in [64, 128, 256] {
         for causal in [false, true] {
@@ -263,6 +300,14 @@ fn main() -> ExitCode {
             for fill in [Fill::Large, Fill::Rising, Fill::Constant] {
                 cases.push(Case { fill, heads: (2, 1), ..base });
             }
+        }
+    }
+    for head_dim in [64, 128, 256] {
+        for extras in features {
+            cases.push(Case { head_dim, heads: (2, 1), extras, ..base });
+        }
+        for lengths in [(1, 1), (239, 1), (65, 127), (193, 300)] {
+            cases.push(Case { head_dim, lengths, heads: (1, 1), extras: features[0], ..base });
         }
     }
     for head_dim in [8, 16, 40, 72, 104, 136, 192, 248] {
@@ -283,6 +328,9 @@ fn main() -> ExitCode {
     for head_dim in [64, 128, 256] {
         for causal in [false, true] {
             let case = Case { head_dim, causal, lengths: (193, 300), heads: (2, 1), ..base };
+            let extras = if causal { features[0] } else { features[6] };
+            let banded = Case { causal: false, extras, ..case };
+            elsewhere.test(banded.name(), move |device| agrees(device, &banded));
             elsewhere.test(case.name(), move |device| agrees(device, &case));
         }
     }

@@ -127,7 +127,7 @@ impl Attention {
     }
 
     /// What `key` is to a query of `at`'s sequence and head, in `tensor`: K or V.
-    fn key_row<'a>(&self, tensor: &'a Values, Position { b, h, .. }: Position, key: usize) -> &'a [f32] {
+    pub fn key_row<'a>(&self, tensor: &'a Values, Position { b, h, .. }: Position, key: usize) -> &'a [f32] {
         let Tokens { batch, start, len } = self.keys[b];
         assert!(key < len && start + len <= tensor.shape.seqlen, "key {key} of {:?}", self.keys[b]);
         tensor.row(batch, start + key, h / (self.q.shape.heads / tensor.shape.heads))
@@ -225,6 +225,13 @@ impl Attention {
             }
         }
         self.weigh(at, &scores, |x| round(dtype, x))
+    }
+
+    /// The weight of each key that a query sees, and the log-sum-exp of the row.
+    pub fn weights(&self, at: Position) -> (Vec<(usize, f64)>, f64) {
+        let scores = self.scores(at);
+        let lse = self.weigh(at, &scores, |x| x).lse;
+        (scores.iter().map(|&Scored { key, score, .. }| (key, (score - lse).exp())).collect(), lse)
     }
 
     /// The right answer for one row.
