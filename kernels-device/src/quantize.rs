@@ -13,8 +13,8 @@
 //! Factors are powers of 2: the numbers that are rounded are exact, and so is what the result stands for. Formats of 8
 //! bits are floating-point numbers, so nothing is lost by it but, at most, one power of 2 of their range.
 //!
-//! A thread reads 8 columns. Rotated ones are summed first among these, and then with those of other lanes: a block is at most
-//! a warp's.
+//! A thread reads 8 columns. Rotated ones are summed first among these, and then with those of other lanes: a block is at
+//! most a warp's.
 
 use crate::config::{Dtype, Fp8};
 use crate::entry::QuantizeVariant;

@@ -28,7 +28,8 @@ pub struct At {
 
 /// Changes products into scores, but for the factor `scale_log2` of the parameters and a constant, which no weight
 /// depends on: `offset_log2`, to the base 2. `at` says where they are, if that matters, `masked` whether some are hidden
-/// later, `product_scale` what products are multiplied with before they are capped. [`Score::Alibi`] leaves something to be added to all scores of a row, and returns it, to the base 2.
+/// later, `product_scale` what products are multiplied with before they are capped. [`Score::Alibi`] leaves something to
+/// be added to all scores of a row, and returns it, to the base 2.
 #[inline(always)]
 pub fn apply<S: Spec, const R: usize>(
     params: &FwdParams,
@@ -209,7 +210,7 @@ fn add_biases<const R: usize>(params: &FwdParams, s: &mut Acc<R>, at: &At) {
     let biases = unsafe { &*general.score_args.as_ptr().cast::<Biases>() };
     let mut scale = general.product_scale;
     if general.softcap != 0.0 {
-        cap(params, params.general.product_scale, s, at.masked);
+        cap(params, scale, s, at.masked);
         scale = general.fraction_scale;
     }
     if biases.slopes == 0 {
