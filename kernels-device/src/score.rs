@@ -210,7 +210,7 @@ fn add_biases<const R: usize>(params: &FwdParams, s: &mut Acc<R>, at: &At) {
     let biases = unsafe { &*general.score_args.as_ptr().cast::<Biases>() };
     let mut scale = general.product_scale;
     if general.softcap != 0.0 {
-        cap(params, scale, s, at.masked);
+        cap(params, params.general.product_scale, s, at.masked);
         scale = general.fraction_scale;
     }
     if biases.slopes == 0 {
