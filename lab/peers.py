@@ -12,7 +12,7 @@ A problem, with everything about its time:
      "lengths": {"dense": {"batch": 4, "seqlen_q": 4096, "seqlen_kv": 4096}} or {"varlen": [[queries, keys], ...]}
                 or {"documents": [tokens, ...]},
      "mask": {"left": null, "right": 0, "prefix": 0, "checkerboard": false},
-     "score": {"kind": "plain" | "softcap" (with "cap") | "alibi" | "bias" (with "per_head") | "sinks"},
+     "score": {"kind": "plain" | "softcap" (with "cap", "approximate") | "alibi" | "bias" (with "per_head") | "sinks"},
      "launches": 10, "settle_ms": 100, "min_replays": 20, "min_ms": 50}
 
 The last query is level with the last key: of m queries and n keys, query i is at n - m + i. It sees the keys that are at

@@ -190,10 +190,21 @@ impl<'a> Attention<'a> {
         Attention { blocks: Some(mask), ..self }
     }
 
-    /// Scores x become `cap * tanh(x / cap)`, for caps of at most [`crate::MAX_SOFTCAP`].
+    /// Scores x become `cap * tanh(x / cap)`, for caps of at most [`crate::MAX_SOFTCAP`], as exactly as f32 has it.
     pub const fn softcap(mut self, cap: f32) -> Self {
         self.features.softcap = Some(cap);
+        self.features.approximate_tanh = false;
         self
+    }
+
+    /// As [`Self::softcap`], but the GPU's own hyperbolic tangent (`tanh.approx`) will do, as in FlashAttention-2 and -3:
+    /// less work, but a capped score is off by up to 2⁻¹¹ of itself, and so its weight by up to `cap * 2⁻¹¹` of itself.
+    /// It is what kernels for 64, 128 and 256 columns have; where there is none, and where slopes or a bias are added,
+    /// weights left out, or elements have 8 bits, scores are as exact as with [`Self::softcap`].
+    pub const fn approximate_softcap(self, cap: f32) -> Self {
+        let mut attention = self.softcap(cap);
+        attention.features.approximate_tanh = true;
+        attention
     }
 
     /// `exp(logits[h])` is added to the sum of the exponentials of the scores of each row of query head h: weights then

@@ -49,6 +49,8 @@ pub struct Features {
     pub prefix: bool,
     /// Bound of the scores.
     pub softcap: Option<f32>,
+    /// Whether the GPU's own hyperbolic tangent is good enough for it.
+    pub approximate_tanh: bool,
     /// What says for each query, or block of queries, which keys it may see.
     pub sparse: SparseSizes,
     /// Whether each query head has a logit that joins the denominator.
@@ -83,6 +85,7 @@ impl Features {
         prefix: false,
         sparse: SparseSizes::NONE,
         softcap: None,
+        approximate_tanh: false,
         sinks: false,
         alibi: None,
         bias: None,
@@ -213,7 +216,7 @@ impl fmt::Display for Features {
             write!(f, ", chunks of {keys}")?;
         }
         if let Some(softcap) = self.softcap {
-            write!(f, ", softcap {softcap}")?;
+            write!(f, ", softcap {}{softcap}", if self.approximate_tanh { "about " } else { "" })?;
         }
         if let Some(dropout) = self.dropout {
             write!(f, ", dropout {}", dropout.p())?;

@@ -28,10 +28,10 @@ const STORE_ROWS: u32 = 16;
 const BUNDLE_KEYS: u64 = 2048;
 /// What it costs to start a CTA and to find its bundle.
 const START_KEYS: u64 = 335;
-/// Bundles for each SM, where they fall in cost: the first are twice as costly as they are on average.
+/// Bundles for each SM, where they fall in cost: the first are four times as costly as they are on average.
 const MIN_ROUNDS: u64 = 4;
 /// At most so many bundles for each SM.
-const MAX_ROUNDS: u64 = 24;
+const MAX_ROUNDS: u64 = 8;
 /// How much longer the longest sequence is taken to be than the mean.
 const LONGEST_TO_MEAN: u64 = 4;
 /// Work tiles are counted in i32.
@@ -206,11 +206,15 @@ impl Plan {
         let power = |cap: f32| 2.0 * problem.scale * LOG2_E / cap;
         let product_scale = match variant.score {
             Score::Alibi => problem.scale.recip(),
+            Score::SoftcapApprox => features.softcap.map_or(problem.scale, |cap| problem.scale / cap),
             _ => features.softcap.map_or(problem.scale, power),
         };
         let (scale_log2, offset_log2) = match (variant.score, features.softcap) {
             (Score::Softcap, Some(cap)) => (2.0 * cap * LOG2_E, cap * LOG2_E),
-            (Score::Plain | Score::Softcap | Score::Alibi, _) => (problem.scale * LOG2_E, 0.0),
+            (Score::SoftcapApprox, Some(cap)) => (cap * LOG2_E, 0.0),
+            (Score::Plain | Score::Softcap | Score::SoftcapApprox | Score::Alibi, _) => {
+                (problem.scale * LOG2_E, 0.0)
+            }
             (Score::BiasTiles | Score::Biased | Score::Custom, _) => (LOG2_E, 0.0),
         };
         let general = General {

@@ -124,8 +124,19 @@ impl Problem {
         features: Features,
         scale: Option<f32>,
     ) -> Result<Self> {
-        let Features { left, right, align, chunk, prefix, softcap, sinks, .. } = features;
-        if features != (Features { left, right, align, chunk, prefix, softcap, sinks, ..Features::NONE }) {
+        let Features { left, right, align, chunk, prefix, softcap, approximate_tanh, sinks, .. } = features;
+        let known = Features {
+            left,
+            right,
+            align,
+            chunk,
+            prefix,
+            softcap,
+            approximate_tanh,
+            sinks,
+            ..Features::NONE
+        };
+        if features != known {
             return Err(Error::Fp8Features);
         }
         let head_dim = q.shape.head_dim.max(v.shape.head_dim);
@@ -183,6 +194,11 @@ impl Problem {
             Score::BiasTiles => {
                 let comes_in_tiles = bias.is_some_and(|bias| bias_is_aligned && bias.comes_in_tiles());
                 comes_in_tiles && alibi.is_none() && nothing_else
+            }
+            Score::SoftcapApprox => {
+                self.features.approximate_tanh
+                    && self.features.score() == Score::Softcap
+                    && self.fp8.is_none()
             }
             score => score == self.features.score(),
         }

@@ -97,6 +97,8 @@ pub enum Score {
     Plain,
     /// They are capped as well: `cap * tanh(score / cap)`.
     Softcap,
+    /// The same by the GPU's own hyperbolic tangent, for those who ask for less work rather than all of f32.
+    SoftcapApprox,
     /// They fall with the distance between query and key as well (ALiBi).
     Alibi,
     /// A number is added to each as well, which comes in tiles like those of the scores: for numbers that TMA can reach.
@@ -388,7 +390,7 @@ impl Variant {
 
     /// Whether scores are capped, and nothing else happens to them.
     pub const fn caps_scores(&self) -> bool {
-        matches!(self.score, Score::Softcap)
+        matches!(self.score, Score::Softcap | Score::SoftcapApprox)
     }
 
     /// Whether the launch may ask for dropout.

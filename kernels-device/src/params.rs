@@ -34,7 +34,7 @@ pub struct FwdParams {
     /// What there is to compute.
     pub work: Work,
     /// What scores are multiplied with before a power of 2 is taken: `scale * log2(e)`. Where they are capped,
-    /// `2 * softcap * log2(e)`, and `log2(e)` where they are changed in ways that the launch chooses: see the module
+    /// `2 * softcap * log2(e)`, by an approximation half of that, and `log2(e)` where they are changed in ways that the launch chooses: see the module
     /// `score`.
     pub scale_log2: f32,
     /// What only general kernels read.
@@ -81,7 +81,7 @@ pub struct General {
     /// What is missing in scores that the softmax sees, to the base 2: see the module `score`.
     pub offset_log2: f32,
     /// What products are multiplied with before anything else is done to them: the scale. Where they are capped, `2 *
-    /// scale * log2(e) / softcap`: a power of 2 is taken. Where they fall with the distance and nothing else happens, what
+    /// scale * log2(e) / softcap`: a power of 2 is taken; by an approximation, `scale / softcap`. Where they fall with the distance and nothing else happens, what
     /// slopes are multiplied with: one part of the scale.
     pub product_scale: f32,
     /// What else a capped score is made of, where more happens to it: the softcap, or 0 if there is none, and twice as

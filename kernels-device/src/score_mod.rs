@@ -204,6 +204,10 @@ pub struct Plain;
 #[derive(Clone, Copy, Debug)]
 pub struct Softcap;
 
+/// Scores are capped: see [`Score::SoftcapApprox`].
+#[derive(Clone, Copy, Debug)]
+pub struct SoftcapApprox;
+
 /// Scores fall with the distance: see [`Score::Alibi`].
 #[derive(Clone, Copy, Debug)]
 pub struct Alibi;
@@ -231,6 +235,7 @@ macro_rules! built_in {
 built_in! {
     Plain: ();
     Softcap: ();
+    SoftcapApprox: ();
     Alibi: Biases;
     BiasTiles: ();
     Biased: Biases;

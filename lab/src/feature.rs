@@ -74,6 +74,8 @@ pub(crate) enum Score {
     Softcap {
         /// What no score exceeds.
         cap: f64,
+        /// Whether our kernels, as FlashAttention's, may take the GPU's own hyperbolic tangent.
+        approximate: bool,
     },
     /// Less the distance between query and key times the head's slope, 2^(-8 (head + 1) / heads).
     Alibi,
@@ -159,7 +161,8 @@ impl fmt::Display for Score {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Score::Plain => write!(f, "plain"),
-            Score::Softcap { cap } => write!(f, "softcap {cap}"),
+            Score::Softcap { cap, approximate: false } => write!(f, "softcap {cap}"),
+            Score::Softcap { cap, approximate: true } => write!(f, "softcap {cap}, tanh.approx"),
             Score::Alibi => write!(f, "ALiBi"),
             Score::Bias { per_head: true } => write!(f, "bias (B,H,S,S)"),
             Score::Bias { per_head: false } => write!(f, "bias (1,1,S,S)"),
@@ -203,7 +206,9 @@ impl Feature {
         };
         match self.score {
             Score::Plain => {}
-            Score::Softcap { cap } => extras.softcap = Some(cap as f32),
+            Score::Softcap { cap, approximate } => {
+                (extras.softcap, extras.approximate_tanh) = (Some(cap as f32), approximate);
+            }
             Score::Sinks => extras.sinks = true,
             Score::Alibi => extras.alibi = Some(Slopes::PerHead),
             Score::Dropout { keep_256 } => {
@@ -376,7 +381,7 @@ mod tests {
 
     #[test]
     fn names_say_what_is_special() {
-        let cap = Score::Softcap { cap: 15.0 };
+        let cap = Score::Softcap { cap: 15.0, approximate: false };
         let feature = Feature { score: cap, ..dense(1, 4096, Mask { prefix: 8, ..Mask::CAUSAL }) };
         assert_eq!(feature.to_string(), "dense: 3,8/2,1/4096,64, causal, prefix 8, softcap 15");
         let lengths = Lengths::Varlen(vec![(7, 9), (5, 9)]);
@@ -391,7 +396,12 @@ mod tests {
     #[test]
     fn what_is_written_can_be_read() {
         let dropout = Score::Dropout { keep_256: 230 };
-        for score in [Score::Plain, Score::Softcap { cap: 50.0 }, Score::Bias { per_head: true }, dropout] {
+        for score in [
+            Score::Plain,
+            Score::Softcap { cap: 50.0, approximate: true },
+            Score::Bias { per_head: true },
+            dropout,
+        ] {
             let feature = Feature { score, ..dense(5, 6, Mask::window(3)) };
             let text = serde_json::to_string(&feature).unwrap();
             assert_eq!(serde_json::from_str::<Feature>(&text).unwrap(), feature, "{text}");

@@ -46,6 +46,7 @@ const ARITHMETIC: &[&str] = &[
     "shl",
     "shr",
     "sub",
+    "tanh",
     "testp.finite",
     "xor",
 ];

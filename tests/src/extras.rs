@@ -20,6 +20,9 @@ use crate::values::encode;
 /// Seed of what makes shapes: they are the same for all inputs of a case.
 const SHAPE_SEED: u64 = 17;
 
+/// How far the GPU's own hyperbolic tangent may be off, relative to itself (PTX ISA, `tanh.approx.f32`).
+const TANH_ERROR: f64 = 1.0 / 2048.0;
+
 /// What a case asks for beyond plain attention. The default is nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Extras {
@@ -41,6 +44,8 @@ pub struct Extras {
     pub blocks: Option<Blocks>,
     /// Bound of the scores.
     pub softcap: Option<f32>,
+    /// Whether the GPU's own hyperbolic tangent will do for it.
+    pub approximate_tanh: bool,
     /// A logit joins the denominators.
     pub sinks: bool,
     /// Scores fall with the distance.
@@ -176,12 +181,13 @@ impl Numbers {
 impl Extras {
     /// What a kernel needs, so that it is among those that can compute a case.
     pub fn of_kernel(variant: &Variant) -> Self {
-        let softcap = (variant.score == Score::Softcap).then_some(20.0);
+        let softcap = variant.caps_scores().then_some(20.0);
+        let approximate_tanh = variant.score == Score::SoftcapApprox;
         let alibi = matches!(variant.score, Score::Alibi | Score::Biased).then_some(Slopes::PerHead);
         let ranges = (variant.mask == config::Mask::Sparse).then_some(Ranges::drawn(PerHead::EACH));
         let head_dim_v = (variant.head_dim_v != variant.head_dim).then_some(variant.head_dim_v as usize);
         let bias = variant.has_bias_tiles().then_some(Bias { padded: true, ..Bias::FULL });
-        Extras { head_dim_v, softcap, alibi, bias, ranges, ..Extras::default() }
+        Extras { head_dim_v, softcap, approximate_tanh, alibi, bias, ranges, ..Extras::default() }
     }
 
     /// Tokens of all packed sequences.
@@ -274,6 +280,7 @@ impl Extras {
             prefix: self.prefix.is_some(),
             sparse: self.sparse_sizes(sizes),
             softcap: self.softcap,
+            approximate_tanh: self.approximate_tanh,
             sinks: self.sinks,
             alibi: self.alibi,
             bias: self.bias.map(|bias| bias.layout(dtype, bias.sizes(sizes))),
@@ -334,6 +341,7 @@ impl Extras {
             mask,
             scoring: Scoring {
                 softcap: self.softcap.map(f64::from),
+                tanh_error: if self.approximate_tanh { TANH_ERROR } else { 0.0 },
                 alibi: numbers.slopes.clone(),
                 bias: numbers.bias.clone(),
                 modify: None,
@@ -403,7 +411,7 @@ impl ExtrasOnDevice {
 
     /// The call with all of them.
     pub fn attention(&self) -> Attention<'_> {
-        let Extras { left, right, chunk, softcap, dropout, .. } = self.extras;
+        let Extras { left, right, chunk, softcap, approximate_tanh, dropout, .. } = self.extras;
         let mut sequences = Sequences::new();
         fn ints(array: &Option<Array<i32>>) -> Option<ArrayView<'_, i32>> {
             array.as_ref().map(Array::view)
@@ -415,7 +423,11 @@ impl ExtrasOnDevice {
         let mut attention =
             Attention::new().window(left, right).align(self.extras.align()).sequences(sequences);
         attention = chunk.map_or(attention, |keys| attention.chunk(keys));
-        attention = softcap.map_or(attention, |cap| attention.softcap(cap));
+        attention = match (softcap, approximate_tanh) {
+            (None, _) => attention,
+            (Some(cap), false) => attention.softcap(cap),
+            (Some(cap), true) => attention.approximate_softcap(cap),
+        };
         attention = dropout.map_or(attention, |dropout| attention.dropout(dropout.asked()));
         attention = ints(&self.prefix).map_or(attention, |prefix| attention.prefix(prefix));
         attention = self.ranges.as_ref().map_or(attention, |(numbers, sizes)| {
@@ -551,7 +563,7 @@ impl fmt::Display for Extras {
             }
         }
         if let Some(softcap) = self.softcap {
-            write!(f, "_softcap{softcap}")?;
+            write!(f, "_{}softcap{softcap}", if self.approximate_tanh { "about_" } else { "" })?;
         }
         for (name, lengths) in [("q", self.packed_q), ("kv", self.packed_kv)] {
             if let Some(lengths) = lengths {

@@ -120,7 +120,7 @@ impl States {
             .map(|at| {
                 let exact = self.merged(&values, at);
                 let ideal = Row { o: exact.o.iter().map(|&o| round(dtype, o)).collect(), ..exact };
-                Expected { at, stored: at, exact, ideal, score_error: 0.0, allowance: 2.0 }
+                Expected { at, stored: at, exact, ideal, score_error: 0.0, tolerated: 0.0, allowance: 2.0 }
             })
             .collect()
     }

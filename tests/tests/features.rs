@@ -45,6 +45,7 @@ fn cases() -> Vec<Case> {
         for softcap in [5.0, 30.0] {
             add(base, Extras { softcap: Some(softcap), ..none });
             add(Case { causal: true, ..base }, Extras { softcap: Some(softcap), ..none });
+            add(base, Extras { softcap: Some(softcap), approximate_tanh: true, ..none });
         }
         add(base, Extras { sinks: true, ..none });
         add(Case { seqlen_q: 300, seqlen_kv: 100, causal: true, ..base }, Extras { sinks: true, ..none });

@@ -46,7 +46,7 @@ fn extras(longest: usize) -> impl Strategy<Value = Extras> {
         ]
     };
     let mask = (keys(), keys(), any::<bool>(), keys(), prop::bool::weighted(0.3));
-    let softcap = prop_oneof![2 => Just(None), 1 => (1.0..60.0f32).prop_map(Some)];
+    let softcap = prop_oneof![2 => Just((None, false)), 1 => ((1.0..60.0f32).prop_map(Some), any::<bool>())];
     let rest = (softcap, prop::bool::weighted(0.3), packed(), packed(), prop::bool::weighted(0.3));
     let slopes = [Slopes::PerHead, Slopes::PerSequenceAndHead].map(Some);
     let bias = any::<[bool; 5]>().prop_map(|[batch, heads, queries, hides, padded]| Bias {
@@ -77,7 +77,7 @@ fn extras(longest: usize) -> impl Strategy<Value = Extras> {
     let some = (mask, rest, added, sparse, head_dim_v).prop_map(|(mask, rest, added, sparse, head_dim_v)| {
         let ((alibi, bias, dropout), (ranges, blocks)) = (added, sparse);
         let (left, right, top_left, chunk, prefix) = mask;
-        let (softcap, sinks, packed_q, packed_kv, used) = rest;
+        let ((softcap, approximate_tanh), sinks, packed_q, packed_kv, used) = rest;
         let chunk = chunk.map(|keys| keys + 1);
         let prefix = (prefix && left.is_none() && chunk.is_none()).then_some(Prefix::Drawn);
         // Packed sequences have no bias.
@@ -94,6 +94,7 @@ fn extras(longest: usize) -> impl Strategy<Value = Extras> {
             ranges,
             blocks,
             softcap,
+            approximate_tanh,
             sinks,
             alibi,
             bias,
@@ -121,7 +122,14 @@ fn problem(effort: Effort) -> impl Strategy<Value = (Case, Dtype, u64)> {
         let head_dim = 8 * eighths;
         // Kernels of such heads have plain scores, and are not sparse.
         let wide = head_dim.max(extras.head_dim_v.unwrap_or(0)) > 256;
-        let mut plain = Extras { softcap: None, alibi: None, bias: None, dropout: None, ..extras };
+        let mut plain = Extras {
+            softcap: None,
+            approximate_tanh: false,
+            alibi: None,
+            bias: None,
+            dropout: None,
+            ..extras
+        };
         (plain.ranges, plain.blocks) = (None, None);
         let extras = if wide { plain } else { extras };
         // Large inputs times a large scale leave nothing but rounding.

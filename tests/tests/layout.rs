@@ -266,6 +266,7 @@ fn variants_differ_and_are_named_by_how() {
         let score = match score {
             Score::Plain => "",
             Score::Softcap => "_softcap",
+            Score::SoftcapApprox => "_softcap_approx",
             Score::Alibi => "_alibi",
             Score::BiasTiles => "_bias_tiles",
             Score::Biased => "_biased",
@@ -310,6 +311,9 @@ fn every_head_dim_dtype_and_mask_has_a_kernel() {
             for head_dims in [[192, 128], [64, 256]] {
                 assert!(exists(head_dims, dtype, mask, Score::Plain), "{head_dims:?} {dtype:?} {mask:?}");
             }
+        }
+        for head_dim in [64, 128, 256] {
+            assert!(exists([head_dim; 2], dtype, Mask::Band, Score::SoftcapApprox), "{head_dim} {dtype:?}");
         }
         assert!(exists([512; 2], dtype, Mask::Band, Score::Plain), "{dtype:?}");
     }

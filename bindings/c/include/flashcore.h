@@ -290,8 +290,8 @@ typedef struct {
     size_t chunk;
     // Scaled scores x become softcap * tanh(x / softcap). 0: they stay.
     float softcap;
-    // Ignored.
-    uint32_t reserved;
+    // Not 0: the GPU's own hyperbolic tangent will do, which is off by up to 2⁻¹¹ of itself. Ignored without a softcap.
+    int32_t approximate_softcap;
     // Length of `prefix`, `seqused_q` and `seqused_kv`; `cu_seqlens_q` and `cu_seqlens_kv` have one number more.
     // Ignored if all of them are null.
     size_t num_sequences;

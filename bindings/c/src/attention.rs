@@ -172,8 +172,8 @@ pub struct fc_attention_options {
     pub chunk: usize,
     /// Scaled scores x become softcap * tanh(x / softcap). 0: they stay.
     pub softcap: f32,
-    /// Ignored.
-    pub reserved: u32,
+    /// Not 0: the GPU's own hyperbolic tangent will do, which is off by up to 2⁻¹¹ of itself. Ignored without a softcap.
+    pub approximate_softcap: i32,
     /// Length of `prefix`, `seqused_q` and `seqused_kv`; `cu_seqlens_q` and `cu_seqlens_kv` have one number more.
     /// Ignored if all of them are null.
     pub num_sequences: usize,
@@ -241,7 +241,7 @@ impl fc_attention_options {
         has_window_right: 0,
         chunk: 0,
         softcap: 0.0,
-        reserved: 0,
+        approximate_softcap: 0,
         num_sequences: 0,
         cu_seqlens_q: null(),
         cu_seqlens_kv: null(),
@@ -289,7 +289,10 @@ impl fc_attention_options {
             call = call.chunk(self.chunk);
         }
         if self.softcap != 0.0 {
-            call = call.softcap(self.softcap);
+            call = match self.approximate_softcap {
+                0 => call.softcap(self.softcap),
+                _ => call.approximate_softcap(self.softcap),
+            };
         }
         if self.dropout_p != 0.0 {
             call = call.dropout(Dropout::new(self.dropout_p, self.dropout_seed).offset(self.dropout_offset));

@@ -101,6 +101,13 @@ impl Attention {
         self
     }
 
+    /// As [`Self::softcap`], but the GPU's own hyperbolic tangent will do: see
+    /// [`flashcore::Attention::approximate_softcap`].
+    pub fn approximate_softcap(mut self, cap: f32) -> Self {
+        self.scalars = self.scalars.approximate_softcap(cap);
+        self
+    }
+
     /// Keys before `lengths[b]` are seen by all queries of sequence b, whatever else they see: (sequences,), i32 or
     /// u32. Goes with no limit to the left and no chunks.
     pub fn prefix(mut self, lengths: &Tensor) -> Self {

@@ -39,6 +39,7 @@ struct Features {
     ranges: Option<PerHead>,
     blocks: Option<PerHead>,
     softcap: Option<f32>,
+    approximate: bool,
     /// A logit for each query head.
     sinks: Option<Vec<f32>>,
     /// A slope for each query head, or one for each of each sequence.
@@ -58,6 +59,7 @@ const NONE: Features = Features {
     ranges: None,
     blocks: None,
     softcap: None,
+    approximate: false,
     sinks: None,
     slopes: None,
     bias: None,
@@ -212,7 +214,10 @@ impl Case {
             attention = attention.block_mask(&counts, &self.signed(indices, &sizes, device)?);
         }
         if let Some(cap) = softcap {
-            attention = attention.softcap(*cap);
+            attention = match self.features.approximate {
+                false => attention.softcap(*cap),
+                true => attention.approximate_softcap(*cap),
+            };
         }
         if let Some(dropout) = dropout {
             attention = attention.dropout(dropout.asked());
@@ -471,6 +476,7 @@ fn each_feature(device: &Device) -> std::result::Result<(), Failure> {
         ("top-left", Features { causal: true, align: Align::TopLeft, ..NONE }),
         ("chunk", Features { causal: true, chunk: Some(16), ..NONE }),
         ("softcap", Features { softcap: Some(1.5), ..NONE }),
+        ("approximate softcap", Features { softcap: Some(1.5), approximate: true, ..NONE }),
         ("sinks", Features { sinks: sinks.clone(), ..NONE }),
         ("slopes", Features { slopes: slopes.clone(), ..NONE }),
         ("dropout", Features { causal: true, dropout, sinks: sinks.clone(), ..NONE }),

@@ -43,6 +43,7 @@ def attention(
     ranges=None,
     blocks=None,
     softcap=None,
+    approximate_softcap=False,
     sinks=None,
     alibi_slopes=None,
     bias=None,
@@ -51,7 +52,8 @@ def attention(
     """Output, (batch, seqlen_q, heads_q, head_dim), and log-sum-exp, (batch, heads_q, seqlen_q). ``rounded`` is applied
     to what an ideal kernel rounds: the probabilities before they are divided by their sum, and the output. ``factors``,
     of the weights in the output, are those of dropout. ``ranges`` are (batch, heads, seqlen_q, 2), ``blocks`` of 128
-    queries and keys (batch, heads, blocks of queries, blocks of keys), each with sizes of 1 for all."""
+    queries and keys (batch, heads, blocks of queries, blocks of keys), each with sizes of 1 for all. The hyperbolic
+    tangent is exact, whatever is asked for."""
     q, k, v = (np.asarray(x).astype(np.float64) for x in (q, k, v))
     (_, seqlen_q, heads_q, head_dim), (_, seqlen_kv, heads_kv, _) = q.shape, k.shape
     k, v = (np.repeat(x, heads_q // heads_kv, axis=2) for x in (k, v))

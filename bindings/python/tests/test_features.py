@@ -34,6 +34,7 @@ DENSE = [
     dict(chunk=16),
     dict(chunk=25, causal=True),
     dict(softcap=2.0),
+    dict(softcap=2.0, approximate_softcap=True),
     dict(softcap=2.0, causal=True, scale=0.5),
     dict(sinks=SINKS),
     dict(sinks=SINKS, window=(7, 7)),

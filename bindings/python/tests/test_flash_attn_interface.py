@@ -72,7 +72,7 @@ def test_windows_chunks_and_softcap():
         (dict(causal=True, window_size=(5, -1)), dict(causal=True, window=(5, None))),
         (dict(causal=True, window_size=(5, 9)), dict(causal=True, window=(5, None))),
         (dict(attention_chunk=7), dict(chunk=7)),
-        (dict(softcap=15.0, causal=True), dict(softcap=15.0, causal=True)),
+        (dict(softcap=15.0, causal=True), dict(softcap=15.0, causal=True, approximate_softcap=True)),
     ]:
         expected, lse = flashcore.attention(Q, K, V, return_lse=True, **options)
         out, found = interface.flash_attn_func(Q, K, V, return_attn_probs=True, **arguments)
@@ -116,7 +116,15 @@ def test_caches_of_several_lengths():
         Q, K, V, scheduler_metadata=metadata, return_softmax_lse=True, **options
     )
     expected, expected_lse = flashcore.attention(
-        Q, K, V, causal=True, window=(30, None), softcap=20.0, seqused_kv=used, return_lse=True
+        Q,
+        K,
+        V,
+        causal=True,
+        window=(30, None),
+        softcap=20.0,
+        approximate_softcap=True,
+        seqused_kv=used,
+        return_lse=True,
     )
     assert torch.equal(out, expected) and torch.equal(lse, expected_lse)
     found = interface.flash_attn_with_kvcache(Q.flatten(0, 1), K, V, cu_seqlens_q=ints(0, 40, 80), **options)

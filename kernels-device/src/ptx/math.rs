@@ -34,6 +34,10 @@ f32_op!(
     reciprocal(x) = "rcp.approx.ftz.f32 {d}, {x};"
 );
 f32_op!(
+    /// `tanh.approx.f32` (ISA 9.7.3.23): the hyperbolic tangent, off by up to 2⁻¹¹ of itself.
+    tanh_approx(x) = "tanh.approx.f32 {d}, {x};"
+);
+f32_op!(
     /// `max.ftz.f32` (ISA 9.7.3.12): the larger one; a NaN loses against a number.
     max(a, b) = "max.ftz.f32 {d}, {a}, {b};"
 );

@@ -89,6 +89,8 @@ pub struct Expected {
     pub ideal: Row,
     /// How far rounding in f32 may move the row's LSE: see [`Attention::score_error`].
     pub score_error: f64,
+    /// How far an output may be off beside that, where the call has asked for an approximation.
+    pub tolerated: f64,
     /// How many times the error of an ideal kernel a real one may make: see [`Attention::allowance`].
     pub allowance: f64,
 }
@@ -174,12 +176,24 @@ impl Attention {
         let q = self.query_row(at);
         scores
             .iter()
-            .map(|&Scored { key, score, addends }| {
+            .map(|&Scored { key, score, addends, tolerated }| {
                 let product = self.scale * product_error(q, self.key_row(&self.k, at, key));
-                (score - lse).exp() * (product + 2.0 * f64::from(f32::EPSILON) * addends)
+                (score - lse).exp() * (product + 2.0 * f64::from(f32::EPSILON) * addends + tolerated)
             })
             .filter(|error| error.is_finite()) // an infinite score has all the weight, or none
             .sum()
+    }
+
+    /// How far an output of this row may be off for what its scores may be off in any case: a weight changes by as much
+    /// of itself, and with it what the row's other weights are relative to.
+    fn tolerated(&self, at: Position, scores: &[Scored], exact: &Row) -> f64 {
+        let largest = |row: &[f64]| row.iter().fold(0.0f64, |largest, x| largest.max(x.abs()));
+        let gain = self.dropout.as_ref().map_or(1.0, Dropout::gain);
+        let moved = |&Scored { key, score, tolerated, .. }: &Scored| {
+            let values: Vec<f64> = self.key_row(&self.v, at, key).iter().map(|&v| f64::from(v)).collect();
+            (score - exact.lse).exp() * tolerated * (gain * largest(&values) + largest(&exact.o))
+        };
+        if self.scoring.tanh_error == 0.0 { 0.0 } else { scores.iter().map(moved).sum() }
     }
 
     /// How many times the error of an ideal kernel a real one may make: 2, and 3 where tanh caps the scores.
@@ -251,9 +265,10 @@ impl Attention {
                 let scores = self.scores(at);
                 let exact = self.weigh(at, &scores, |x| x);
                 let score_error = self.error(at, &scores, exact.lse);
+                let tolerated = self.tolerated(at, &scores, &exact);
                 let ideal = self.weigh_in(at, scores, dtype);
                 let (stored, allowance) = (self.stored(at), self.allowance());
-                Expected { at, stored, exact, ideal, score_error, allowance }
+                Expected { at, stored, exact, ideal, score_error, tolerated, allowance }
             })
             .collect()
     }

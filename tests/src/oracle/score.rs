@@ -21,6 +21,8 @@ use super::broadcast::Broadcast;
 pub struct Scoring {
     /// What scores approach but do not exceed, in magnitude.
     pub softcap: Option<f64>,
+    /// How far a hyperbolic tangent may be off, relative to itself: 0 unless an approximation is asked for.
+    pub tanh_error: f64,
     /// ALiBi's slopes: one for each query head, and maybe sequence.
     pub alibi: Option<Broadcast<f32>>,
     /// What is added.
@@ -61,17 +63,20 @@ pub(super) struct Scored {
     pub(super) score: f64,
     /// Magnitude of the numbers that the score is made from, beside the product: rounding moves it in proportion.
     pub(super) addends: f64,
+    /// By how much it may be off in any case.
+    pub(super) tolerated: f64,
 }
 
 impl Scoring {
     /// What becomes of `scaled`, the scaled product of a query and a key; the query is at key `diagonal`.
     pub(super) fn apply(&self, scaled: f64, at: Position, key: usize, diagonal: i64) -> Scored {
         let index = [at.b, at.h, at.s, key];
-        let (mut score, mut addends) = (scaled, 0.0);
+        let (mut score, mut addends, mut tolerated) = (scaled, 0.0, 0.0);
         if let Some(softcap) = self.softcap {
             score = softcap * (score / softcap).tanh();
             // From exponentials, tanh is a difference of numbers near 1.
             addends += softcap;
+            tolerated = self.tanh_error * score.abs();
         }
         if let Some(slopes) = &self.alibi {
             let bias = -f64::from(slopes.get(index)) * (diagonal - key as i64).abs() as f64;
@@ -88,7 +93,7 @@ impl Scoring {
             addends += (modified - score).abs();
             score = modified;
         }
-        Scored { key, score, addends }
+        Scored { key, score, addends, tolerated }
     }
 
     /// Whether something is added to scores that may be so large that little of them is left in f32.

@@ -60,6 +60,7 @@ def attention(
     dropout_offset: int = 0,
     key_ranges: Any = None,
     block_mask: Any = None,
+    approximate_softcap: bool = False,
 ) -> Any:
     """Computes ``softmax(scale * q @ k.T) @ v`` for every head.
 
@@ -114,6 +115,9 @@ def attention(
             room). Sizes of sequences and heads may be 1, for all. :func:`block_lists` makes it of a bitmap. Or the four
             lists of a ``BlockMask`` of PyTorch's FlexAttention with blocks of 128, whose ``full_`` ones are joined to
             the others: what its ``mask_mod`` hides within a block, other arguments have to hide.
+        approximate_softcap: The GPU's own hyperbolic tangent will do for ``softcap``, as in FlashAttention-2 and -3: quicker,
+            but a capped score is off by up to 2**-11 of itself. Where there is no kernel for it (other columns than 64,
+            128 and 256; slopes, bias or dropout beside it), scores are as exact as without.
 
     Masks compose: a query sees the keys that all of them show. Slopes and bias are added to scaled and capped scores.
     Key ranges and block masks go with no softcap, slopes, bias or dropout.
@@ -167,6 +171,7 @@ def attention(
         dropout_offset,
         key_ranges,
         block_mask,
+        approximate_softcap,
     )
     return framework.attention(q, k, v, causal, scale, features, return_lse, out)
 
@@ -285,6 +290,7 @@ def plan(
     dropout_offset: int = 0,
     key_ranges: Any = None,
     block_mask: Any = None,
+    approximate_softcap: bool = False,
 ) -> str:
     """How :func:`attention` would compute this: kernel, tiles, grid, estimated time. For people: the text changes.
 
@@ -311,6 +317,7 @@ def plan(
         dropout_offset,
         key_ranges,
         block_mask,
+        approximate_softcap,
     )
     return framework.plan(q, k, v, causal, scale, features, out)
 

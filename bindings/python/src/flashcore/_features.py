@@ -60,6 +60,7 @@ class Features(NamedTuple):
     key_ranges: Any = None
     kv_num_blocks: Any = None
     kv_indices: Any = None
+    approximate_softcap: bool = False
 
     def arrays(self) -> dict[str, Any]:
         """Those of the arrays that are given."""
@@ -104,6 +105,7 @@ def gather(
     dropout_offset: Any,
     key_ranges: Any,
     block_mask: Any,
+    approximate_softcap: Any,
 ) -> Features | None:
     """The features of a call; None if it asks for nothing, which is quicker."""
     if (
@@ -151,6 +153,7 @@ def gather(
         key_ranges,
         kv_num_blocks,
         kv_indices,
+        bool(approximate_softcap),
     )
 
 
@@ -184,6 +187,7 @@ def pack_options(
         right is not None,
         _keys("chunk", features.chunk, 1) or 0,
         _softcap(features.softcap),
+        features.approximate_softcap,
         _sequences(side),
         *(address(name) for name, kind in ARRAYS.items() if kind == "int32"),
         address("sinks"),

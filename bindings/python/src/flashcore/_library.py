@@ -21,7 +21,7 @@ DTYPES = {"float16": F16, "bfloat16": BF16}
 
 #: ``fc_tensor``: address; batch, seqlen, heads, head_dim; strides of the first three, in elements; ``fc_dtype``.
 pack_tensor = struct.Struct("@8Qi4x").pack
-_OPTIONS = struct.Struct("@QiifiQQiiQf4x8Q2Q9Qi4xfIQ4Q6Q")
+_OPTIONS = struct.Struct("@QiifiQQiiQfi8Q2Q9Qi4xfIQ4Q6Q")
 _pack_options = _OPTIONS.pack
 _OPTIONS_BYTES = _OPTIONS.size
 
@@ -125,7 +125,7 @@ def pack_all_options(causal: bool, scale: float | None, *others: float) -> bytes
 
 
 #: Nothing beyond plain attention.
-_PLAIN = (0,) * 40
+_PLAIN = (0,) * 41
 _DEFAULT_SCALE = [pack_all_options(causal, None, *_PLAIN) for causal in (False, True)]
 
 

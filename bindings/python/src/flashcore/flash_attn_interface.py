@@ -9,7 +9,8 @@ softcap, variable lengths, caches without pages, the log-sum-exp. Everything els
 how FlashAttention-3 computes, and are ignored: flashcore chooses by itself, and always computes the same bits.
 
 In all functions, negative sizes of a window and a chunk or softcap of 0 ask for none, and queries stand at keys aligned
-bottom-right: ``causal``, ``window_size``, ``attention_chunk`` and ``softcap`` are those of :func:`flashcore.attention`.
+bottom-right: ``causal``, ``window_size``, ``attention_chunk`` and ``softcap`` are those of :func:`flashcore.attention`,
+the last with ``approximate_softcap``, as in FlashAttention-3.
 """
 
 from typing import Any, NoReturn
@@ -89,6 +90,7 @@ def _forward(
         window=window,
         chunk=int(attention_chunk) or None,
         softcap=float(softcap) or None,
+        approximate_softcap=True,
         **lengths,
     )
 

@@ -42,7 +42,8 @@ _OPTIONS = (
     'str align="bottom-right", SymInt? chunk=None, float? softcap=None, Tensor? sinks=None, Tensor? prefix=None, '
     "Tensor? cu_seqlens_q=None, Tensor? cu_seqlens_kv=None, Tensor? seqused_q=None, Tensor? seqused_kv=None, "
     "Tensor? alibi_slopes=None, Tensor? bias=None, float dropout_p=0.0, SymInt dropout_seed=0, "
-    "SymInt dropout_offset=0, Tensor? key_ranges=None, Tensor? kv_num_blocks=None, Tensor? kv_indices=None"
+    "SymInt dropout_offset=0, Tensor? key_ranges=None, Tensor? kv_num_blocks=None, Tensor? kv_indices=None, "
+    "bool approximate_softcap=False"
 )
 
 
@@ -62,7 +63,7 @@ def attention(
     q and the result are (batch, seqlen_q, heads_q, head_dim), k and v (batch, seqlen_kv, heads_kv, head_dim), in f16 or
     bf16. What follows the scale are, by these names: window_left, window_right, align, chunk, softcap, sinks, prefix,
     cu_seqlens_q, cu_seqlens_kv, seqused_q, seqused_kv, alibi_slopes, bias, dropout_p, dropout_seed, dropout_offset,
-    key_ranges, as one tensor, and kv_num_blocks and kv_indices, the two lists of a block mask.
+    key_ranges, as one tensor, kv_num_blocks and kv_indices, the two lists of a block mask, and approximate_softcap.
     """
     result: torch.Tensor = TORCH.compute(q, k, v, causal, scale, _features(features), False, None)
     return result
