@@ -4,6 +4,7 @@ use flashcore_kernels::divisor::Divisor;
 use flashcore_kernels::entry::{QUANTIZE, QuantizeVariant};
 use flashcore_kernels::fp8::{VALUE_GROUP, rotation_block};
 use flashcore_kernels::params::{QuantizeParams, QuantizeTensor};
+use flashcore_kernels::rounding::Rounding;
 
 use crate::array::Array;
 use crate::check::{extent, of_device};
@@ -12,7 +13,7 @@ use crate::error::{Dim, Error, Operand, Result};
 use crate::fp8::{Fp8Tensor, Fp8Values};
 use crate::kernels::{Dtype, Fp8};
 use crate::problem::{FP8_STEP, HEAD_DIM_STEP, MAX_FP8_HEAD_DIM, check_layout};
-use crate::tensor::{AsTensorView, Order, Shape, Tensor, TensorLayout};
+use crate::tensor::{AsTensorView, Order, Shape, Tensor, TensorLayout, TensorView};
 use crate::tensor_map::ALIGNMENT;
 use crate::{Attention, Device, Stream};
 
@@ -23,10 +24,30 @@ const LEAST_ROWS: usize = 128;
 /// Heads, and parts of heads, are counted in i32.
 const MAX_UNITS: usize = i32::MAX as usize;
 
+/// By which random numbers q, k and v are rounded: see [`Fp8Qkv::round_stochastic`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StochasticRounding {
+    seed: u64,
+    offset: u32,
+}
+
+impl StochasticRounding {
+    /// By the random numbers of `seed`.
+    pub const fn new(seed: u64) -> Self {
+        StochasticRounding { seed, offset: 0 }
+    }
+
+    /// Other random numbers of the same seed: say, those of a step or of a layer.
+    pub const fn offset(self, offset: u32) -> Self {
+        StochasticRounding { offset, ..self }
+    }
+}
+
 /// q, k and v of 8 bits, and what it takes to round to them: device memory of its own, for as many calls as one likes.
 ///
 /// Each head of each sequence has a descale: the least power of 2 with which its largest number is no more than the
-/// format holds. Rounding is to nearest, ties to even. Infinities become the largest number, NaN stays.
+/// format holds. [`Self::round`] is to nearest, ties to even; [`Self::round_stochastic`] is right on average. Infinities
+/// become the largest number, NaN stays.
 ///
 /// Where a few columns of q or k are much larger than others, as in many language models, they take the precision of
 /// those. [`Self::rotated`] spreads them.
@@ -82,7 +103,33 @@ impl Fp8Qkv {
         k: &impl AsTensorView,
         v: &impl AsTensorView,
     ) -> Result<()> {
-        let views = [q.as_view(), k.as_view(), v.as_view()];
+        self.round_by(Rounding::NEAREST, stream, [q.as_view(), k.as_view(), v.as_view()])
+    }
+
+    /// As [`Self::round`], but each number becomes one of its two neighbours in the format, by chance: the upper one with the
+    /// probability that its distance from the lower one is of that between both. So the expectation is the number itself,
+    /// where to nearest it is off, always by as much. Probabilities are multiples of 2⁻¹⁶. What the format holds stays as
+    /// it is. Numbers are rotated before, if they are.
+    ///
+    /// What becomes of a number follows from seed, offset, tensor, sequence, number of heads, head, row and column, and from
+    /// nothing else: it is the same in every call and in all versions of this library; docs/fp8.md has the formula. A CUDA
+    /// graph repeats the offset that was recorded.
+    ///
+    /// # Errors
+    /// As [`Self::round`].
+    pub fn round_stochastic(
+        &self,
+        stream: &Stream,
+        rounding: StochasticRounding,
+        q: &impl AsTensorView,
+        k: &impl AsTensorView,
+        v: &impl AsTensorView,
+    ) -> Result<()> {
+        let StochasticRounding { seed, offset } = rounding;
+        self.round_by(Rounding::stochastic(seed, offset), stream, [q.as_view(), k.as_view(), v.as_view()])
+    }
+
+    fn round_by(&self, rounding: Rounding, stream: &Stream, views: [TensorView<'_>; 3]) -> Result<()> {
         let shapes = [self.q.shape(), self.k.shape(), self.v.shape()];
         let dtype = views[0].dtype();
         let operands = [Operand::Q, Operand::K, Operand::V];
@@ -99,7 +146,7 @@ impl Fp8Qkv {
             layouts[i] = check_layout(operand, view.layout().normalized())?;
             extent(operand, view.ptr(), view.bytes(), layouts[i].span_bytes()?, ALIGNMENT)?;
         }
-        let params = self.params(layouts, views.each_ref().map(|view| view.ptr()))?;
+        let params = self.params(rounding, layouts, views.each_ref().map(|view| view.ptr()))?;
         if params.units == 0 {
             return Ok(());
         }
@@ -129,7 +176,12 @@ impl Fp8Qkv {
     }
 
     /// What the kernels are told.
-    fn params(&self, layouts: [TensorLayout; 3], from: [u64; 3]) -> Result<QuantizeParams> {
+    fn params(
+        &self,
+        rounding: Rounding,
+        layouts: [TensorLayout; 3],
+        from: [u64; 3],
+    ) -> Result<QuantizeParams> {
         let parts = Parts::of(layouts.map(|layout| layout.shape))?;
         let (q, k, v) = (self.q.view(), self.k.view(), self.v.view());
         let row = |shape: Shape| shape.head_dim.next_multiple_of(FP8_STEP);
@@ -169,6 +221,7 @@ impl Fp8Qkv {
             part_rows: parts.rows as u32,
             units: units as u32,
             rotation_block: if self.rotates { self.rotation_block() } else { 0 },
+            rounding,
         })
     }
 }
@@ -293,4 +346,72 @@ pub fn attention_fp8(
     let out = Tensor::uninit(stream.device(), q.dtype(), shape, q.layout().order())?;
     attention.forward_fp8_into(stream, narrow.q.view(), narrow.k.view(), narrow.v.view(), &out, None)?;
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mock::Mock;
+
+    const Q: Shape = Shape::new(2, 30, 4, 64);
+    const KV: Shape = Shape::new(2, 50, 2, 64);
+
+    fn tensors(device: &Device) -> (Fp8Qkv, [Tensor; 3]) {
+        let shapes = [Q, KV, KV];
+        let wide = shapes.map(|shape| Tensor::zeros(device, Dtype::Bf16, shape, Order::Bshd).unwrap());
+        (Fp8Qkv::new(device, Fp8::E4m3, shapes).unwrap(), wide)
+    }
+
+    #[test]
+    fn kernels_are_told_how_to_round() {
+        let (mock, device) = Mock::device();
+        let (narrow, [q, k, v]) = tensors(&device);
+        let stream = device.stream().unwrap();
+        narrow.round(&stream, &q, &k, &v).unwrap();
+        let rounding = StochasticRounding::new(0x0123_4567_89AB_CDEF).offset(7);
+        narrow.round_stochastic(&stream, rounding, &q, &k, &v).unwrap();
+        let launches = &mock.state().launches;
+        let symbols: Vec<_> = launches.iter().map(|launch| launch.symbol).collect();
+        assert_eq!(symbols, ["fp8_largest_bf16", "fp8_round_bf16_e4m3"].repeat(2));
+        let told = launches.iter().map(|launch| {
+            let bytes = launch.params[0].last_chunk::<16>().unwrap();
+            [0, 4, 8, 12].map(|at| u32::from_ne_bytes(bytes[at..][..4].try_into().unwrap()))
+        });
+        let by_chance = [0x89AB_CDEF, 0x0123_4567, 7, 1];
+        assert_eq!(told.collect::<Vec<_>>(), [[0; 4], [0; 4], by_chance, by_chance]);
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_refused() {
+        let (mock, device) = Mock::device();
+        let (narrow, [q, k, v]) = tensors(&device);
+        let stream = device.stream().unwrap();
+        let both = |q: &Tensor, k: &Tensor, v: &Tensor| {
+            let by_chance = narrow.round_stochastic(&stream, StochasticRounding::new(1), q, k, v);
+            assert_eq!(by_chance, narrow.round(&stream, q, k, v));
+            by_chance.unwrap_err()
+        };
+        let (expected, found) = (Dtype::Bf16, Dtype::F16);
+        let other = Tensor::zeros(&device, found, KV, Order::Bshd).unwrap();
+        let error = Error::DtypeMismatch { operand: Operand::V, expected, found };
+        assert_eq!(both(&q, &k, &other), error);
+        let error = Error::ShapeMismatch { operand: Operand::K, dim: Dim::Seqlen, expected: 50, found: 30 };
+        assert_eq!(both(&q, &q, &v), error);
+        assert!(mock.state().launches.is_empty());
+    }
+
+    #[test]
+    fn there_is_no_room_for_what_kernels_cannot_round() {
+        let (_mock, device) = Mock::device();
+        let new = |shapes| Fp8Qkv::new(&device, Fp8::E4m3, shapes).unwrap_err();
+        for head_dim in [0, 4, 257, 264] {
+            let error = Error::HeadDim { head_dim, limit: MAX_FP8_HEAD_DIM };
+            assert_eq!(new([Q, KV, Shape { head_dim, ..KV }]), error);
+        }
+        let (dim, value, limit) = (Dim::Seqlen, crate::MAX_DIM + 1, crate::MAX_DIM);
+        let error = Error::DimensionTooLarge { operand: Operand::K, dim, value, limit };
+        assert_eq!(new([Q, Shape { seqlen: value, ..KV }, KV]), error);
+        let many = Shape { batch: 1 << 16, heads: 1 << 16, ..Q };
+        assert!(matches!(new([many, KV, KV]), Error::TooManyTiles { .. }));
+    }
 }

@@ -45,6 +45,22 @@ impl Fp8 {
         }
     }
 
+    /// Bits of the mantissa, without the one that is always there.
+    pub const fn mantissa_bits(self) -> u32 {
+        match self {
+            Fp8::E4m3 => 3,
+            Fp8::E5m2 => 2,
+        }
+    }
+
+    /// The least normal number: 2^-6, 2^-14. Numbers below are as far apart as those above.
+    pub const fn least_normal(self) -> f32 {
+        match self {
+            Fp8::E4m3 => 1.0 / 64.0,
+            Fp8::E5m2 => 1.0 / 16384.0,
+        }
+    }
+
     /// The largest number.
     pub const fn max(self) -> f32 {
         match self {

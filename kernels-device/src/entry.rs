@@ -59,6 +59,8 @@ pub struct Entry {
     pub threads: u32,
     /// CTAs of a cluster (`.reqnctapercluster`); 1 means no cluster.
     pub cluster: u32,
+    /// CTAs that an SM must have registers for (`.minnctapersm`): ptxas takes as many for each as then remain.
+    pub min_ctas: u32,
     /// Dynamic shared memory of a launch, in bytes.
     pub smem_bytes: u32,
     /// Registers of a thread at launch may not exceed this.
@@ -106,6 +108,7 @@ impl Variant {
             symbol: self.symbol,
             threads: self.threads(),
             cluster: self.cluster_ctas(),
+            min_ctas: 1,
             smem_bytes: self.smem().bytes,
             max_registers: self.launch_registers(),
             spill_limit: self.spill_limit(),
@@ -534,6 +537,7 @@ impl MergeVariant {
             symbol: self.symbol,
             threads: Self::THREADS,
             cluster: 1,
+            min_ctas: 1,
             smem_bytes: 0,
             max_registers: REGISTER_FILE / (Self::CTAS_PER_SM * Self::THREADS) / 8 * 8,
             spill_limit: 0,
@@ -597,6 +601,7 @@ impl QuantizeVariant {
             symbol: self.symbol,
             threads: Self::THREADS,
             cluster: 1,
+            min_ctas: Self::CTAS_PER_SM,
             smem_bytes: 0,
             max_registers: REGISTER_FILE / (Self::CTAS_PER_SM * Self::THREADS) / 8 * 8,
             spill_limit: 0,
@@ -651,6 +656,7 @@ pub const DROPOUT_MASK: Entry = Entry {
     symbol: "dropout_mask",
     threads: 128,
     cluster: 1,
+    min_ctas: 1,
     smem_bytes: 0,
     max_registers: 40,
     spill_limit: 0,

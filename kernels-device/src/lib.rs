@@ -7,7 +7,7 @@
 //!   helps);
 //! - [`score_mod`], [`float`]: what becomes of scores, as a function of yours;
 //! - [`dropout`], [`philox`]: which weights are left out;
-//! - [`fp8`]: what elements of 8 bits stand for, and where they lie;
+//! - [`fp8`], [`rounding`]: what elements of 8 bits stand for, where they lie, and how numbers are rounded to them;
 //! - [`band`], [`sparse`], [`bundle`]: which keys a query sees, and who computes what, where only the launch or the device knows;
 //! - `pipeline`, `softmax`, `score`, `mask`, `search`, `sparse_lookup`, `attention_fwd`: the kernel (device build only);
 //! - `merge_states`: the kernel that merges what several calls of it left; `dropout_mask`: the one that writes which
@@ -35,6 +35,7 @@ pub mod patterns;
 pub mod philox;
 #[cfg(feature = "probes")]
 pub mod probe;
+pub mod rounding;
 pub mod schedule;
 pub mod score_mod;
 pub mod sparse;

@@ -4,6 +4,7 @@ use crate::band::Band;
 use crate::divisor::Divisor;
 use crate::dropout::Dropout;
 use crate::fp8::Descales;
+use crate::rounding::Rounding;
 use crate::score_mod::ARGS_WORDS;
 use crate::sparse::Sparse;
 
@@ -268,9 +269,13 @@ pub struct QuantizeParams {
     pub units: u32,
     /// Columns of Q and K that are [rotated](crate::fp8) together; 0 where they are rounded as they are.
     pub rotation_block: u32,
+    /// How numbers are rounded.
+    pub rounding: Rounding,
 }
 
-const _: () = assert!(size_of::<QuantizeParams>() == 3 * size_of::<QuantizeTensor>() + 8 + 4 * 4);
+const _: () = assert!(
+    size_of::<QuantizeParams>() == 3 * size_of::<QuantizeTensor>() + 8 + 4 * 4 + size_of::<Rounding>()
+);
 
 /// One tensor that is rounded.
 #[repr(C)]

@@ -17,6 +17,7 @@ const fn pattern(symbol: &'static str, threads: u32) -> Entry {
         symbol,
         threads,
         cluster: 1,
+        min_ctas: 1,
         smem_bytes: PROBE_SMEM,
         max_registers: 255,
         spill_limit: 0,

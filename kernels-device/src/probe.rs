@@ -39,6 +39,7 @@ const fn probe(symbol: &'static str, threads: u32, cluster: u32) -> Entry {
         symbol,
         threads,
         cluster,
+        min_ctas: 1,
         smem_bytes: PROBE_SMEM,
         max_registers: 255,
         spill_limit: 0,

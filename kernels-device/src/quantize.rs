@@ -13,6 +13,9 @@
 //! Factors are powers of 2: the numbers that are rounded are exact, and so is what the result stands for. Formats of 8
 //! bits are floating-point numbers, so nothing is lost by it but, at most, one power of 2 of their range.
 //!
+//! [Rounding](crate::rounding) is to the nearest, or by chance: then numbers become such that the format holds, and the
+//! conversion has nothing left to round.
+//!
 //! A thread reads 8 columns. Rotated ones are summed first among these, and then with those of other lanes: a block is at
 //! most a warp's.
 
@@ -20,13 +23,17 @@ use crate::config::{Dtype, Fp8};
 use crate::entry::QuantizeVariant;
 use crate::fp8::{VALUE_GROUP, descale_exponent, power_of_2, signs};
 use crate::params::{QuantizeParams, QuantizeTensor};
-use crate::ptx::math::{abs, add, fma, max, mul, pack_x4, unpack};
+use crate::ptx::math::{
+    abs, add, add_towards_zero, anew, fma, max, mul, pack_x4, select_equal, select_less, unpack,
+};
 use crate::ptx::{global, grid, thread, warp};
+use crate::rounding::{RANDOM_GROUP, Rounding};
 
 const THREADS: u32 = QuantizeVariant::THREADS;
 const WARPS: u32 = QuantizeVariant::WARPS;
 /// Elements that a thread reads at once.
 const GROUP: u32 = 8;
+const SIGN: u32 = 1 << 31;
 
 /// What a unit is of.
 struct Unit {
@@ -211,9 +218,9 @@ pub unsafe fn round(dtype: Dtype, fp8: Fp8, p: &QuantizeParams) {
             }
             let factor = power_of_2(-exponent);
             if unit.index == 2 {
-                transpose(dtype, fp8, &unit, unit.rows(p), factor);
+                transpose(dtype, fp8, &unit, unit.rows(p), factor, &p.rounding);
             } else {
-                copy(dtype, fp8, &unit, unit.rows(p), factor);
+                copy(dtype, fp8, &unit, unit.rows(p), factor, &p.rounding);
             }
             at += thread::grid_dim_x();
         }
@@ -222,7 +229,7 @@ pub unsafe fn round(dtype: Dtype, fp8: Fp8, p: &QuantizeParams) {
 
 /// Rounds rows of Q or K.
 #[inline(always)]
-unsafe fn copy(dtype: Dtype, fp8: Fp8, unit: &Unit, rows: [u32; 2], factor: f32) {
+unsafe fn copy(dtype: Dtype, fp8: Fp8, unit: &Unit, rows: [u32; 2], factor: f32, rounding: &Rounding) {
     let QuantizeTensor { to, to_row, to_head, .. } = unit.tensor;
     let to = to + unit.head as u64 * to_head;
     let (groups, lane) = (unit.groups(rows), thread::thread_idx_x() % 32);
@@ -239,7 +246,7 @@ unsafe fn copy(dtype: Dtype, fp8: Fp8, unit: &Unit, rows: [u32; 2], factor: f32)
                 numbers[element] = mul(numbers[element], factor);
                 element += 1;
             }
-            let [a, b, c, d, e, f, g, h] = numbers;
+            let [a, b, c, d, e, f, g, h] = settled(rounding, fp8, unit, row, group, numbers);
             if i < groups {
                 let at = to + row as u64 * to_row + (group * GROUP) as u64;
                 global::store_x2(at, [pack_x4(fp8, [a, b, c, d]), pack_x4(fp8, [e, f, g, h])]);
@@ -256,7 +263,6 @@ unsafe fn copy(dtype: Dtype, fp8: Fp8, unit: &Unit, rows: [u32; 2], factor: f32)
 /// All lanes of the warp execute it together.
 #[inline(always)]
 unsafe fn rotated(numbers: [f32; GROUP as usize], group: u32, block: u32) -> [f32; GROUP as usize] {
-    const SIGN: u32 = 1 << 31;
     let (mut x, signs) = (numbers, signs(group));
     let share = power_of_2(-(block.trailing_zeros() as i32));
     let mut i = 0;
@@ -297,7 +303,14 @@ unsafe fn rotated(numbers: [f32; GROUP as usize], group: u32, block: u32) -> [f3
 /// Rounds and transposes rows of V: a thread takes a group of keys of two neighbouring columns. Keys beyond the last
 /// are zeros.
 #[inline(always)]
-unsafe fn transpose(dtype: Dtype, fp8: Fp8, unit: &Unit, [first, end]: [u32; 2], factor: f32) {
+unsafe fn transpose(
+    dtype: Dtype,
+    fp8: Fp8,
+    unit: &Unit,
+    [first, end]: [u32; 2],
+    factor: f32,
+    rounding: &Rounding,
+) {
     let QuantizeTensor { to, to_row, to_head, groups, strides_bytes, .. } = unit.tensor;
     let (source, to) = (unit.source(), to + unit.head as u64 * to_head);
     let pairs = groups.value * GROUP / 2;
@@ -309,23 +322,31 @@ unsafe fn transpose(dtype: Dtype, fp8: Fp8, unit: &Unit, [first, end]: [u32; 2],
     }
     while group * VALUE_GROUP < end {
         let from = source + (4 * pair) as u64;
-        let mut columns = [[0.0; VALUE_GROUP as usize]; 2];
+        let mut words = [0; VALUE_GROUP as usize];
         let mut key = 0;
         while key < VALUE_GROUP {
             let row = group * VALUE_GROUP + key;
             // SAFETY: the caller's; nobody writes V while the kernel runs.
-            let word = unsafe { global::load_below(from + row as u64 * strides_bytes[1], row, end) };
-            let [low, high] = unpack(dtype, word);
-            columns[0][key as usize] = mul(low, factor);
-            columns[1][key as usize] = mul(high, factor);
+            words[key as usize] =
+                unsafe { global::load_below(from + row as u64 * strides_bytes[1], row, end) };
             key += 1;
         }
-        let at = to + (2 * pair) as u64 * to_row + (group * VALUE_GROUP) as u64;
-        let [one, other] = columns;
-        // SAFETY: the caller's.
-        unsafe {
-            global::store_x4(at, permuted(fp8, one));
-            global::store_x4(at + to_row, permuted(fp8, other));
+        let mut column = 0;
+        while column < 2 {
+            let line = 2 * pair + column;
+            let of_8 = group * VALUE_GROUP / RANDOM_GROUP as u32;
+            let mut keys = [0.0; VALUE_GROUP as usize];
+            let mut key = 0;
+            while key < VALUE_GROUP as usize {
+                // Both columns at once would be as many registers more.
+                keys[key] = mul(unpack(dtype, anew(words[key]))[column as usize], factor);
+                key += 1;
+            }
+            let keys = settled(rounding, fp8, unit, line, of_8, keys);
+            let at = to + line as u64 * to_row + (group * VALUE_GROUP) as u64;
+            // SAFETY: the caller's.
+            unsafe { global::store_x4(at, permuted(fp8, keys)) };
+            column += 1;
         }
         pair += THREADS;
         while pair >= pairs {
@@ -333,6 +354,48 @@ unsafe fn transpose(dtype: Dtype, fp8: Fp8, unit: &Unit, [first, end]: [u32; 2],
             group += 1;
         }
     }
+}
+
+/// Numbers of line `line` of the unit's head, from its group `group` of 8 on: as they are, or such that the format holds.
+#[inline(always)]
+fn settled<const N: usize>(
+    rounding: &Rounding,
+    fp8: Fp8,
+    unit: &Unit,
+    line: u32,
+    group: u32,
+    mut numbers: [f32; N],
+) -> [f32; N] {
+    if rounding.stochastic != 0 {
+        // The keys of all rounds would be held all the time otherwise.
+        let rounding = Rounding { seed: rounding.seed.map(anew), ..*rounding };
+        let mut at = 0;
+        while at < N {
+            let words = rounding.random(unit.index, unit.head, line, group + (at / RANDOM_GROUP) as u32);
+            let mut i = 0;
+            while i < RANDOM_GROUP {
+                let random = words[i / 2] >> (16 * (i % 2)) & 0xFFFF;
+                numbers[at + i] = one_neighbour(fp8, numbers[at + i], random);
+                i += 1;
+            }
+            at += RANDOM_GROUP;
+        }
+    }
+    numbers
+}
+
+/// One of the two numbers of the format that `x` is between, by 16 random bits; NaN as it is.
+#[inline(always)]
+fn one_neighbour(fp8: Fp8, x: f32, random: u32) -> f32 {
+    // Bits of f32 that the format has not.
+    let cut = f32::MANTISSA_DIGITS - 1 - fp8.mantissa_bits();
+    // Below normal numbers the format's last bit is as much as in the least of them, so it is where that is added.
+    let raise = select_less(abs(x), fp8.least_normal(), fp8.least_normal(), 0.0);
+    let raised = add_towards_zero(abs(x), raise).to_bits();
+    let dithered = raised.wrapping_add((2 * random + 1) << (cut - 17)) >> cut << cut;
+    let magnitude = fma(raise, -1.0, f32::from_bits(dithered));
+    let settled = f32::from_bits(magnitude.to_bits() | x.to_bits() & SIGN);
+    select_equal(x, x, settled, x)
 }
 
 /// A group of keys as [`value_position`](crate::fp8::value_position) has it.

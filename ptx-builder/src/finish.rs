@@ -132,7 +132,7 @@ impl<'a> Item<'a> {
             ptx.push_str(&line);
             ptx.push('\n');
         }
-        writeln!(ptx, ".maxntid {}, 1, 1\n.minnctapersm 1", entry.threads)
+        writeln!(ptx, ".maxntid {}, 1, 1\n.minnctapersm {}", entry.threads, entry.min_ctas)
             .expect("a String takes everything");
         if entry.cluster > 1 {
             writeln!(ptx, ".reqnctapercluster {}, 1, 1", entry.cluster).expect("a String takes everything");
@@ -210,6 +210,7 @@ mod tests {
             symbol,
             threads: 384,
             cluster,
+            min_ctas: 1,
             smem_bytes: 0,
             max_registers: 168,
             spill_limit: 0,
@@ -237,9 +238,10 @@ mod tests {
 
     #[test]
     fn launch_bounds_stand_between_the_parameters_and_the_body() {
-        let ptx = finish(&[MODULE], &[entry("first", 1), entry("second", 2)]).unwrap();
+        let second = Entry { min_ctas: 8, ..entry("second", 2) };
+        let ptx = finish(&[MODULE], &[entry("first", 1), second]).unwrap();
         assert!(ptx[0].contains(")\n.maxntid 384, 1, 1\n.minnctapersm 1\n{\n"), "{}", ptx[0]);
-        assert!(ptx[1].contains(".minnctapersm 1\n.reqnctapercluster 2, 1, 1\n{\n"), "{}", ptx[1]);
+        assert!(ptx[1].contains(".minnctapersm 8\n.reqnctapercluster 2, 1, 1\n{\n"), "{}", ptx[1]);
     }
 
     #[test]

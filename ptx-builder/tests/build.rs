@@ -28,6 +28,7 @@ const fn entry(symbol: &'static str, bar_sync: u32) -> Entry {
         symbol,
         threads: 128,
         cluster: 1,
+        min_ctas: 1,
         smem_bytes: 0,
         max_registers: 32,
         spill_limit: 0,

@@ -5,6 +5,8 @@
 //! rounds weights to 4 significant bits: errors of up to 1/16 of each, which are independent, and in the mean square
 //! about 1/38. What tensor cores cut off, sums of 13 fraction bits, comes on top.
 
+use std::sync::LazyLock;
+
 use flashcore::{Device, Dtype, Fp8Tensor, Fp8Values, Lse, Order, Plan, Pointers, Shape, Stream, Tensor};
 use flashcore_kernels::fp8::{rotation_block, signs};
 use float8::F8E4M3;
@@ -12,7 +14,7 @@ use rayon::prelude::*;
 
 use crate::device::download;
 use crate::extras::{Extras, ExtrasOnDevice, Numbers};
-use crate::oracle::{Attention, Position};
+use crate::oracle::{Attention, Position, philox};
 use crate::values::{Values, round};
 
 /// A tensor of 8 bits.
@@ -38,9 +40,47 @@ pub fn descale(largest: f32) -> f32 {
     2f32.powi(exponent)
 }
 
+/// The 16 random bits by which the library promises to round the number at \[b, s, h, d\] of tensor `tensor` (0: q, 1: k,
+/// 2: v), which has `heads` heads.
+pub fn random_bits((seed, offset): (u64, u32), tensor: usize, [b, s, h, d]: [usize; 4], heads: usize) -> u32 {
+    let (along, across) = if tensor == 2 { (s, d) } else { (d, s) };
+    let counter = [(1 << 31) + along / 8 * 4 + tensor, across, b * heads + h, offset as usize];
+    let word = philox(counter.map(|word| word as u64), seed)[along % 8 / 2];
+    word >> (along % 2 * 16) & 0xFFFF
+}
+
+/// All numbers of e4m3 that are not negative, in order.
+static NUMBERS: LazyLock<Vec<f64>> =
+    LazyLock::new(|| (0..=0x7E).map(|code| F8E4M3::from_bits(code).to_f32().into()).collect());
+
+/// The neighbour of `x` that it is rounded to by chance, away from zero if these 16 random bits say so.
+pub fn one_neighbour(x: f32, random: u32) -> F8E4M3 {
+    if x.is_nan() {
+        return F8E4M3::from_f32(x);
+    }
+    let magnitude = f64::from(x.abs());
+    let lower = NUMBERS.partition_point(|&number| number <= magnitude) - 1;
+    let up = NUMBERS.get(lower + 1).is_some_and(|next| {
+        let fraction = (magnitude - NUMBERS[lower]) / (next - NUMBERS[lower]);
+        fraction + (f64::from(random) + 0.5) / 65536.0 >= 1.0
+    });
+    F8E4M3::from_bits((lower + usize::from(up)) as u8 | u8::from(x.is_sign_negative()) << 7)
+}
+
 impl Narrow {
-    /// These values under descales of each head that are powers of 2.
+    /// These values under descales of each head that are powers of 2, rounded to the nearest.
     pub fn new(values: &Values) -> Self {
+        Self::rounded(values, |_, x| F8E4M3::from_f32(x))
+    }
+
+    /// These values, of tensor `tensor`, rounded by chance: by the random numbers of a seed and an offset.
+    pub fn by_chance(values: &Values, tensor: usize, seed: (u64, u32)) -> Self {
+        let heads = values.shape.heads;
+        Self::rounded(values, |place, x| one_neighbour(x, random_bits(seed, tensor, place, heads)))
+    }
+
+    /// The same, where `round` rounds the number at \[b, s, h, d\].
+    fn rounded(values: &Values, round: impl Fn([usize; 4], f32) -> F8E4M3) -> Self {
         let Shape { batch, seqlen, heads, head_dim } = values.shape;
         let largest = |b: usize, h: usize| {
             let rows = (0..seqlen).flat_map(|s| values.row(b, s, h));
@@ -48,12 +88,16 @@ impl Narrow {
         };
         let places = (0..batch).flat_map(|b| (0..heads).map(move |h| (b, h)));
         let descales: Vec<f32> = places.map(|(b, h)| descale(largest(b, h))).collect();
+        let place = |i: usize| {
+            let (row, d) = (i / head_dim, i % head_dim);
+            [row / heads / seqlen, row / heads % seqlen, row % heads, d]
+        };
         let of = |i: usize| {
-            let (row, _) = (i / head_dim, i % head_dim);
-            descales[row / heads / seqlen * heads + row % heads]
+            let [b, _, h, _] = place(i);
+            descales[b * heads + h]
         };
         let elements: Vec<F8E4M3> =
-            values.data.iter().enumerate().map(|(i, x)| F8E4M3::from_f32(x / of(i))).collect();
+            values.data.iter().enumerate().map(|(i, x)| round(place(i), x / of(i))).collect();
         let data = elements.iter().enumerate().map(|(i, x)| x.to_f32() * of(i)).collect();
         Narrow { values: Values { shape: values.shape, data }, elements, descales }
     }

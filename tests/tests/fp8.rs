@@ -3,15 +3,18 @@
 use std::iter::zip;
 use std::process::ExitCode;
 
-use flashcore::{Attention, Device, Dtype, Error, Fp8, Fp8Qkv, Fp8Values, Order, Shape, attention_fp8};
+use flashcore::{
+    Attention, Device, Dtype, Error, Fp8, Fp8Qkv, Fp8Values, Order, Shape, StochasticRounding, attention_fp8,
+};
 use flashcore_tests::cases::Layout;
 use flashcore_tests::device::{download, upload};
 use flashcore_tests::extras::{Extras, Numbers, Prefix};
-use flashcore_tests::fp8::{Narrow, OnDevice, attend, rotated};
+use flashcore_tests::fp8::{Narrow, OnDevice, attend, one_neighbour, rotated};
 use flashcore_tests::inputs::{Fill, normal};
 use flashcore_tests::oracle::{self, Mask};
 use flashcore_tests::suite::{Resource, Suite, backends, other_schedules};
 use flashcore_tests::values::{HostTensor, Values};
+use float8::F8E4M3;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 /// What a kernel wrote.
@@ -174,10 +177,11 @@ fn wide(shapes: [Shape; 3], dtype: Dtype, layout: Layout, outliers: Outliers) ->
     })
 }
 
-/// The kernels round to the very bits that the host does.
-fn rounds_to_the_nearest(
+/// The kernels round to the very bits that the host does: to the nearest, or by chance, by a seed and an offset.
+fn rounds_as_the_host_does(
     device: &Device,
     (shapes, dtype, layout, rotates): ([Shape; 3], Dtype, Layout, bool),
+    seed: Option<(u64, u32)>,
 ) -> Result<(), Error> {
     let host = wide(shapes, dtype, layout, Outliers::Numbers(100.0));
     let [q, k, v] = host.each_ref().map(|tensor| upload(device, tensor));
@@ -185,14 +189,24 @@ fn rounds_to_the_nearest(
     let narrow = Fp8Qkv::new(device, Fp8::E4m3, shapes)?;
     let narrow = if rotates { narrow.rotated() } else { narrow };
     let stream = device.stream()?;
-    narrow.round(&stream, &q, &k, &v)?;
+    match seed {
+        None => narrow.round(&stream, &q, &k, &v)?,
+        Some((seed, offset)) => {
+            let rounding = StochasticRounding::new(seed).offset(offset);
+            narrow.round_stochastic(&stream, rounding, &q, &k, &v)?;
+        }
+    }
     let [mut q, mut k, v] = host.map(|tensor| tensor.values());
     let mut restored = 1.0;
     if rotates {
         (q, k) = (rotated(&q), rotated(&k));
         restored = (1 << shapes[0].head_dim.trailing_zeros()) as f32;
     }
-    let mut expected = [q, k, v].map(|values| Narrow::new(&values));
+    let mut tensor = 0..;
+    let mut expected = [q, k, v].map(|values| match (seed, tensor.next()) {
+        (Some(seed), Some(tensor)) => Narrow::by_chance(&values, tensor, seed),
+        _ => Narrow::new(&values),
+    });
     expected[0].descales.iter_mut().for_each(|descale| *descale *= restored);
     for (of, expected) in [(&narrow.q, &expected[0]), (&narrow.k, &expected[1])] {
         assert_eq!(of.descales()?, expected.descales);
@@ -210,6 +224,118 @@ fn rounds_to_the_nearest(
     assert_eq!(narrow.v.descales()?, v.descales);
     let values = Fp8Values::from_slice(device, &v.elements, v.values.shape, Order::Bshd, &v.descales)?;
     assert_eq!(narrow.v.to_bytes()?, values.to_bytes()?);
+    Ok(())
+}
+
+/// What q, k and v are rounded to.
+fn bytes(narrow: &Fp8Qkv) -> Result<[Vec<u8>; 3], Error> {
+    Ok([narrow.q.to_bytes()?, narrow.k.to_bytes()?, narrow.v.to_bytes()?])
+}
+
+/// What the format holds, infinities and NaN are rounded by chance as they are to the nearest.
+fn chance_leaves_exact_numbers(device: &Device, dtype: Dtype) -> Result<(), Error> {
+    let shape = Shape::new(1, 256, 2, 64);
+    let values = Values::from_fn(shape, |_, s, h, d| match (h, s % 16) {
+        (1, 0) => f32::INFINITY,
+        (1, 1) => f32::NEG_INFINITY,
+        _ => F8E4M3::from_bits((s + 64 * d) as u8).to_f32(),
+    });
+    let wide = upload(device, &HostTensor::lay_out(&values, dtype, Layout::Bshd.query(shape)))?;
+    let (narrow, stream) = (Fp8Qkv::new(device, Fp8::E4m3, [shape; 3])?, device.stream()?);
+    narrow.round(&stream, &wide, &wide, &wide)?;
+    let nearest = bytes(&narrow)?;
+    assert_eq!(narrow.q.descales()?, [1.0, 2f32.powi(120)]);
+    for code in 0..=255 {
+        // There is one NaN, which has no sign.
+        let kept = nearest.iter().all(|tensor| tensor.contains(&code));
+        assert_eq!(kept, code != 0xFF, "{code:#x}");
+    }
+    for offset in 0..4 {
+        narrow.round_stochastic(&stream, StochasticRounding::new(5).offset(offset), &wide, &wide, &wide)?;
+        assert_eq!(bytes(&narrow)?, nearest, "offset {offset}");
+    }
+    Ok(())
+}
+
+/// The mean of what a number is rounded to by chance is the number: as exactly as so many draws can tell.
+fn chance_is_right_on_average(device: &Device) -> Result<(), Error> {
+    const CALLS: usize = 4;
+    let shape = Shape::new(1, 1024, 1, 64);
+    let mut rng = StdRng::seed_from_u64(3);
+    // From far below the least number up to the largest, which is in the first row and makes the descale 1.
+    let numbers: Vec<f32> = (0..shape.head_dim)
+        .map(|d| {
+            let x = rng.random_range(1.0..2.0) * 2f32.powi(d as i32 / 3 - 13);
+            half::bf16::from_f32(if d % 2 == 0 { x } else { -x }).to_f32().clamp(-448.0, 448.0)
+        })
+        .collect();
+    let values = Values::from_fn(shape, |_, s, _, d| if s == 0 { 448.0 } else { numbers[d] });
+    let wide = upload(device, &HostTensor::lay_out(&values, Dtype::Bf16, Layout::Bshd.query(shape)))?;
+    let (narrow, stream) = (Fp8Qkv::new(device, Fp8::E4m3, [shape; 3])?, device.stream()?);
+    let mut sums = vec![[0.0; 3]; shape.head_dim];
+    for offset in 0..CALLS {
+        let rounding = StochasticRounding::new(11).offset(offset as u32);
+        narrow.round_stochastic(&stream, rounding, &wide, &wide, &wide)?;
+        for (tensor, bytes) in bytes(&narrow)?.iter().enumerate() {
+            for (i, &byte) in bytes.iter().enumerate() {
+                // v lies transposed; its first key, as that of q and k, is in the first place.
+                let (s, d) = match tensor {
+                    2 => (i % shape.seqlen, i / shape.seqlen),
+                    _ => (i / shape.head_dim, i % shape.head_dim),
+                };
+                if s != 0 {
+                    sums[d][tensor] += f64::from(F8E4M3::from_bits(byte).to_f32());
+                }
+            }
+        }
+    }
+    let draws = (CALLS * (shape.seqlen - 1)) as f64;
+    for (d, &x) in numbers.iter().enumerate() {
+        let [lower, upper] = [0, 0xFFFF].map(|random| f64::from(one_neighbour(x, random).to_f32().abs()));
+        let fraction = if upper == lower { 0.0 } else { (f64::from(x.abs()) - lower) / (upper - lower) };
+        let deviation = (fraction * (1.0 - fraction) / draws).sqrt();
+        let bound = (upper - lower) * (5.0 * deviation + 1.0 / 65536.0);
+        for (tensor, sum) in sums[d].into_iter().enumerate() {
+            let error = sum / draws - f64::from(x);
+            assert!(error.abs() <= bound, "{x} of tensor {tensor} is off by {error}, not {bound}");
+        }
+    }
+    Ok(())
+}
+
+/// The same seed and offset give the same bytes, others others; and numbers of q, k and heads that are the same do not
+/// share their chances.
+fn chances_are_told_apart(device: &Device) -> Result<(), Error> {
+    let shape = Shape::new(2, 48, 2, 64);
+    let [one, ..] = wide([Shape::new(1, 48, 1, 64); 3], Dtype::F16, Layout::Bshd, Outliers::Numbers(1.0));
+    let one = one.values();
+    let values = Values::from_fn(shape, |_, s, _, d| one.row(0, s, 0)[d]);
+    let wide = upload(device, &HostTensor::lay_out(&values, Dtype::F16, Layout::Bshd.query(shape)))?;
+    let (narrow, stream) = (Fp8Qkv::new(device, Fp8::E4m3, [shape; 3])?, device.stream()?);
+    let round = |rounding: StochasticRounding| {
+        narrow.round_stochastic(&stream, rounding, &wide, &wide, &wide)?;
+        bytes(&narrow)
+    };
+    let seed = StochasticRounding::new(1 << 40);
+    let first = round(seed)?;
+    let others = [seed.offset(1), StochasticRounding::new(0), StochasticRounding::new((1 << 40) + 1)];
+    // Chances that have nothing to do with each other agree on two of three numbers, as these fractions are equally likely.
+    let differ = |a: &[u8], b: &[u8]| {
+        let differences = zip(a, b).filter(|(a, b)| a != b).count() as f64 / a.len() as f64;
+        assert!((0.28..0.38).contains(&differences), "{differences}");
+    };
+    for rounding in others {
+        for (a, b) in zip(&first, &round(rounding)?) {
+            differ(a, b);
+        }
+    }
+    let [q, k, _] = &first;
+    differ(q, k);
+    let heads: Vec<_> = q.chunks_exact(q.len() / 4).collect();
+    for (i, j) in (0..4).flat_map(|i| (0..i).map(move |j| (i, j))) {
+        differ(heads[i], heads[j]);
+    }
+    assert_eq!(round(seed)?, first);
     Ok(())
 }
 
@@ -350,13 +476,23 @@ fn main() -> ExitCode {
         for dtype in [Dtype::F16, Dtype::Bf16] {
             for rotates in [false, true] {
                 let rotated = if rotates { "_rotated" } else { "" };
-                let name = format!("rounds_to_the_nearest_{}{rotated}_{}", shapes[1].seqlen, dtype.name());
-                suite.test(name, move |device| {
-                    rounds_to_the_nearest(device, (shapes, dtype, layout, rotates))
-                });
+                for (seed, how) in [(None, "to_the_nearest"), (Some((0xFEDC_BA98_7654_3210, 9)), "by_chance")]
+                {
+                    let name = format!("rounds_{how}_{}{rotated}_{}", shapes[1].seqlen, dtype.name());
+                    suite.test(name, move |device| {
+                        rounds_as_the_host_does(device, (shapes, dtype, layout, rotates), seed)
+                    });
+                }
             }
         }
     }
+    for dtype in [Dtype::F16, Dtype::Bf16] {
+        suite.test(format!("chance_leaves_exact_numbers_{}", dtype.name()), move |device| {
+            chance_leaves_exact_numbers(device, dtype)
+        });
+    }
+    suite.test("chance_is_right_on_average", chance_is_right_on_average);
+    suite.test("chances_are_told_apart", chances_are_told_apart);
     let inputs = [
         (Outliers::Numbers(1.0), "normal", [0.064, 0.064]),
         (Outliers::Numbers(10.0), "outliers", [0.1, 0.075]),

@@ -61,6 +61,10 @@ f32_op!(
     /// `add.rn.ftz.f32` (ISA 9.7.3.3).
     add(a, b) = "add.rn.ftz.f32 {d}, {a}, {b};"
 );
+f32_op!(
+    /// `add.rz.ftz.f32` (ISA 9.7.3.3): what does not fit is cut off.
+    add_towards_zero(a, b) = "add.rz.ftz.f32 {d}, {a}, {b};"
+);
 
 macro_rules! select {
     ($(#[$doc:meta])* $name:ident = $compare:literal) => {

@@ -10,6 +10,7 @@ const ENTRY: Entry = Entry {
     symbol: "product",
     threads: 256,
     cluster: 1,
+    min_ctas: 1,
     smem_bytes: 1024,
     max_registers: 168,
     spill_limit: 0,

@@ -20,6 +20,8 @@ use rand::seq::index::sample;
 use rand::{SeedableRng, rngs::StdRng};
 use rayon::prelude::*;
 
+pub(crate) use score::philox;
+
 pub use broadcast::Broadcast;
 pub use mask::{Align, Blocks, Mask};
 pub use score::{Dropout, Modify, Scoring};

@@ -148,7 +148,7 @@ impl fmt::Debug for Dropout {
 }
 
 /// Philox4x32-10 (Salmon et al. 2011): ten times two products whose halves cross over.
-fn philox(counter: [u64; 4], seed: u64) -> [u32; 4] {
+pub(crate) fn philox(counter: [u64; 4], seed: u64) -> [u32; 4] {
     const LOW: u64 = u32::MAX as u64;
     (0..10)
         .fold(counter, |[a, b, c, d], round| {
