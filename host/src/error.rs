@@ -508,7 +508,7 @@ pub enum Error {
     },
     /// Attention over tensors of 8 bits was asked for more than it can do.
     #[error(
-        "q, k and v of 8 bits have no packed sequences, numbers of used queries or keys, ALiBi, biases, dropout, key ranges, block masks or functions of scores"
+        "q, k and v of 8 bits have no packed sequences, numbers of used queries or keys, ALiBi, biases, dropout, key ranges, block masks or functions of scores; of e5m2, no windows, chunks, prefixes, softcap or sinks either"
     )]
     Fp8Features,
     /// q, k and v of 8 bits have different element types.

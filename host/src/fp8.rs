@@ -25,6 +25,10 @@ impl Fp8Element for float8::F8E4M3 {
     const KIND: Fp8 = Fp8::E4m3;
 }
 
+impl Fp8Element for float8::F8E5M2 {
+    const KIND: Fp8 = Fp8::E5m2;
+}
+
 /// q or k of 8 bits in device memory that somebody else owns: (batch, seqlen, heads, head_dim), of which each element
 /// stands for itself times its head's descale.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -347,12 +351,12 @@ impl Attention<'_> {
     /// Attention over q, k and v of 8 bits, into a new tensor of type `dtype`, in the order of `q`. Returns before it is
     /// computed.
     ///
-    /// Scores, softmax and sums are f32. Weights are rounded to the 8 bits of v: relative to the largest of their row,
-    /// those between 2⁻¹⁴ and 1 keep 4 bits (of e5m2, 3), and smaller ones fewer.
+    /// Scores, softmax and sums are f32. Weights are rounded to e4m3, whatever q, k and v are: relative to the largest of
+    /// their row, those between 2⁻¹⁴ and 1 keep 4 bits, and smaller ones fewer.
     ///
     /// head_dim is a multiple of 8 up to [`crate::MAX_FP8_HEAD_DIM`]; what goes with it is [`Self::causal`],
-    /// [`Self::window`], [`Self::align`], [`Self::chunk`], [`Self::prefix`], [`Self::softcap`], [`Self::sinks`] and
-    /// [`Self::scale`].
+    /// [`Self::scale`] and, if elements are e4m3, [`Self::window`], [`Self::align`], [`Self::chunk`], [`Self::prefix`],
+    /// [`Self::softcap`] and [`Self::sinks`].
     ///
     /// # Errors
     /// As [`Self::forward_fp8_into`], and [`Error::OutOfMemory`].
@@ -508,6 +512,32 @@ mod tests {
         call.forward_fp8_into(&stream, q.view(), k.view(), v.view(), &out, Some(lse.view())).unwrap();
         let symbol = mock.state().launches[0].symbol;
         assert!(symbol.starts_with("fwd_hd64") && symbol.ends_with("_e4m3_bf16_causal"), "{symbol}");
+    }
+
+    #[test]
+    fn e5m2_has_plain_kernels() {
+        let (mock, device) = Mock::device();
+        let (q, k, v, out) = tensors(&device);
+        let stream = device.stream().unwrap();
+        let kind = Fp8::E5m2;
+        let call = |attention: Attention<'_>| {
+            let (q, k) = (Fp8View { kind, ..q.view() }, Fp8View { kind, ..k.view() });
+            attention.forward_fp8_into(&stream, q, k, Fp8ValuesView { kind, ..v.view() }, &out, None)
+        };
+        let (plain, sinks) = (Attention::new(), Array::from_slice(&device, &[0.5f32; 4]).unwrap());
+        for (attention, suffix) in [(plain, ""), (plain.causal(true), "_causal")] {
+            call(attention).unwrap();
+            let symbol = mock.state().launches.last().unwrap().symbol;
+            let suffix = format!("_e5m2_bf16{suffix}");
+            assert!(symbol.starts_with("fwd_hd64") && symbol.ends_with(&suffix), "{symbol}");
+        }
+        let sinks = sinks.view();
+        for attention in
+            [plain.window(Some(3), None), plain.softcap(5.0), plain.chunk(16), plain.sinks(sinks)]
+        {
+            assert_eq!(call(attention), Err(Error::Fp8Features));
+        }
+        assert_eq!(mock.state().launches.len(), 2);
     }
 
     #[test]

@@ -153,7 +153,10 @@ impl Problem {
             }
         }
         let values = check_layout(Operand::V, values)?;
-        Ok(Problem { fp8: Some(Fp8Layouts { values, ..fp8 }), ..problem })
+        let problem = Problem { fp8: Some(Fp8Layouts { values, ..fp8 }), ..problem };
+        let computes =
+            |v: &Variant| v.mask == problem.mask() && problem.is_scored_by(v.score) && problem.fits(v);
+        if problem.kernels().iter().any(computes) { Ok(problem) } else { Err(Error::Fp8Features) }
     }
 
     /// Bytes of an element of q, k and v.

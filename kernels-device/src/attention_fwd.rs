@@ -47,7 +47,7 @@ use core::marker::PhantomData;
 use crate::band::Lengths;
 use crate::bundle::{Bundle, Place as WorkPlace};
 use crate::config::{
-    Dtype, Factor, MAX_SPLITS, MMA_K, MMA_K_BYTES, Score, Spec, Tile, Variant, WARPGROUP_ROWS,
+    Dtype, Factor, Fp8, MAX_SPLITS, MMA_K, MMA_K_BYTES, Score, Spec, Tile, Variant, WARPGROUP_ROWS,
     WARPGROUP_THREADS,
 };
 use crate::dropout::{ALL_KEPT, Dropout};
@@ -1389,30 +1389,30 @@ unsafe fn weighted_values<const R: usize, const P: usize>(
         // SAFETY: the caller's: V has arrived, and accumulator and P are fenced.
         unsafe {
             if v.fp8.is_none() {
-                o.mma_rs::<1>(v.factor(), a, desc.advance(key * tile.row_bytes()));
+                o.mma_rs::<1>(v.value_factor(), a, desc.advance(key * tile.row_bytes()));
             } else if v.promotes && i == 0 {
-                *o = InFlight::start_rs::<0>(v.factor(), a, desc);
+                *o = InFlight::start_rs::<0>(v.value_factor(), a, desc);
             } else {
-                o.mma_rs::<0>(v.factor(), a, desc.advance(tile.at(key)));
+                o.mma_rs::<0>(v.value_factor(), a, desc.advance(tile.at(key)));
             }
         }
         i += 4;
     }
 }
 
-/// Rounds probabilities to the element type of V. The accumulator's layout is that of an A fragment, register by
-/// register, or would be if keys were [permuted](fp8) as they are in V.
+/// Rounds probabilities to the element type of V, or of 8 bits to e4m3. The accumulator's layout is that of an A fragment,
+/// register by register, or would be if keys were [permuted](fp8) as they are in V.
 #[inline(always)]
 fn pack_weights<const R: usize, const P: usize>(v: &Variant, s: &Acc<R>) -> [u32; P] {
     let mut p = [0; P];
     let mut i = 0;
     while i < P {
-        p[i] = match v.factor() {
+        p[i] = match v.value_factor() {
             Factor::Wide(dtype) => math::pack(dtype, s.0[2 * i], s.0[2 * i + 1]),
-            Factor::Narrow(fp8) => {
+            Factor::Narrow(_) | Factor::Mixed => {
                 // One row of the thread's two, of 16 keys.
                 let at = 8 * (i / 2) + 2 * (i % 2);
-                math::pack_x4(fp8, [s.0[at], s.0[at + 1], s.0[at + 4], s.0[at + 5]])
+                math::pack_x4(Fp8::E4m3, [s.0[at], s.0[at + 1], s.0[at + 4], s.0[at + 5]])
             }
         };
         i += 1;

@@ -77,6 +77,8 @@ pub enum Factor {
     Wide(Dtype),
     /// 8 bits.
     Narrow(Fp8),
+    /// Weights of e4m3, and values of e5m2.
+    Mixed,
 }
 
 /// Which keys a query sees, as far as it changes the code of a kernel.
@@ -250,11 +252,19 @@ impl Variant {
         Variant { mask: Mask::Sparse, tile: Tile { block_n, ..self.tile }, ..self }
     }
 
-    /// Element type of Q, K and V.
+    /// Element type of Q and K.
     pub const fn factor(&self) -> Factor {
         match self.fp8 {
             Some(fp8) => Factor::Narrow(fp8),
             None => Factor::Wide(self.dtype),
+        }
+    }
+
+    /// That of weights and V. Weights of 8 bits are always e4m3: between 0 and 1 they need no range.
+    pub const fn value_factor(&self) -> Factor {
+        match self.fp8 {
+            Some(Fp8::E5m2) => Factor::Mixed,
+            _ => self.factor(),
         }
     }
 

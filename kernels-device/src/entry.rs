@@ -512,6 +512,18 @@ fwd_variants! {
     fwd_hd256_m128n64_e4m3_bf16_band:          256, Bf16 of E4m3, Band, Plain, [128, 64, 2, 1, 1], 7600, 300;
     fwd_hd256_m128n64_e4m3_f16_band_softcap:   256, F16 of E4m3, Band, Softcap, [128, 64, 2, 1, 1], 8000, 300;
     fwd_hd256_m128n64_e4m3_bf16_band_softcap:  256, Bf16 of E4m3, Band, Softcap, [128, 64, 2, 1, 1], 8000, 300;
+    fwd_hd64_m192n96_e5m2_f16:               64, F16 of E5m2 promoted, Full,   Plain, [192, 96, 2, 1, 1], 3500, 200;
+    fwd_hd64_m192n96_e5m2_bf16:              64, Bf16 of E5m2 promoted, Full,   Plain, [192, 96, 2, 1, 1], 3500, 200;
+    fwd_hd64_m128n192_e5m2_f16_causal:       64, F16 of E5m2 promoted, Causal, Plain, [128, 192, 2, 1, 1], 4100, 240;
+    fwd_hd64_m128n192_e5m2_bf16_causal:      64, Bf16 of E5m2 promoted, Causal, Plain, [128, 192, 2, 1, 1], 4100, 240;
+    fwd_hd128_m128n128_e5m2_f16:             128, F16 of E5m2 promoted, Full,   Plain, [128, 128, 2, 1, 1], 4000, 200;
+    fwd_hd128_m128n128_e5m2_bf16:            128, Bf16 of E5m2 promoted, Full,   Plain, [128, 128, 2, 1, 1], 4000, 200;
+    fwd_hd128_m128n96_e5m2_f16_causal:       128, F16 of E5m2 promoted, Causal, Plain, [128, 96, 2, 1, 1], 4300, 240;
+    fwd_hd128_m128n96_e5m2_bf16_causal:      128, Bf16 of E5m2 promoted, Causal, Plain, [128, 96, 2, 1, 1], 4300, 240;
+    fwd_hd256_m128n128_e5m2_f16:             256, F16 of E5m2, Full,   Plain, [128, 128, 2, 1, 1], 6500, 240;
+    fwd_hd256_m128n128_e5m2_bf16:            256, Bf16 of E5m2, Full,   Plain, [128, 128, 2, 1, 1], 6500, 240;
+    fwd_hd256_m128n128_e5m2_f16_causal:      256, F16 of E5m2, Causal, Plain, [128, 128, 2, 1, 1], 6800, 260;
+    fwd_hd256_m128n128_e5m2_bf16_causal:     256, Bf16 of E5m2, Causal, Plain, [128, 128, 2, 1, 1], 6800, 260;
 }
 
 /// A kernel that merges attention states. Only the element type changes its code.
@@ -649,6 +661,8 @@ quantize_variants! {
     fp8_largest_bf16: Bf16;
     fp8_round_f16_e4m3: F16 to E4m3;
     fp8_round_bf16_e4m3: Bf16 to E4m3;
+    fp8_round_f16_e5m2: F16 to E5m2;
+    fp8_round_bf16_e5m2: Bf16 to E5m2;
 }
 
 /// The kernel that writes which weights dropout keeps.

@@ -31,8 +31,8 @@
 
 use crate::config::Fp8;
 
-/// log2 of what probabilities are multiplied with: the largest, 1, becomes 256, the last power of 2 below both formats'
-/// ends.
+/// log2 of what probabilities, which are e4m3, are multiplied with: the largest, 1, becomes 256, the last power of 2 that
+/// the format has.
 pub const P_SHIFT: f32 = 8.0;
 
 /// Keys of V are permuted within groups of as many, and rows of transposed V are whole groups.

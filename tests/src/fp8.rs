@@ -7,9 +7,11 @@
 
 use std::sync::LazyLock;
 
-use flashcore::{Device, Dtype, Fp8Tensor, Fp8Values, Lse, Order, Plan, Pointers, Shape, Stream, Tensor};
+use flashcore::{
+    Device, Dtype, Fp8Element, Fp8Tensor, Fp8Values, Lse, Order, Plan, Pointers, Shape, Stream, Tensor,
+};
 use flashcore_kernels::fp8::{rotation_block, signs};
-use float8::F8E4M3;
+use float8::{F8E4M3, F8E5M2};
 use rayon::prelude::*;
 
 use crate::device::download;
@@ -17,24 +19,73 @@ use crate::extras::{Extras, ExtrasOnDevice, Numbers};
 use crate::oracle::{Attention, Position, philox};
 use crate::values::{Values, round};
 
+/// A type of 8 bits, and what its elements stand for.
+pub trait Format: Fp8Element + Send + Sync {
+    /// The code of its largest number.
+    const LARGEST: u8;
+    /// The nearest element.
+    fn of(x: f32) -> Self;
+    /// What it stands for.
+    fn value(self) -> f32;
+    /// The element of a code.
+    fn from_code(code: u8) -> Self;
+    /// Its code.
+    fn code(self) -> u8;
+    /// All numbers that are not negative, in order: those of the codes from 0 on.
+    fn numbers() -> &'static [f64];
+}
+
+macro_rules! formats {
+    ($($format:ident: $largest:literal;)*) => {$(
+        impl Format for $format {
+            const LARGEST: u8 = $largest;
+
+            fn of(x: f32) -> Self {
+                Self::from_f32(x)
+            }
+
+            fn value(self) -> f32 {
+                self.to_f32()
+            }
+
+            fn from_code(code: u8) -> Self {
+                Self::from_bits(code)
+            }
+
+            fn code(self) -> u8 {
+                self.to_bits()
+            }
+
+            fn numbers() -> &'static [f64] {
+                static NUMBERS: LazyLock<Vec<f64>> =
+                    LazyLock::new(|| (0..=$largest).map(|code| $format::from_bits(code).to_f32().into()).collect());
+                &NUMBERS
+            }
+        }
+    )*};
+}
+
+formats! {
+    F8E4M3: 0x7E;
+    F8E5M2: 0x7B;
+}
+
 /// A tensor of 8 bits.
 #[derive(Clone, Debug)]
-pub struct Narrow {
+pub struct Narrow<T = F8E4M3> {
     /// Contiguous (batch, seqlen, heads, head_dim).
-    pub elements: Vec<F8E4M3>,
+    pub elements: Vec<T>,
     /// (batch, heads)
     pub descales: Vec<f32>,
     /// What the elements stand for.
     pub values: Values,
 }
 
-/// The largest number of e4m3.
-const LARGEST: f32 = 448.0;
-
-/// The least power of 2 by which numbers up to `largest` come within what e4m3 holds.
-pub fn descale(largest: f32) -> f32 {
+/// The least power of 2 by which numbers up to `largest` come within what the format holds.
+fn descale<T: Format>(largest: f32) -> f32 {
+    let holds = T::from_code(T::LARGEST).value();
     let mut exponent = -60;
-    while exponent < 120 && largest > LARGEST * 2f32.powi(exponent) {
+    while exponent < 120 && largest > holds * 2f32.powi(exponent) {
         exponent += 1;
     }
     2f32.powi(exponent)
@@ -49,28 +100,21 @@ pub fn random_bits((seed, offset): (u64, u32), tensor: usize, [b, s, h, d]: [usi
     word >> (along % 2 * 16) & 0xFFFF
 }
 
-/// All numbers of e4m3 that are not negative, in order.
-static NUMBERS: LazyLock<Vec<f64>> =
-    LazyLock::new(|| (0..=0x7E).map(|code| F8E4M3::from_bits(code).to_f32().into()).collect());
-
-/// The neighbour of `x` that it is rounded to by chance, away from zero if these 16 random bits say so.
-pub fn one_neighbour(x: f32, random: u32) -> F8E4M3 {
-    if x.is_nan() {
-        return F8E4M3::from_f32(x);
-    }
-    let magnitude = f64::from(x.abs());
-    let lower = NUMBERS.partition_point(|&number| number <= magnitude) - 1;
-    let up = NUMBERS.get(lower + 1).is_some_and(|next| {
-        let fraction = (magnitude - NUMBERS[lower]) / (next - NUMBERS[lower]);
+/// The neighbour of `x`, a number, that it is rounded to by chance, away from zero if these 16 random bits say so.
+pub fn one_neighbour<T: Format>(x: f32, random: u32) -> T {
+    let (numbers, magnitude) = (T::numbers(), f64::from(x.abs()));
+    let lower = numbers.partition_point(|&number| number <= magnitude) - 1;
+    let up = numbers.get(lower + 1).is_some_and(|next| {
+        let fraction = (magnitude - numbers[lower]) / (next - numbers[lower]);
         fraction + (f64::from(random) + 0.5) / 65536.0 >= 1.0
     });
-    F8E4M3::from_bits((lower + usize::from(up)) as u8 | u8::from(x.is_sign_negative()) << 7)
+    T::from_code((lower + usize::from(up)) as u8 | u8::from(x.is_sign_negative()) << 7)
 }
 
-impl Narrow {
+impl<T: Format> Narrow<T> {
     /// These values under descales of each head that are powers of 2, rounded to the nearest.
     pub fn new(values: &Values) -> Self {
-        Self::rounded(values, |_, x| F8E4M3::from_f32(x))
+        Self::rounded(values, |_, x| T::of(x))
     }
 
     /// These values, of tensor `tensor`, rounded by chance: by the random numbers of a seed and an offset.
@@ -80,14 +124,14 @@ impl Narrow {
     }
 
     /// The same, where `round` rounds the number at \[b, s, h, d\].
-    fn rounded(values: &Values, round: impl Fn([usize; 4], f32) -> F8E4M3) -> Self {
+    fn rounded(values: &Values, round: impl Fn([usize; 4], f32) -> T) -> Self {
         let Shape { batch, seqlen, heads, head_dim } = values.shape;
         let largest = |b: usize, h: usize| {
             let rows = (0..seqlen).flat_map(|s| values.row(b, s, h));
             rows.fold(0f32, |largest, x| largest.max(x.abs()))
         };
         let places = (0..batch).flat_map(|b| (0..heads).map(move |h| (b, h)));
-        let descales: Vec<f32> = places.map(|(b, h)| descale(largest(b, h))).collect();
+        let descales: Vec<f32> = places.map(|(b, h)| descale::<T>(largest(b, h))).collect();
         let place = |i: usize| {
             let (row, d) = (i / head_dim, i % head_dim);
             [row / heads / seqlen, row / heads % seqlen, row % heads, d]
@@ -96,9 +140,9 @@ impl Narrow {
             let [b, _, h, _] = place(i);
             descales[b * heads + h]
         };
-        let elements: Vec<F8E4M3> =
+        let elements: Vec<T> =
             values.data.iter().enumerate().map(|(i, x)| round(place(i), x / of(i))).collect();
-        let data = elements.iter().enumerate().map(|(i, x)| x.to_f32() * of(i)).collect();
+        let data = elements.iter().enumerate().map(|(i, x)| x.value() * of(i)).collect();
         Narrow { values: Values { shape: values.shape, data }, elements, descales }
     }
 }
@@ -142,15 +186,16 @@ pub struct OnDevice {
 
 impl OnDevice {
     /// Copies q, k and v, and the numbers that go along, to `device`, and makes room for an output of type `dtype`.
-    pub fn new(
+    pub fn new<T: Format>(
         device: &Device,
-        [q, k, v]: &[Narrow; 3],
+        [q, k, v]: &[Narrow<T>; 3],
         causal: bool,
         (extras, numbers): (Extras, &Numbers),
         dtype: Dtype,
     ) -> flashcore::Result<Self> {
-        let rows =
-            |x: &Narrow| Fp8Tensor::from_slice(device, &x.elements, x.values.shape, Order::Bshd, &x.descales);
+        let rows = |x: &Narrow<T>| {
+            Fp8Tensor::from_slice(device, &x.elements, x.values.shape, Order::Bshd, &x.descales)
+        };
         let (q, k) = (rows(q)?, rows(k)?);
         let v = Fp8Values::from_slice(device, &v.elements, v.values.shape, Order::Bshd, &v.descales)?;
         let shape = Shape { head_dim: v.shape().head_dim, ..q.shape() };

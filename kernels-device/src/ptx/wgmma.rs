@@ -188,6 +188,7 @@ macro_rules! mma {
             Factor::Wide(Dtype::Bf16) => mma!(@wide $form "k16.f32.bf16.bf16", $acc, $a, $b, $n, $($i)*),
             Factor::Narrow(Fp8::E4m3) => mma!(@narrow $form "k32.f32.e4m3.e4m3", $acc, $a, $b, $n, $($i)*),
             Factor::Narrow(Fp8::E5m2) => mma!(@narrow $form "k32.f32.e5m2.e5m2", $acc, $a, $b, $n, $($i)*),
+            Factor::Mixed => mma!(@narrow $form "k32.f32.e4m3.e5m2", $acc, $a, $b, $n, $($i)*),
         }
     };
     (@wide start_rs $ty:literal, $acc:expr, $a:expr, $b:expr, $n:literal, $($i:tt)*) => {
