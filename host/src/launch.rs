@@ -100,22 +100,22 @@ impl Stream {
         unsafe { self.launch(&launch) }
     }
 
-    /// Launches a kernel that rounds to 8 bits, and returns at once. Nothing is checked any more: [`crate::Fp8Qkv`] does
+    /// Launches one of the kernels that round to 8 bits, and returns at once. Nothing is checked any more: [`crate::Fp8Qkv`] does
     /// that.
     ///
     /// # Errors
     /// [`Error::KernelMissing`], and as [`Self::launch`].
     ///
     /// # Safety
-    /// Memory must be where the parameters say, until the kernel has completed.
+    /// The symbol is that of such a kernel, and memory is where the parameters say until it has completed.
     pub(crate) unsafe fn launch_quantize(
         &self,
-        variant: &QuantizeVariant,
+        symbol: &'static str,
         grid: u32,
         params: &QuantizeParams,
     ) -> Result<()> {
         let launch = Launch {
-            kernel: kernels::image(variant.symbol)?,
+            kernel: kernels::image(symbol)?,
             grid: [grid, 1, 1],
             block: QuantizeVariant::THREADS,
             cluster: 1,

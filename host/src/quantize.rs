@@ -1,7 +1,9 @@
 //! q, k and v of 16 bits, rounded to 8: checks, plan, call.
 
 use flashcore_kernels::divisor::Divisor;
-use flashcore_kernels::entry::{QUANTIZE, QuantizeVariant};
+use flashcore_kernels::entry::{
+    FP8_LARGEST_OF_TENSORS, QUANTIZE, QuantizeVariant, TENSOR_CTAS, TENSOR_MAXIMA,
+};
 use flashcore_kernels::fp8::{VALUE_GROUP, rotation_block};
 use flashcore_kernels::params::{QuantizeParams, QuantizeTensor};
 use flashcore_kernels::rounding::Rounding;
@@ -45,9 +47,9 @@ impl StochasticRounding {
 
 /// q, k and v of 8 bits, and what it takes to round to them: device memory of its own, for as many calls as one likes.
 ///
-/// Each head of each sequence has a descale: the least power of 2 with which its largest number is no more than the
-/// format holds. [`Self::round`] is to nearest, ties to even; [`Self::round_stochastic`] is right on average. Infinities
-/// become the largest number, NaN stays.
+/// Each head of each sequence has a descale, or [each tensor](Self::per_tensor): the least power of 2 with which its
+/// largest number is no more than the format holds. [`Self::round`] is to nearest, ties to even;
+/// [`Self::round_stochastic`] is right on average. Infinities become the largest number, NaN stays.
 ///
 /// Where a few columns of q or k are much larger than others, as in many language models, they take the precision of
 /// those. [`Self::rotated`] spreads them.
@@ -61,6 +63,7 @@ pub struct Fp8Qkv {
     pub v: Fp8Values,
     maxima: Array<f32>,
     rotates: bool,
+    per_tensor: bool,
 }
 
 impl Fp8Qkv {
@@ -75,8 +78,9 @@ impl Fp8Qkv {
             q: Fp8Tensor::uninit(device, kind, q, Order::Bhsd)?,
             k: Fp8Tensor::uninit(device, kind, k, Order::Bhsd)?,
             v: Fp8Values::uninit(device, kind, v)?,
-            maxima: Array::uninit(device, parts.maxima())?,
+            maxima: Array::uninit(device, parts.maxima() + 3 * TENSOR_MAXIMA as usize)?,
             rotates: false,
+            per_tensor: false,
         })
     }
 
@@ -88,6 +92,14 @@ impl Fp8Qkv {
     /// Infinities among q and k become NaN.
     pub fn rotated(mut self) -> Self {
         self.rotates = true;
+        self
+    }
+
+    /// Gives all heads of all sequences of q the same descale, that of its largest number, and so k and v: for those who
+    /// compare with, or continue in, software that has one number for a tensor. All that [`Fp8Tensor::descales`] has is
+    /// that number. It takes another kernel between the two others.
+    pub fn per_tensor(mut self) -> Self {
+        self.per_tensor = true;
         self
     }
 
@@ -160,11 +172,15 @@ impl Fp8Qkv {
         let written = written.into_iter().filter(|&(_, ptr)| ptr != 0);
         of_device(stream.device(), read.map(|(operand, view)| (operand, view.ptr())).chain(written))?;
         let grid = grid(&params, stream.device().properties());
-        for fp8 in [None, Some(self.q.view().kind())] {
+        let symbol = |fp8| {
             let variant = QUANTIZE.iter().find(|variant| variant.dtype == dtype && variant.fp8 == fp8);
-            let variant = variant.expect("`Fp8Element` is of what has kernels");
+            variant.expect("all types have kernels").symbol
+        };
+        let of_tensors = self.per_tensor.then_some((FP8_LARGEST_OF_TENSORS.symbol, 3 * TENSOR_CTAS));
+        let (first, last) = ((symbol(None), grid), (symbol(Some(self.q.view().kind())), grid));
+        for (symbol, grid) in [Some(first), of_tensors, Some(last)].into_iter().flatten() {
             // SAFETY: the parameters say where the memory of the views and of `self` is, which was checked.
-            unsafe { stream.launch_quantize(variant, grid, &params)? };
+            unsafe { stream.launch_quantize(symbol, grid, &params)? };
         }
         Ok(())
     }
@@ -214,9 +230,11 @@ impl Fp8Qkv {
             heads += shape.batch * shape.heads;
             units += parts.units[i];
         }
+        let maxima = self.maxima.view().ptr();
         Ok(QuantizeParams {
             tensors,
-            maxima: self.maxima.view().ptr(),
+            maxima,
+            tensor_maxima: if self.per_tensor { maxima + 4 * parts.maxima() as u64 } else { 0 },
             most_parts: parts.most() as u32,
             part_rows: parts.rows as u32,
             units: units as u32,
@@ -379,6 +397,19 @@ mod tests {
         });
         let by_chance = [0x89AB_CDEF, 0x0123_4567, 7, 1];
         assert_eq!(told.collect::<Vec<_>>(), [[0; 4], [0; 4], by_chance, by_chance]);
+    }
+
+    #[test]
+    fn descales_of_tensors_take_a_kernel_more() {
+        let (mock, device) = Mock::device();
+        let (narrow, [q, k, v]) = tensors(&device);
+        narrow.per_tensor().round(&device.stream().unwrap(), &q, &k, &v).unwrap();
+        let launches = &mock.state().launches;
+        let told: Vec<_> = launches.iter().map(|launch| (launch.symbol, launch.grid[0])).collect();
+        // A part has 128 rows: 8 heads of q, 4 of k and of v.
+        let expected =
+            [("fp8_largest_bf16", 16), ("fp8_largest_of_tensors", 96), ("fp8_round_bf16_e4m3", 16)];
+        assert_eq!(told, expected);
     }
 
     #[test]

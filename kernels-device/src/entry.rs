@@ -1,6 +1,7 @@
 //! The table of kernels: one row a variant. From each row come its [`Spec`] type, its place in [`FWD`] or [`FWD_FP8`], its
 //! legality check (on the host build too) and its entry point in the PTX. Kernels that merge what attention left are in
-//! a table of their own, [`MERGE`]; that which writes masks of dropout stands alone.
+//! a table of their own, [`MERGE`], as have those that round to 8 bits, [`QUANTIZE`]; what has no element type stands
+//! alone.
 
 use core::mem::offset_of;
 
@@ -665,6 +666,39 @@ quantize_variants! {
     fp8_round_bf16_e5m2: Bf16 to E5m2;
 }
 
+/// The kernel that looks for the largest number of each of three tensors among those of their parts.
+pub const FP8_LARGEST_OF_TENSORS: Entry = Entry {
+    symbol: "fp8_largest_of_tensors",
+    threads: QuantizeVariant::THREADS,
+    cluster: 1,
+    min_ctas: 1,
+    smem_bytes: 0,
+    max_registers: 64,
+    spill_limit: 0,
+    public_pointers: &[],
+    opcodes: None,
+};
+
+/// CTAs of [`FP8_LARGEST_OF_TENSORS`] for each tensor.
+pub const TENSOR_CTAS: u32 = 32;
+/// Numbers that it leaves of each tensor: one of each warp.
+pub const TENSOR_MAXIMA: u32 = TENSOR_CTAS * QuantizeVariant::WARPS;
+
+#[cfg(all(target_arch = "nvptx64", feature = "f16"))]
+mod fp8_largest_of_tensors_symbol {
+    use crate::params::QuantizeParams;
+
+    /// Entry point.
+    ///
+    /// # Safety
+    /// The launch must be one that the host describes: its threads, and parameters that are of these tensors.
+    #[unsafe(no_mangle)]
+    unsafe extern "ptx-kernel" fn fp8_largest_of_tensors(params: QuantizeParams) {
+        // SAFETY: passed on to the caller.
+        unsafe { crate::quantize::largest_of_tensors(&params) }
+    }
+}
+
 /// The kernel that writes which weights dropout keeps.
 pub const DROPOUT_MASK: Entry = Entry {
     symbol: "dropout_mask",
@@ -700,5 +734,5 @@ mod dropout_mask_symbol {
 pub fn entries() -> impl Iterator<Item = Entry> {
     let attention = FWD.iter().chain(FWD_FP8).map(Variant::entry);
     let others = MERGE.iter().map(MergeVariant::entry).chain(QUANTIZE.iter().map(QuantizeVariant::entry));
-    attention.chain(others).chain([DROPOUT_MASK])
+    attention.chain(others).chain([FP8_LARGEST_OF_TENSORS, DROPOUT_MASK])
 }

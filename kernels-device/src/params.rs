@@ -261,6 +261,9 @@ pub struct QuantizeParams {
     /// Device address of room for largest magnitudes, f32: of each head of Q, then K, then V, `most_parts` times as
     /// many as a CTA has warps.
     pub maxima: u64,
+    /// Device address of room for the largest of those of each of the three tensors, where all its heads have the same
+    /// descale: [`TENSOR_MAXIMA`](crate::entry::TENSOR_MAXIMA) numbers for each. 0: each head has its own descale.
+    pub tensor_maxima: u64,
     /// Parts that a head has at most.
     pub most_parts: u32,
     /// Rows of a part: whole groups of keys.
@@ -274,7 +277,7 @@ pub struct QuantizeParams {
 }
 
 const _: () = assert!(
-    size_of::<QuantizeParams>() == 3 * size_of::<QuantizeTensor>() + 8 + 4 * 4 + size_of::<Rounding>()
+    size_of::<QuantizeParams>() == 3 * size_of::<QuantizeTensor>() + 2 * 8 + 4 * 4 + size_of::<Rounding>()
 );
 
 /// One tensor that is rounded.

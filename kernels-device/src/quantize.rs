@@ -1,11 +1,14 @@
 //! Rounds Q, K and V of 16 bits to 8, under factors of each head that are powers of 2, and transposes V. Q and K are
 //! [rotated](crate::fp8) before if the launch says so.
 //!
-//! There are two kernels, one after the other, since a factor follows from all numbers of a head:
+//! There are two kernels, one after the other, since a factor follows from all numbers of a head, or three where it
+//! follows from all of a tensor:
 //!
 //! ```text
-//! largest    the largest magnitude of each part of a head, of each warp's share of it
-//! round      the largest of those, and from it the factor; then every number of a part, divided by it and rounded
+//! largest               the largest magnitude of each part of a head, of each warp's share of it
+//! largest_of_tensors    the largest of those of a tensor, of each warp's share of them
+//! round                 the largest of a head's, or of a tensor's, and from it the factor; then every number of a part,
+//!                       divided by it and rounded
 //! ```
 //!
 //! Work comes in *units*: a part of the rows of a head of one of the tensors. CTAs take them in turn.
@@ -20,7 +23,7 @@
 //! most a warp's.
 
 use crate::config::{Dtype, Fp8};
-use crate::entry::QuantizeVariant;
+use crate::entry::{QuantizeVariant, TENSOR_CTAS, TENSOR_MAXIMA};
 use crate::fp8::{VALUE_GROUP, descale_exponent, power_of_2, signs};
 use crate::params::{QuantizeParams, QuantizeTensor};
 use crate::ptx::math::{
@@ -140,8 +143,24 @@ impl Unit {
     /// Address of the maxima of the head.
     #[inline(always)]
     fn maxima(&self, p: &QuantizeParams) -> u64 {
-        p.maxima + 4 * ((self.tensor.first_head + self.head) * p.most_parts * WARPS) as u64
+        maxima(p, &self.tensor, self.head)
     }
+
+    /// Address and number of the maxima from which the factor follows.
+    #[inline(always)]
+    fn all_maxima(&self, p: &QuantizeParams) -> (u64, u32) {
+        if p.tensor_maxima == 0 {
+            (self.maxima(p), self.tensor.parts.value * WARPS)
+        } else {
+            (p.tensor_maxima + 4 * (self.index * TENSOR_MAXIMA) as u64, TENSOR_MAXIMA)
+        }
+    }
+}
+
+/// Address of the maxima of a head.
+#[inline(always)]
+fn maxima(p: &QuantizeParams, tensor: &QuantizeTensor, head: u32) -> u64 {
+    p.maxima + 4 * ((tensor.first_head + head) * p.most_parts * WARPS) as u64
 }
 
 /// The first kernel: magnitudes of the parts.
@@ -185,7 +204,38 @@ pub unsafe fn largest(dtype: Dtype, p: &QuantizeParams) {
     }
 }
 
-/// The second kernel: factors, and rounded numbers.
+/// The kernel between both, for factors of whole tensors: the largest of the magnitudes that the first one left. Each
+/// tensor has as many CTAs.
+///
+/// # Safety
+/// See the entry points in [`entry`](crate::entry).
+#[inline(always)]
+pub unsafe fn largest_of_tensors(p: &QuantizeParams) {
+    // SAFETY: as above.
+    unsafe {
+        grid::launch_dependents();
+        grid::wait_for_previous_grid();
+        let (index, share) = (thread::block_idx_x() / TENSOR_CTAS, thread::block_idx_x() % TENSOR_CTAS);
+        let tensor = one_of(index, p.tensors.each_ref().map(words));
+        let mut largest = 0.0;
+        let mut i = share * THREADS + thread::thread_idx_x();
+        while i < tensor.units * WARPS {
+            let (head, part) = tensor.parts.split(i / WARPS);
+            let at = maxima(p, &tensor, head) + 4 * (part * WARPS + i % WARPS) as u64;
+            largest = max(largest, global::load_f32(at));
+            i += TENSOR_CTAS * THREADS;
+        }
+        let warp = warp::broadcast(thread::thread_idx_x() / 32);
+        warp::sync_warp();
+        let largest = warp_max(largest);
+        if warp::elect_one() {
+            let at = index * TENSOR_MAXIMA + share * WARPS + warp;
+            global::store_f32(p.tensor_maxima + 4 * at as u64, largest);
+        }
+    }
+}
+
+/// The last kernel: factors, and rounded numbers.
 ///
 /// # Safety
 /// See the entry points in [`entry`](crate::entry).
@@ -199,9 +249,10 @@ pub unsafe fn round(dtype: Dtype, fp8: Fp8, p: &QuantizeParams) {
         while at < p.units {
             let unit = Unit::new(p, at);
             let mut largest = 0.0;
+            let (maxima, count) = unit.all_maxima(p);
             let mut i = thread::thread_idx_x() % 32;
-            while i < unit.tensor.parts.value * WARPS {
-                largest = max(largest, global::load_f32(unit.maxima(p) + 4 * i as u64));
+            while i < count {
+                largest = max(largest, global::load_f32(maxima + 4 * i as u64));
                 i += 32;
             }
             warp::sync_warp();

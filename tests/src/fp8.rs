@@ -123,15 +123,27 @@ impl<T: Format> Narrow<T> {
         Self::rounded(values, |place, x| one_neighbour(x, random_bits(seed, tensor, place, heads)))
     }
 
+    /// These values under one descale, rounded to the nearest.
+    pub fn per_tensor(values: &Values) -> Self {
+        let largest = Self::new(values).descales.into_iter().fold(0.0, f32::max);
+        Self::under(values, vec![largest; values.shape.batch * values.shape.heads], |_, x| T::of(x))
+    }
+
     /// The same, where `round` rounds the number at \[b, s, h, d\].
     fn rounded(values: &Values, round: impl Fn([usize; 4], f32) -> T) -> Self {
-        let Shape { batch, seqlen, heads, head_dim } = values.shape;
+        let Shape { batch, seqlen, heads, .. } = values.shape;
         let largest = |b: usize, h: usize| {
             let rows = (0..seqlen).flat_map(|s| values.row(b, s, h));
             rows.fold(0f32, |largest, x| largest.max(x.abs()))
         };
         let places = (0..batch).flat_map(|b| (0..heads).map(move |h| (b, h)));
         let descales: Vec<f32> = places.map(|(b, h)| descale::<T>(largest(b, h))).collect();
+        Self::under(values, descales, round)
+    }
+
+    /// The same under these descales.
+    fn under(values: &Values, descales: Vec<f32>, round: impl Fn([usize; 4], f32) -> T) -> Self {
+        let Shape { seqlen, heads, head_dim, .. } = values.shape;
         let place = |i: usize| {
             let (row, d) = (i / head_dim, i % head_dim);
             [row / heads / seqlen, row / heads % seqlen, row % heads, d]

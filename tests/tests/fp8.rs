@@ -189,11 +189,21 @@ fn wide(shapes: [Shape; 3], dtype: Dtype, layout: Layout, outliers: Outliers) ->
     })
 }
 
-/// The kernels round to the very bits that the host does: to the nearest, or by chance, by a seed and an offset.
+/// How numbers are rounded.
+#[derive(Clone, Copy, Debug)]
+enum How {
+    ToTheNearest,
+    /// By a seed and an offset.
+    ByChance(u64, u32),
+    /// To the nearest, under one descale for all heads.
+    PerTensor,
+}
+
+/// The kernels round to the very bits that the host does.
 fn rounds_as_the_host_does<T: Format>(
     device: &Device,
     (shapes, dtype, layout, rotates): ([Shape; 3], Dtype, Layout, bool),
-    seed: Option<(u64, u32)>,
+    how: How,
 ) -> Result<(), Error> {
     let host = wide(shapes, dtype, layout, Outliers::Numbers(100.0));
     let [q, k, v] = host.each_ref().map(|tensor| upload(device, tensor));
@@ -201,9 +211,10 @@ fn rounds_as_the_host_does<T: Format>(
     let narrow = Fp8Qkv::new(device, T::KIND, shapes)?;
     let narrow = if rotates { narrow.rotated() } else { narrow };
     let stream = device.stream()?;
-    match seed {
-        None => narrow.round(&stream, &q, &k, &v)?,
-        Some((seed, offset)) => {
+    let narrow = if matches!(how, How::PerTensor) { narrow.per_tensor() } else { narrow };
+    match how {
+        How::ToTheNearest | How::PerTensor => narrow.round(&stream, &q, &k, &v)?,
+        How::ByChance(seed, offset) => {
             let rounding = StochasticRounding::new(seed).offset(offset);
             narrow.round_stochastic(&stream, rounding, &q, &k, &v)?;
         }
@@ -214,11 +225,12 @@ fn rounds_as_the_host_does<T: Format>(
         (q, k) = (rotated(&q), rotated(&k));
         restored = (1 << shapes[0].head_dim.trailing_zeros()) as f32;
     }
-    let mut tensor = 0..;
-    let mut expected = [q, k, v].map(|values| match (seed, tensor.next()) {
-        (Some(seed), Some(tensor)) => Narrow::<T>::by_chance(&values, tensor, seed),
-        _ => Narrow::new(&values),
-    });
+    let round = |values: &Values, tensor| match how {
+        How::ToTheNearest => Narrow::<T>::new(values),
+        How::ByChance(seed, offset) => Narrow::by_chance(values, tensor, (seed, offset)),
+        How::PerTensor => Narrow::per_tensor(values),
+    };
+    let mut expected = [round(&q, 0), round(&k, 1), round(&v, 2)];
     expected[0].descales.iter_mut().for_each(|descale| *descale *= restored);
     for (of, expected) in [(&narrow.q, &expected[0]), (&narrow.k, &expected[1])] {
         assert_eq!(of.descales()?, expected.descales);
@@ -509,15 +521,18 @@ fn main() -> ExitCode {
         for dtype in [Dtype::F16, Dtype::Bf16] {
             for rotates in [false, true] {
                 let rotated = if rotates { "_rotated" } else { "" };
-                for (seed, how) in [(None, "to_the_nearest"), (Some((0xFEDC_BA98_7654_3210, 9)), "by_chance")]
-                {
-                    let name = format!("rounds_{how}_{}{rotated}_{}", shapes[1].seqlen, dtype.name());
-                    let how = (shapes, dtype, layout, rotates);
+                for (how, called) in [
+                    (How::ToTheNearest, "to_the_nearest"),
+                    (How::ByChance(0xFEDC_BA98_7654_3210, 9), "by_chance"),
+                    (How::PerTensor, "per_tensor"),
+                ] {
+                    let name = format!("rounds_{called}_{}{rotated}_{}", shapes[1].seqlen, dtype.name());
+                    let of = (shapes, dtype, layout, rotates);
                     suite.test(format!("{name}_e4m3"), move |device| {
-                        rounds_as_the_host_does::<F8E4M3>(device, how, seed)
+                        rounds_as_the_host_does::<F8E4M3>(device, of, how)
                     });
                     suite.test(format!("{name}_e5m2"), move |device| {
-                        rounds_as_the_host_does::<F8E5M2>(device, how, seed)
+                        rounds_as_the_host_does::<F8E5M2>(device, of, how)
                     });
                 }
             }
