@@ -11,10 +11,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::bytes::Bytes;
 use crate::cases::Case;
-use crate::device::{OnDevice, Outputs};
+use crate::device::Outputs;
+use crate::kernel::Elements;
 
 // Written by the build script: `GOLDENS`, names and texts.
 include!(concat!(env!("OUT_DIR"), "/outputs.rs"));
+
+/// Units in the last place (of a row's largest element) that elements of O may differ by and still be close.
+pub const UNITS: f64 = 1.0;
 
 /// The outputs of a kernel on a GPU.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -70,7 +74,7 @@ pub fn larger_case(variant: &Variant) -> Case {
 /// # Errors
 /// What the library refuses, or what is wrong with the kernel.
 pub fn run(device: &Device, variant: &Variant, case: &Case) -> flashcore::Result<Outputs> {
-    let tensors = OnDevice::new(device, case, &case.inputs(variant.dtype, 11))?;
+    let tensors = Elements::of(variant).inputs(case, 11).upload(device)?;
     tensors.run_plan(&tensors.plan_of(variant)?, &device.stream()?)?;
     tensors.outputs()
 }
@@ -82,6 +86,8 @@ pub struct Agreement {
     pub equal: f64,
     /// Largest difference of O, in units of the last place of the largest element of its row.
     pub worst: f64,
+    /// Share of the elements of O that differ by more than [`UNITS`].
+    pub apart: f64,
     /// Share of the log-sum-exps that are equal to the last bit.
     pub lse_equal: f64,
     /// Largest difference of the log-sum-exp, absolute.
@@ -104,11 +110,14 @@ impl Agreement {
             Dtype::F16 => half::f16::from_bits(bits).to_f64(),
             Dtype::Bf16 => half::bf16::from_bits(bits).to_f64(),
         };
-        let mut worst = 0f64;
+        let (mut worst, mut apart) = (0f64, 0);
         for (a, b) in a.0.chunks(head_dim).zip(b.0.chunks(head_dim)) {
             let largest = a.iter().chain(b).map(|&bits| value(bits).abs()).fold(f64::MIN_POSITIVE, f64::max);
             let unit = ulp * 2f64.powf(largest.log2().floor());
-            worst = a.iter().zip(b).map(|(&a, &b)| (value(a) - value(b)).abs() / unit).fold(worst, f64::max);
+            for units in a.iter().zip(b).map(|(&a, &b)| (value(a) - value(b)).abs() / unit) {
+                worst = worst.max(units);
+                apart += usize::from(units > UNITS || units.is_nan());
+            }
         }
         let share = |equal: usize, of: usize| equal as f64 / of.max(1) as f64;
         let lse = |bits: u32| f64::from(f32::from_bits(bits));
@@ -117,6 +126,7 @@ impl Agreement {
         Agreement {
             equal: share(a.0.iter().zip(b.0).filter(|(a, b)| a == b).count(), a.0.len()),
             worst,
+            apart: share(apart, a.0.len()),
             lse_equal: share(a.1.iter().zip(b.1).filter(|(a, b)| a == b).count(), a.1.len()),
             lse_worst: differences.fold(0.0, f64::max),
         }
@@ -127,9 +137,10 @@ impl fmt::Display for Agreement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "O: {:.2} % equal, at most {:.2} units apart; LSE: {:.1} % equal, at most {:.1e} apart",
+            "O: {:.2} % equal, at most {:.2} units apart, {:.2} % more than {UNITS}; LSE: {:.1} % equal, at most {:.1e} apart",
             100.0 * self.equal,
             self.worst,
+            100.0 * self.apart,
             100.0 * self.lse_equal,
             self.lse_worst
         )

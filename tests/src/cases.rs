@@ -281,6 +281,9 @@ pub const FLASH3_LENGTHS: [(usize, usize); 17] = [
 /// The head dims that have kernels of their own.
 pub const KERNEL_HEAD_DIMS: [usize; 5] = [64, 96, 128, 192, 256];
 
+/// Those that have kernels of 8 bits.
+pub const FP8_HEAD_DIMS: [usize; 3] = [64, 128, 256];
+
 /// Head dims of which some have kernels of their own, for plain scores: of Q and K, and of V and O. The last one has
 /// a general kernel only.
 pub const OTHER_KERNEL_HEAD_DIMS: [(usize, usize); 3] = [(192, 128), (64, 256), (512, 512)];
@@ -441,6 +444,15 @@ pub fn failed_once() -> Vec<(Case, Dtype, u64)> {
             16_854_777_707_102_345_559,
         ),
     ]
+}
+
+/// For kernels of windows, and of capped scores.
+pub fn banded() -> Vec<Case> {
+    let window = Extras { left: Some(100), right: Some(20), ..Extras::default() };
+    let capped = Extras { softcap: Some(20.0), sinks: true, ..window };
+    let base = Case { batch: 1, seqlen_q: 150, seqlen_kv: 250, heads_q: 2, heads_kv: 1, ..Case::default() };
+    let case = |head_dim| [window, capped].map(|extras| Case { head_dim, extras, ..base });
+    FP8_HEAD_DIMS.into_iter().flat_map(case).collect()
 }
 
 /// A few small cases that touch every variant: quick enough for a race checker.

@@ -10,6 +10,7 @@ use half::{bf16, f16};
 use crate::cases::{Case, Inputs};
 use crate::compare::{Mismatch, Verdict, check_unused, compare};
 use crate::extras::ExtrasOnDevice;
+use crate::fp8;
 use crate::oracle::{Expected, Position};
 use crate::values::HostTensor;
 
@@ -159,6 +160,14 @@ pub enum Failure {
     /// The result is wrong.
     #[error(transparent)]
     Wrong(#[from] Mismatch),
+    /// A result of 8-bit inputs is too far from the right answer.
+    #[error("{errors:?}; errors and what they may be: {bounds:?}")]
+    Inaccurate {
+        /// What is wrong with it.
+        errors: fp8::Errors,
+        /// Errors, each with the largest allowed: of O relative to its spread and to its magnitude, of the log-sum-exp.
+        bounds: [(f64, f64); 3],
+    },
     /// Something was written where no element is.
     #[error("something was written between the rows of the output")]
     WroteIntoGaps,

@@ -14,7 +14,7 @@ use flashcore_kernels::fp8::{rotation_block, signs};
 use float8::{F8E4M3, F8E5M2};
 use rayon::prelude::*;
 
-use crate::device::download;
+use crate::device::{Outputs, download};
 use crate::extras::{Extras, ExtrasOnDevice, Numbers};
 use crate::oracle::{Attention, Position, philox};
 use crate::values::{Values, round};
@@ -190,8 +190,10 @@ pub struct OnDevice {
     q: Fp8Tensor,
     k: Fp8Tensor,
     v: Fp8Values,
-    out: Tensor,
-    lse: Lse,
+    /// Output.
+    pub out: Tensor,
+    /// Log-sum-exp.
+    pub lse: Lse,
     causal: bool,
     extras: ExtrasOnDevice,
 }
@@ -225,7 +227,8 @@ impl OnDevice {
         self.lse.fill_bytes(0xFF)
     }
 
-    fn attention(&self) -> flashcore::Attention<'_> {
+    /// The call.
+    pub fn attention(&self) -> flashcore::Attention<'_> {
         let attention = self.extras.attention();
         if self.causal { attention.causal(true) } else { attention }
     }
@@ -243,10 +246,10 @@ impl OnDevice {
         Plan::all(&problem, self.out.device().properties())
     }
 
-    /// Submits the computation by the kernel of `plan`, which must be one of [`Self::plans`].
-    pub fn run_plan(&self, plan: &Plan, stream: &Stream) -> flashcore::Result<()> {
+    /// Device addresses, as a launch takes them.
+    pub fn pointers(&self) -> Pointers {
         let (q, k, v) = (self.q.view(), self.k.view(), self.v.view());
-        let pointers = Pointers {
+        Pointers {
             q: q.ptr(),
             k: k.ptr(),
             v: v.ptr(),
@@ -254,15 +257,25 @@ impl OnDevice {
             lse: self.lse.view().ptr(),
             descales: [q.descales(), k.descales(), v.descales()].map(|array| array.ptr()),
             ..self.extras.pointers()
-        };
+        }
+    }
+
+    /// Submits the computation by the kernel of `plan`, which must be one of [`Self::plans`].
+    pub fn run_plan(&self, plan: &Plan, stream: &Stream) -> flashcore::Result<()> {
         // SAFETY: the plan was made for these tensors, which live on after the work: freeing them waits for it.
-        unsafe { stream.launch_plan(plan, &pointers) }
+        unsafe { stream.launch_plan(plan, &self.pointers()) }
     }
 
     /// The outputs: contiguous (batch, seqlen, heads, head_dim), and (batch, heads, seqlen). Waits for all work of the
     /// device.
     pub fn outputs(&self) -> flashcore::Result<(Vec<f32>, Vec<f32>)> {
-        Ok((download(&self.out)?.values().data, self.lse.to_vec()?))
+        let Outputs { out, lse } = self.written()?;
+        Ok((out.values().data, lse))
+    }
+
+    /// The same as they lie in memory.
+    pub fn written(&self) -> flashcore::Result<Outputs> {
+        Ok(Outputs { out: download(&self.out)?, lse: self.lse.to_vec()? })
     }
 }
 

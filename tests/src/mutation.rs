@@ -7,8 +7,9 @@ use flashcore_emulator::ir::Module;
 use flashcore_emulator::mutate::{Mutant, mutants};
 use serde::{Deserialize, Serialize};
 
-use crate::cases::{Case, Inputs};
-use crate::device::{OnDevice, Outputs};
+use crate::cases::Case;
+use crate::device::Outputs;
+use crate::kernel::{Elements, Inputs};
 use crate::sections;
 
 /// Schedules that a mutant runs under until it is noticed: seed and completion.
@@ -90,10 +91,9 @@ pub struct Subject {
     trials: Vec<Trial>,
 }
 
-/// A case, what the kernel makes of it, and how long that takes.
+/// Inputs of a case, what the kernel makes of them, and how long that takes.
 #[derive(Debug)]
 struct Trial {
-    case: Case,
     inputs: Inputs,
     clusters: u32,
     expected: Outputs,
@@ -110,12 +110,12 @@ impl Subject {
             .map_err(|error| Error::KernelRefused { symbol: variant.symbol, reason: error.to_string() })?;
         let trials = cases(variant).into_iter().map(|(case, clusters)| {
             let device = device(variant, clusters, SCHEDULES[0], u64::MAX);
-            let inputs = case.inputs(variant.dtype, 1);
-            let expected = run(variant, &case, &inputs, &device)?;
+            let inputs = Elements::of(variant).inputs(&case, 1);
+            let expected = run(variant, &inputs, &device)?;
             let reports = device.emulator().map(|emulator| emulator.take_reports()).unwrap_or_default();
             let instructions: u64 =
                 reports.iter().map(|kernel| kernel.report.counters.warp_instructions).sum();
-            Ok(Trial { case, inputs, clusters, expected, instruction_limit: 4 * instructions })
+            Ok(Trial { inputs, clusters, expected, instruction_limit: 4 * instructions })
         });
         let mut trials = trials.collect::<Result<Vec<_>, Error>>()?;
         trials.sort_by_key(|trial| trial.instruction_limit); // the cheapest first: most mutants are noticed at once
@@ -140,7 +140,7 @@ impl Subject {
             let device = device(self.variant, trial.clusters, *schedule, trial.instruction_limit);
             let emulator = device.emulator().expect("it is emulated");
             emulator.substitute(module.clone());
-            let outputs = match run(self.variant, &trial.case, &trial.inputs, &device) {
+            let outputs = match run(self.variant, &trial.inputs, &device) {
                 Ok(outputs) => Some(outputs),
                 Err(Error::Hazards { .. }) => None,
                 Err(error) => return Err(error),
@@ -182,8 +182,8 @@ fn device(
     })
 }
 
-fn run(variant: &Variant, case: &Case, inputs: &Inputs, device: &Device) -> Result<Outputs, Error> {
-    let tensors = OnDevice::new(device, case, inputs)?;
+fn run(variant: &Variant, inputs: &Inputs, device: &Device) -> Result<Outputs, Error> {
+    let tensors = inputs.upload(device)?;
     let plan = sections::plan(variant, &tensors)?;
     tensors.run_plan(&plan, &device.stream()?)?;
     tensors.outputs()

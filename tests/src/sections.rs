@@ -7,8 +7,8 @@ use flashcore::{Plan, Result};
 use flashcore_kernels::params::Work;
 
 use crate::cases::Case;
-use crate::device::OnDevice;
 use crate::extras::Extras;
+use crate::kernel::OnDevice;
 
 /// Cases, each with the number of clusters that share its tiles.
 pub fn cases(variant: &Variant) -> Vec<(Case, u32)> {

@@ -1,6 +1,6 @@
 //! Tensors on the host: as they lie in memory, and as plain values.
 
-use flashcore::{Dtype, Shape, Strides};
+use flashcore::{Dtype, Order, Shape, Strides};
 use half::{bf16, f16};
 use rayon::prelude::*;
 
@@ -121,6 +121,14 @@ impl HostTensor {
             bits.extend_from_slice(self.row_bits(b, s, h));
         }
         Values { shape: self.shape, data: bits.par_iter().map(|&x| decode(self.dtype, x)).collect() }
+    }
+
+    /// One sequence of the batch, contiguous.
+    pub fn sequence(&self, sequence: usize) -> Self {
+        let shape = Shape { batch: 1, ..self.shape };
+        let size = shape.seqlen * shape.heads * shape.head_dim;
+        let data = self.values().data[sequence * size..][..size].to_vec();
+        HostTensor::lay_out(&Values { shape, data }, self.dtype, Order::Bshd.strides(shape))
     }
 
     /// The bits of the `head_dim` elements of token `s` of head `h` of sequence `b`.

@@ -6,27 +6,34 @@ use std::{env, fs};
 
 use flashcore::Device;
 use flashcore::driver::{EmulatorOptions, Numerics};
-use flashcore::kernels::{FWD, Variant};
-use flashcore_tests::agreement::{Agreement, Recorded, larger_case, recorded_case, run};
+use flashcore::kernels::Variant;
+use flashcore_tests::agreement::{Agreement, Recorded, UNITS, larger_case, recorded_case, run};
 use flashcore_tests::cases::Case;
+use flashcore_tests::kernel::kernels;
 use flashcore_tests::suite::{Resource, Suite};
 
 /// Set to a folder to record there what a GPU does.
 const RECORD: &str = "FLASHCORE_RECORD_OUTPUTS";
-/// Most units in the last place (of a row's largest element) that O may differ by.
-const UNITS: f64 = 1.0;
+/// The largest share of elements of O that may be far apart, if Q, K and V have 8 bits; otherwise none may. A weight that lies
+/// on the edge between two numbers of 8 bits may become the other one, up to an eighth larger, and so change a row of O by
+/// many units; but few lie there: of the recorded cases a row of 24, at most.
+const APART: f64 = 0.05;
 /// Most that the log-sum-exp may differ by.
 const LSE: f64 = 1e-5;
 
 /// Compares the emulator's result, in both arithmetics, with a GPU's bits.
 fn compare(variant: &Variant, case: &Case, gpu: (&[u16], &[u32])) -> Result<(), String> {
-    for numerics in [Numerics::Hopper, Numerics::Exact] {
+    // Tensor cores cut sums of 8-bit products so short that exact ones have other weights.
+    let arithmetics = [Numerics::Hopper, Numerics::Exact];
+    for &numerics in if variant.fp8.is_some() { &arithmetics[..1] } else { &arithmetics } {
         let device = Device::emulated_with(&EmulatorOptions { numerics, ..EmulatorOptions::default() });
         let outputs = run(&device, variant, case).map_err(|error| error.to_string())?;
         let agreement = Agreement::new(variant.dtype, case.head_dim_v(), outputs.bits(), gpu);
         println!("{} {numerics:?}: {agreement}", variant.symbol);
-        if agreement.worst > UNITS || agreement.lse_worst > LSE {
-            return Err(format!("{numerics:?}: {agreement}; {UNITS} and {LSE:.0e} are allowed"));
+        let apart = if variant.fp8.is_some() { APART } else { 0.0 };
+        if agreement.apart > apart || agreement.lse_worst > LSE {
+            let allowed = format!("a share of {apart} beyond {UNITS} units, and {LSE:.0e}, are allowed");
+            return Err(format!("{numerics:?}: {agreement}; {allowed}"));
         }
     }
     Ok(())
@@ -59,7 +66,7 @@ fn main() -> ExitCode {
     let mut recorded = Suite::on(vec![Resource::new("recorded", Ok(()))]);
     let reason = "skipped: no GPU has recorded what it does".to_owned();
     let mut unrecorded = Suite::on(vec![Resource::new("recorded", Err(reason))]);
-    for variant in FWD {
+    for variant in kernels() {
         gpu.test(variant.symbol, move |device: &Device| live(device, variant));
         let suite = if Recorded::of(variant).is_none() { &mut unrecorded } else { &mut recorded };
         suite.test(variant.symbol, move |()| replay(variant));

@@ -4,10 +4,11 @@
 use std::process::ExitCode;
 
 use flashcore::driver::{Completion, EmulatorOptions};
-use flashcore::kernels::{FWD, Tile, Variant};
-use flashcore::{Device, Dtype, Plan};
-use flashcore_tests::cases::{Case, Inputs, has_other_head_dims};
+use flashcore::kernels::{Tile, Variant};
+use flashcore::{Device, Dtype, Fp8, Fp8Qkv, Plan};
+use flashcore_tests::cases::{Case, has_other_head_dims};
 use flashcore_tests::device::{Failure, OnDevice, Outputs};
+use flashcore_tests::kernel::{Elements, Inputs, different_kernels};
 use flashcore_tests::suite::{Resource, Suite};
 
 /// Names how many orders of warps each kernel runs in under each policy of completion, instead of the usual number.
@@ -17,6 +18,9 @@ const SEEDS_VARIABLE: &str = "FLASHCORE_SCHEDULES";
 fn seeds(variant: &Variant) -> u64 {
     if let Ok(asked) = std::env::var(SEEDS_VARIABLE) {
         return asked.parse().unwrap_or_else(|_| panic!("{SEEDS_VARIABLE} is {asked}, and no number"));
+    }
+    if variant.fp8.is_some() {
+        return 2;
     }
     match (variant.dtype, has_other_head_dims(variant)) {
         (Dtype::F16, false) => 20,
@@ -45,7 +49,7 @@ fn case(variant: &Variant) -> Case {
 /// What `variant` makes of these inputs of its case, if not even a warning is found.
 fn run(variant: &Variant, inputs: &Inputs, options: &EmulatorOptions) -> Result<(Plan, Outputs), Failure> {
     let gpu = Device::emulated_with(options);
-    let tensors = OnDevice::new(&gpu, &case(variant), inputs)?;
+    let tensors = inputs.upload(&gpu)?;
     let plan = tensors.plan_of(variant)?;
     tensors.run_plan(&plan, &gpu.stream()?)?;
     for kernel in gpu.emulator().expect("it is emulated").take_reports() {
@@ -58,11 +62,10 @@ fn run(variant: &Variant, inputs: &Inputs, options: &EmulatorOptions) -> Result<
 fn agree(variant: &Variant) -> Result<(), String> {
     let sm_count = variant.cluster_ctas();
     let options = EmulatorOptions { sm_count, ..EmulatorOptions::default() };
-    let inputs = case(variant).inputs(variant.dtype, 1);
+    let inputs = Elements::of(variant).inputs(&case(variant), 1);
     let (plan, first) = run(variant, &inputs, &options).map_err(|error| error.to_string())?;
     assert!(variant.splits_keys() || plan.work_tiles >= 2 * plan.grid, "{plan}");
-    let rows = inputs.attention.rows(usize::MAX, 0);
-    first.judge(&inputs, &rows).map_err(|failure: Failure| failure.to_string())?;
+    inputs.judge(&first, usize::MAX).map_err(|failure| failure.to_string())?;
     for completion in COMPLETIONS {
         for seed in 0..seeds(variant) {
             let options = EmulatorOptions { seed, completion, ..options.clone() };
@@ -76,10 +79,41 @@ fn agree(variant: &Variant) -> Result<(), String> {
     Ok(())
 }
 
+/// Q, K and V as they are rounded to 8 bits, twice into the same memory, if not even a warning is found.
+fn rounded(options: &EmulatorOptions, rotates: bool) -> flashcore::Result<Vec<Vec<u8>>> {
+    let gpu = Device::emulated_with(options);
+    let case = Case { seqlen_q: 70, seqlen_kv: 150, heads_q: 4, heads_kv: 2, batch: 1, ..Case::default() };
+    let OnDevice { q, k, v, .. } = OnDevice::new(&gpu, &case, &case.inputs(Dtype::F16, 1))?;
+    let narrow = Fp8Qkv::new(&gpu, Fp8::E4m3, [q.shape(), k.shape(), v.shape()])?;
+    let narrow = if rotates { narrow.rotated() } else { narrow };
+    let stream = gpu.stream()?;
+    narrow.round(&stream, &q, &k, &v)?;
+    narrow.round(&stream, &q, &k, &v)?;
+    for kernel in gpu.emulator().expect("it is emulated").take_reports() {
+        assert!(kernel.report.findings.is_empty(), "{options:?}: {}", kernel.report);
+    }
+    Ok(vec![narrow.q.to_bytes()?, narrow.k.to_bytes()?, narrow.v.to_bytes()?])
+}
+
+/// Rounds under all schedules to the same bytes. That they are right is known from `fp8.rs`.
+fn rounding_agrees(rotates: bool) -> flashcore::Result<()> {
+    let options = EmulatorOptions { sm_count: 2, ..EmulatorOptions::default() };
+    let first = rounded(&options, rotates)?;
+    for completion in COMPLETIONS {
+        for seed in 0..3 {
+            let options = EmulatorOptions { seed, completion, ..options.clone() };
+            assert_eq!(rounded(&options, rotates)?, first, "{completion:?}, seed {seed}");
+        }
+    }
+    Ok(())
+}
+
 fn main() -> ExitCode {
     let mut suite = Suite::on(vec![Resource::new("emulated", Ok(()))]);
-    for variant in FWD {
+    for variant in different_kernels() {
         suite.test(variant.symbol, |()| agree(variant));
     }
+    suite.test("fp8_round", |()| rounding_agrees(false));
+    suite.test("fp8_round_rotated", |()| rounding_agrees(true));
     suite.run()
 }

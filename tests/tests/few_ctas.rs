@@ -4,15 +4,19 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use flashcore::{Device, Dtype, Plan};
+use flashcore::{Device, Dtype, Fp8, Plan};
 use flashcore_kernels::params::Work;
-use flashcore_tests::cases::{Case, KERNEL_HEAD_DIMS, OTHER_KERNEL_HEAD_DIMS};
-use flashcore_tests::device::{Failure, OnDevice};
+use flashcore_tests::cases::{Case, FP8_HEAD_DIMS, KERNEL_HEAD_DIMS, OTHER_KERNEL_HEAD_DIMS};
+use flashcore_tests::device::Failure;
 use flashcore_tests::extras::{Bias, Extras};
+use flashcore_tests::kernel::Elements;
 use flashcore_tests::side_inputs::Lengths;
 use flashcore_tests::suite::{Suite, backends};
 
 const CTAS: u32 = 2;
+
+const WIDE: Elements = Elements { fp8: None, dtype: Dtype::F16 };
+const NARROW: Elements = Elements { fp8: Some(Fp8::E4m3), dtype: Dtype::F16 };
 
 /// The plan, but in a grid of [`CTAS`].
 fn in_few_ctas(mut plan: Plan) -> Plan {
@@ -25,8 +29,8 @@ fn in_few_ctas(mut plan: Plan) -> Plan {
 
 /// Runs the case on every kernel that gives CTAs more than one work tile, in grids of one work tile each and of
 /// [`CTAS`].
-fn same_bits(device: &Device, case: &Case) -> Result<(), Box<dyn Error>> {
-    let tensors = OnDevice::new(device, case, &case.inputs(Dtype::F16, 5))?;
+fn same_bits(device: &Device, case: &Case, elements: Elements) -> Result<(), Box<dyn Error>> {
+    let tensors = elements.inputs(case, 5).upload(device)?;
     let stream = device.stream()?;
     let run = |plan: &Plan| {
         tensors.poison()?;
@@ -45,15 +49,14 @@ fn same_bits(device: &Device, case: &Case) -> Result<(), Box<dyn Error>> {
 }
 
 /// Runs the case on every general kernel that can compute it, in a grid of [`CTAS`].
-fn check(device: &Device, case: &Case) -> Result<(), Failure> {
-    let inputs = case.inputs(Dtype::F16, 5);
-    let rows = inputs.attention.rows(1 << 22, 5);
-    let tensors = OnDevice::new(device, case, &inputs)?;
+fn check(device: &Device, case: &Case, elements: Elements) -> Result<(), Failure> {
+    let inputs = elements.inputs(case, 5);
+    let tensors = inputs.upload(device)?;
     let stream = device.stream()?;
     for plan in tensors.plans()?.into_iter().filter(|plan| plan.variant.is_general()) {
         tensors.poison()?;
         tensors.run_plan(&in_few_ctas(plan), &stream)?;
-        tensors.outputs()?.judge(&inputs, &rows)?;
+        inputs.judge(&tensors.outputs()?, 1 << 22)?;
     }
     Ok(())
 }
@@ -91,15 +94,28 @@ fn main() -> ExitCode {
         for extras in masks.into_iter().chain(chunks).chain(last).step_by(step) {
             let batch = if extras.packed_q.is_some() { 5 } else { 1 };
             let case = Case { extras, batch, ..base }.of_head_dims(head_dims);
-            suite.test(format!("{case}"), move |device| check(device, &case));
+            suite.test(format!("{case}"), move |device| check(device, &case, WIDE));
         }
     }
-    for head_dim in KERNEL_HEAD_DIMS {
+    for head_dim in FP8_HEAD_DIMS {
+        let base =
+            Case { batch: 1, seqlen_q: 330, seqlen_kv: 420, heads_q: 2, heads_kv: 1, ..Case::default() };
+        let window = Extras { left: Some(150), right: Some(90), ..Extras::default() };
+        let chunk = Extras { chunk: Some(212), ..Extras::default() };
+        for extras in [window, chunk, Extras { softcap: Some(20.0), sinks: true, ..window }] {
+            let case = Case { extras, head_dim, ..base };
+            suite.test(format!("{case}_{}", NARROW.name()), move |device| check(device, &case, NARROW));
+        }
+    }
+    let wide = KERNEL_HEAD_DIMS.map(|head_dim| (head_dim, WIDE));
+    for (head_dim, elements) in wide.into_iter().chain(FP8_HEAD_DIMS.map(|head_dim| (head_dim, NARROW))) {
         for causal in [false, true] {
             let case =
                 Case { batch: 1, seqlen_q: 500, seqlen_kv: 300, heads_q: 2, heads_kv: 1, ..Case::default() };
             let case = Case { causal, ..case }.of_head_dims((head_dim, head_dim));
-            suite.test(format!("same_bits_{case}"), move |device| same_bits(device, &case));
+            let name =
+                if elements == WIDE { format!("{case}") } else { format!("{case}_{}", elements.name()) };
+            suite.test(format!("same_bits_{name}"), move |device| same_bits(device, &case, elements));
         }
     }
     suite.run()

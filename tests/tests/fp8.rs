@@ -11,6 +11,7 @@ use flashcore_tests::device::{download, upload};
 use flashcore_tests::extras::{Extras, Numbers, Prefix};
 use flashcore_tests::fp8::{Format, Narrow, OnDevice, attend, one_neighbour, rotated};
 use flashcore_tests::inputs::{Fill, normal};
+use flashcore_tests::narrow::score_error;
 use flashcore_tests::oracle::{self, Mask};
 use flashcore_tests::suite::{Resource, Suite, backends, other_schedules};
 use flashcore_tests::values::{HostTensor, Values};
@@ -80,15 +81,6 @@ fn run<T: Format>(
     Ok(outputs)
 }
 
-/// How far off tensor cores may be with a score: they cut each product to 13 fraction bits of the largest one, or of the
-/// sum. Where no product is much larger than others, that evens out.
-fn score_error(q: &Values, k: &Values, case: &Case) -> f64 {
-    let largest = |x: &Values| x.data.iter().fold(0.0, |max, &x| f64::max(max, x.abs().into()));
-    let cut = (33 * case.head_dim.div_ceil(32)) as f64 / 2f64.powi(13);
-    let at_most = cut * largest(q) * largest(k) / (case.head_dim as f64).sqrt();
-    if matches!(case.fill, Fill::Normal | Fill::Constant) { at_most.min(2e-3) } else { at_most }
-}
-
 fn agrees(device: &Device, case: &Case) -> Result<(), String> {
     match case.fp8 {
         Fp8::E4m3 => agrees_in::<F8E4M3>(device, case),
@@ -103,19 +95,12 @@ fn agrees_in<T: Format>(device: &Device, case: &Case) -> Result<(), String> {
     let [q, k, v] = inputs.each_ref().map(|x| &x.values);
     let numbers = case.numbers();
     let answer = attend(&case.extras.judged_by(case.causal, &numbers, plain(q, k, v, case.causal)));
-    let score_error = score_error(q, k, case);
+    let score_error = score_error(q, k, case.fill);
     let outputs = run(device, &inputs, case.causal, (case.extras, &numbers), case.dtype);
     for (symbol, (out, lse)) in outputs.map_err(|error| error.to_string())? {
-        let errors = answer.errors(&out, &lse);
-        let granularity = answer.granularity(case.dtype) / answer.mean_spread();
-        let bounds = [
-            (errors.of_spread, 0.04 + granularity + score_error),
-            (errors.of_magnitude, 1.0 / 16.0 + 1.0 / 128.0 + 2.0 * score_error),
-            (errors.lse, score_error),
-        ];
-        if !bounds.iter().all(|(error, bound)| error <= bound) {
-            return Err(format!("{symbol}: {errors:?}: {bounds:?}"));
-        }
+        answer
+            .judge(&out, &lse, case.dtype, score_error)
+            .map_err(|failure| format!("{symbol}: {failure}"))?;
     }
     Ok(())
 }

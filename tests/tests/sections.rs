@@ -3,11 +3,12 @@
 use std::process::ExitCode;
 
 use flashcore::driver::{Completion, EmulatorOptions};
-use flashcore::kernels::{FWD, Tile, Variant};
+use flashcore::kernels::{Tile, Variant};
 use flashcore::{Device, Dtype, Plan};
 use flashcore_kernels::schedule::{KeyBlocks, Tiles, WorkTile};
-use flashcore_tests::cases::{Case, Inputs, has_other_head_dims};
-use flashcore_tests::device::{Failure, OnDevice};
+use flashcore_tests::cases::has_other_head_dims;
+use flashcore_tests::device::Failure;
+use flashcore_tests::kernel::{Elements, Inputs, different_kernels};
 use flashcore_tests::sections;
 use flashcore_tests::suite::{Resource, Suite};
 
@@ -31,32 +32,33 @@ fn keys_after_none(plan: &Plan) -> bool {
 }
 
 /// Whether CTAs load keys for a tile after one that sees none, if what `variant` makes of a case is right.
-fn run(variant: &Variant, case: &Case, inputs: &Inputs, options: &EmulatorOptions) -> Result<bool, Failure> {
+fn run(variant: &Variant, inputs: &Inputs, options: &EmulatorOptions) -> Result<bool, Failure> {
     let gpu = Device::emulated_with(options);
-    let tensors = OnDevice::new(&gpu, case, inputs)?;
+    let tensors = inputs.upload(&gpu)?;
     let plan = sections::plan(variant, &tensors)?;
     tensors.run_plan(&plan, &gpu.stream()?)?;
     for kernel in gpu.emulator().expect("it is emulated").take_reports() {
         assert!(kernel.report.findings.is_empty(), "{}", kernel.report);
     }
-    tensors.outputs()?.judge(inputs, &inputs.attention.rows(usize::MAX, 0))?;
+    inputs.judge(&tensors.outputs()?, usize::MAX)?;
     Ok(keys_after_none(&plan))
 }
 
 fn check(variant: &Variant) -> Result<(), String> {
     let mut mixed = false;
     // Kernels of bf16 are those of f16 but for the type of their products.
-    let schedules = match (variant.dtype, has_other_head_dims(variant)) {
-        (Dtype::F16, false) => &SCHEDULES[..],
-        (Dtype::F16, true) => &SCHEDULES[2..3],
-        (Dtype::Bf16, _) => &SCHEDULES[..1],
+    let schedules = match variant {
+        _ if variant.fp8.is_some() => &SCHEDULES[2..3],
+        _ if variant.dtype == Dtype::Bf16 => &SCHEDULES[..1],
+        _ if has_other_head_dims(variant) => &SCHEDULES[2..3],
+        _ => &SCHEDULES[..],
     };
     for (case, clusters) in sections::cases(variant) {
-        let inputs = case.inputs(variant.dtype, 1);
+        let inputs = Elements::of(variant).inputs(&case, 1);
         for &(seed, completion) in schedules {
             let sm_count = clusters * variant.cluster_ctas();
             let options = EmulatorOptions { sm_count, seed, completion, ..EmulatorOptions::default() };
-            mixed |= run(variant, &case, &inputs, &options)
+            mixed |= run(variant, &inputs, &options)
                 .map_err(|error| format!("{case}, {sm_count} SMs, {completion:?}, seed {seed}: {error}"))?;
         }
     }
@@ -68,7 +70,7 @@ fn check(variant: &Variant) -> Result<(), String> {
 
 fn main() -> ExitCode {
     let mut suite = Suite::on(vec![Resource::new("emulated", Ok(()))]);
-    for variant in FWD {
+    for variant in different_kernels() {
         suite.test(variant.symbol, |()| check(variant));
     }
     suite.run()
