@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
-use flashcore::kernels::{FWD, Variant};
+use flashcore::kernels::Variant;
+use flashcore_tests::kernel::kernels;
 use flashcore_tests::mutation::{Explanation, Fate, Outcome, Subject, explanations};
 use indicatif::{ParallelProgressIterator, ProgressBar, ProgressStyle};
 use rayon::prelude::*;
@@ -41,8 +42,8 @@ impl Options {
 
 /// Makes the mutants and runs them; false if one survives that nobody has explained, or too many of all do.
 pub(crate) fn run(options: &Options) -> Result<bool> {
-    let named: Vec<&Variant> = FWD.iter().filter(|variant| variant.symbol == options.kernel).collect();
-    let alike = || FWD.iter().filter(|variant| variant.symbol.contains(&options.kernel)).collect();
+    let named: Vec<&Variant> = kernels().filter(|variant| variant.symbol == options.kernel).collect();
+    let alike = || kernels().filter(|variant| variant.symbol.contains(&options.kernel)).collect();
     let variants = if named.is_empty() { alike() } else { named };
     let subjects = variants.par_iter().map(|variant| Subject::new(variant)).collect::<Result<Vec<_>, _>>()?;
     let jobs: Vec<_> = subjects
