@@ -1,4 +1,5 @@
-//! Every kernel against the oracle, and the public call, which picks one; and merges of what such calls leave.
+//! Every kernel against the oracle, of 16 bits and of 8, and the public call, which picks one; and merges of what such
+//! calls leave.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +8,9 @@ use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 use flashcore::Device;
 use flashcore_tests::compare::Verdict;
-use flashcore_tests::device::{self, Failure};
-use flashcore_tests::{cases, merge};
+use flashcore_tests::device::Failure;
+use flashcore_tests::kernel::{self, Elements};
+use flashcore_tests::{cases, grid, merge};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::shape::{Dtypes, Shapes};
@@ -28,6 +30,9 @@ pub(crate) struct Options {
     #[arg(long, value_enum, default_value_t = Dtypes::Both)]
     dtype: Dtypes,
 }
+
+/// Cases of 8 bits are no larger: the oracle answers all of their rows.
+const NARROW_FLOPS: f64 = 4e9;
 
 /// What the cases of one kernel came to.
 #[derive(Default)]
@@ -66,26 +71,31 @@ pub(crate) fn run(device: flashcore::Result<Device>, options: &Options) -> Resul
     let mut merges = Vec::new();
     if cases.is_empty() {
         cases = if options.small { cases::small() } else { cases::forward() };
+        cases.extend(cases::banded());
         cases.retain(|case| options.shapes.masks().contains(&case.causal));
         merges = if options.small { merge::small() } else { merge::cases() };
         merges.retain(|merge| options.dtype.list().contains(&merge.dtype));
     }
-    let bar = ProgressBar::new((cases.len() * options.dtype.list().len() + merges.len()) as u64)
+    let dtypes = options.dtype.list();
+    let elements = |case| dtypes.iter().flat_map(move |&dtype| Elements::of_case(case, dtype));
+    let runs: Vec<_> = cases
+        .iter()
+        .enumerate()
+        .flat_map(|(seed, case)| elements(case).map(move |elements| (seed as u64, case, elements)))
+        .filter(|(_, case, elements)| elements.fp8.is_none() || grid::flops(case) <= NARROW_FLOPS)
+        .collect();
+    let bar = ProgressBar::new((runs.len() + merges.len()) as u64)
         .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {msg}")?);
     let mut tallies: BTreeMap<&str, Tally> = BTreeMap::new();
-    for &dtype in options.dtype.list() {
-        for (seed, case) in cases.iter().enumerate() {
-            let name = device::name(case, dtype);
-            bar.set_message(name.clone());
-            for (kernel, result) in
-                device::check_each(&device, case, dtype, seed as u64).context(name.clone())?
-            {
-                if let Err(failure) = tallies.entry(kernel).or_default().add(result) {
-                    bar.suspend(|| println!("FAILED {name}, {kernel}: {failure}"));
-                }
+    for (seed, case, elements) in runs {
+        let name = kernel::name(case, elements);
+        bar.set_message(name.clone());
+        for (kernel, result) in kernel::check_each(&device, case, elements, seed).context(name.clone())? {
+            if let Err(failure) = tallies.entry(kernel).or_default().add(result) {
+                bar.suspend(|| println!("FAILED {name}, {kernel}: {failure}"));
             }
-            bar.inc(1);
         }
+        bar.inc(1);
     }
     for (seed, merge) in merges.iter().enumerate() {
         let name = merge::name(merge);
@@ -119,4 +129,39 @@ fn table(tallies: &BTreeMap<&str, Tally>) -> Table {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    #[test]
+    fn shapes_are_checked_in_16_bits_and_in_8() {
+        let line = ["check", "--shape", "1,2/1,40/70,64", "--full", "--dtype", "f16"];
+        let Cli { options } = Cli::parse_from(line);
+        assert!(run(Ok(Device::emulated()), &options).unwrap());
+    }
+
+    #[test]
+    fn windows_and_capped_scores_are_those_of_8_bits_too() {
+        let mut kernels = Vec::new();
+        for case in cases::banded().into_iter().filter(|case| case.head_dim == 64) {
+            let elements = Elements::of_case(&case, flashcore::Dtype::F16)[1];
+            for (kernel, result) in kernel::check_each(&Device::emulated(), &case, elements, 1).unwrap() {
+                result.unwrap();
+                kernels.push(kernel);
+            }
+        }
+        for kernel in ["fwd_hd64_m128n128_e4m3_f16_band", "fwd_hd64_m128n128_e4m3_f16_band_softcap"] {
+            assert!(kernels.contains(&kernel), "{kernels:?}");
+        }
+    }
 }

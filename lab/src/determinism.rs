@@ -10,9 +10,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
-use flashcore::{Device, Dtype, Plan, Stream};
-use flashcore_tests::cases::{Case, Inputs, KERNEL_HEAD_DIMS};
-use flashcore_tests::device::{self, OnDevice, Outputs};
+use flashcore::{Device, Plan, Stream};
+use flashcore_tests::cases::{Case, KERNEL_HEAD_DIMS};
+use flashcore_tests::device::Outputs;
+use flashcore_tests::kernel::{self, Elements, Inputs, OnDevice};
 use flashcore_tests::values::HostTensor;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -63,6 +64,13 @@ pub(crate) struct Row {
     pub(crate) runs: usize,
     /// Runs whose bits are not those of the first.
     pub(crate) differing: usize,
+}
+
+impl Row {
+    /// Whether q, k and v have 8 bits.
+    pub(crate) fn is_of_8_bits(&self) -> bool {
+        self.case.contains("_e4m3_")
+    }
 }
 
 /// Where a run may differ from the first.
@@ -119,10 +127,15 @@ impl Request {
         }
     }
 
-    fn cases(&self) -> Vec<(Case, Dtype)> {
+    /// Each shape under each mask, of 16 bits, and of 8 if that head_dim has such kernels.
+    fn cases(&self) -> Vec<(Case, Elements)> {
         let cases =
             self.masks.iter().flat_map(|&causal| self.shapes.iter().map(move |shape| shape.case(causal)));
-        cases.flat_map(|case| self.dtypes.list().iter().map(move |&dtype| (case, dtype))).collect()
+        let of_case = |case: Case| {
+            let elements = self.dtypes.list().iter().flat_map(move |&dtype| Elements::of_case(&case, dtype));
+            elements.map(move |elements| (case, elements))
+        };
+        cases.flat_map(of_case).collect()
     }
 
     /// The command that prints the digests of the same cases.
@@ -168,7 +181,7 @@ pub(crate) fn run(device: flashcore::Result<Device>, options: &Options) -> Resul
 struct Subject {
     name: String,
     case: Case,
-    dtype: Dtype,
+    elements: Elements,
     inputs: Inputs,
     tensors: OnDevice,
     first: Outputs,
@@ -188,12 +201,12 @@ fn digests(subjects: &[Subject]) -> BTreeMap<String, u64> {
 /// Every case of `request`, run once.
 fn subjects(device: &Device, request: &Request) -> Result<Vec<Subject>> {
     let stream = device.stream()?;
-    let subject = |(case, dtype): (Case, Dtype)| -> Result<Subject> {
-        let inputs = case.inputs(dtype, SEED);
-        let tensors = OnDevice::new(device, &case, &inputs)?;
+    let subject = |(case, elements): (Case, Elements)| -> Result<Subject> {
+        let inputs = elements.inputs(&case, SEED);
+        let tensors = inputs.upload(device)?;
         tensors.run(&stream)?;
         let first = tensors.outputs()?;
-        Ok(Subject { name: device::name(&case, dtype), case, dtype, inputs, tensors, first })
+        Ok(Subject { name: kernel::name(&case, elements), case, elements, inputs, tensors, first })
     };
     request.cases().into_iter().map(subject).collect()
 }
@@ -239,9 +252,9 @@ fn alone(device: &Device, subject: &Subject, repeat: usize) -> Result<usize> {
 }
 
 fn beside_other_work(device: &Device, subject: &Subject, repeat: usize) -> Result<usize> {
-    let Subject { case, dtype, .. } = *subject;
+    let Subject { case, elements, .. } = *subject;
     let other = Case { seqlen_q: case.seqlen_q + 100, seqlen_kv: case.seqlen_kv.div_ceil(2), ..case };
-    let other = OnDevice::new(device, &other, &other.inputs(dtype, SEED + 1))?;
+    let other = elements.inputs(&other, SEED + 1).upload(device)?;
     let (stream, other_stream) = (device.stream()?, device.stream()?);
     count(repeat, || {
         subject.tensors.poison()?;
@@ -255,9 +268,7 @@ fn beside_other_work(device: &Device, subject: &Subject, repeat: usize) -> Resul
 }
 
 fn in_streams(device: &Device, subject: &Subject, rounds: usize) -> Result<usize> {
-    let copy = |_| -> Result<(OnDevice, Stream)> {
-        Ok((OnDevice::new(device, &subject.case, &subject.inputs)?, device.stream()?))
-    };
+    let copy = |_| -> Result<(OnDevice, Stream)> { Ok((subject.inputs.upload(device)?, device.stream()?)) };
     let copies = (0..STREAMS).map(copy).collect::<Result<Vec<_>>>()?;
     count(rounds, || {
         copies.iter().try_for_each(|(tensors, _)| tensors.poison())?;
@@ -289,8 +300,7 @@ fn in_any_order(device: &Device, subjects: &[Subject], rounds: usize) -> Result<
 
 /// Runs each sequence of a batch alone, by every kernel that can compute the batch; runs, and how many differ.
 fn without_batch(device: &Device, subject: &Subject) -> Result<(usize, usize)> {
-    let Subject { case, dtype, inputs, tensors, .. } = subject;
-    let single = Case { batch: 1, ..*case };
+    let Subject { case, inputs, tensors, .. } = subject;
     let stream = device.stream()?;
     let together: Vec<(Plan, Outputs)> = tensors
         .plans()?
@@ -303,13 +313,7 @@ fn without_batch(device: &Device, subject: &Subject) -> Result<(usize, usize)> {
         .collect::<Result<_>>()?;
     let (mut runs, mut differing) = (0, 0);
     for sequence in 0..case.batch {
-        let mut its_inputs = single.inputs(*dtype, SEED);
-        for (own, all) in
-            [(&mut its_inputs.q, &inputs.q), (&mut its_inputs.k, &inputs.k), (&mut its_inputs.v, &inputs.v)]
-        {
-            own.bits = part(&all.bits, sequence, case.batch).to_vec();
-        }
-        let its_tensors = OnDevice::new(device, &single, &its_inputs)?;
+        let its_tensors = inputs.sequence(sequence).upload(device)?;
         for (plan, outputs) in &together {
             its_tensors.poison()?;
             its_tensors.run_plan(&its_tensors.plan_of(&plan.variant)?, &stream)?;
@@ -386,18 +390,17 @@ mod tests {
         let request = Request { shapes: vec![shape], masks: &[true], dtypes: Dtypes::F16, repeat: 1 };
         let findings = measure(&Device::emulated(), &request, Path::new("unused")).unwrap();
         let conditions: Vec<_> = findings.rows.iter().map(|row| row.condition).collect();
-        assert_eq!(
-            conditions,
-            [Condition::Alone, Condition::OtherWork, Condition::Streams, Condition::Batch, Condition::Order]
-        );
+        let of_subject = [Condition::Alone, Condition::OtherWork, Condition::Streams, Condition::Batch];
+        assert_eq!(conditions, [&of_subject[..], &of_subject, &[Condition::Order; 2]].concat());
         assert!(findings.rows.iter().all(|row| row.runs > 0 && row.differing == 0), "{findings:?}");
+        assert_eq!(findings.rows.iter().filter(|row| row.is_of_8_bits()).count(), 5);
         assert!(table(&findings).to_string().contains("without its batch"));
     }
 
     #[test]
     fn other_bits_are_seen() {
         let request = Request {
-            shapes: vec!["1,1,30,64".parse().unwrap()],
+            shapes: vec!["1,1,30,96".parse().unwrap()], // of 16 bits only
             masks: &[false],
             dtypes: Dtypes::F16,
             repeat: 1,

@@ -3,11 +3,12 @@
 
 use anyhow::{Context, Result};
 use flashcore::{Device, Dtype};
-use flashcore_tests::cases::Case;
+use flashcore_tests::cases::{Case, FP8_HEAD_DIMS};
 use flashcore_tests::device::{self, OnDevice};
-use flashcore_tests::grid;
+use flashcore_tests::{grid, narrow};
 use serde::{Deserialize, Serialize};
 
+use crate::metrics::Check;
 use crate::output::number;
 
 /// Inputs are the same in every run, so that outputs can be compared between runs.
@@ -88,6 +89,39 @@ pub(crate) fn measure(device: &Device, cases: &[(Case, Dtype)]) -> Result<Vec<Er
     cases.iter().map(|(case, dtype)| one(device, case, *dtype)).collect()
 }
 
+/// What the comparison of an 8-bit kernel with the oracle said: errors are root mean squares, relative to what each output
+/// is the sum of.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Fp8Errors {
+    /// The shape and the output's element type.
+    pub(crate) case: String,
+    pub(crate) kernel: String,
+    pub(crate) check: Check,
+}
+
+/// What is looked at of 8 bits: every head_dim that has kernels under both masks. The oracle answers every row.
+pub(crate) fn fp8_cases() -> Vec<(Case, Dtype)> {
+    let shape = |head_dim, causal| grid::cell(1, 2, 1024, head_dim, causal);
+    let cases =
+        [false, true].into_iter().flat_map(|causal| FP8_HEAD_DIMS.map(|head_dim| shape(head_dim, causal)));
+    cases.flat_map(|case| [Dtype::F16, Dtype::Bf16].map(|dtype| (case, dtype))).collect()
+}
+
+/// Runs each case on every kernel that can, and after rounding on the device, and compares it with the oracle.
+pub(crate) fn measure_fp8(device: &Device, cases: &[(Case, Dtype)]) -> Result<Vec<Fp8Errors>> {
+    let mut found = Vec::new();
+    for (case, dtype) in cases {
+        let name = device::name(case, *dtype);
+        let judged = narrow::Inputs::new(case, *dtype, SEED).check_each(device).context(name.clone())?;
+        found.extend(judged.into_iter().map(|(kernel, result)| Fp8Errors {
+            case: name.clone(),
+            kernel: kernel.to_owned(),
+            check: result.into(),
+        }));
+    }
+    Ok(found)
+}
+
 fn one(device: &Device, case: &Case, dtype: Dtype) -> Result<Errors> {
     let name = device::name(case, dtype);
     let inputs = case.inputs(dtype, SEED);
@@ -138,6 +172,15 @@ mod tests {
         assert!(found.difference(&other(vec![1.0, f32::NAN])).unwrap().is_nan());
         assert_eq!(found.difference(&other(vec![1.0])), None);
         assert_eq!(found.difference(&Errors { case: "another".to_owned(), ..found.clone() }), None);
+    }
+
+    #[test]
+    fn kernels_of_8_bits_are_as_close_as_they_must_be() {
+        let case = Case { seqlen_q: 40, seqlen_kv: 90, heads_q: 1, heads_kv: 1, batch: 1, ..Case::default() };
+        let found = measure_fp8(&Device::emulated(), &[(case, Dtype::F16)]).unwrap();
+        assert!(found.len() > 1 && found.iter().all(|errors| errors.check.is_right()), "{found:?}");
+        let symbols: Vec<_> = found.iter().map(|errors| errors.kernel.as_str()).collect();
+        assert!(symbols.contains(&"fwd_hd128_m128n128_e4m3_f16"), "{symbols:?}");
     }
 
     #[test]

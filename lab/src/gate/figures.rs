@@ -4,7 +4,8 @@ use serde::Deserialize;
 
 use super::run::{Run, Stage, State};
 use crate::ct::{Pair, Timed, Timing};
-use crate::determinism::Condition;
+use crate::determinism::{Condition, Row};
+use crate::errors::Fp8Errors;
 use crate::metrics::{Cell, Check, FLASHCORE, Metrics, geomean};
 use crate::power::Sustained;
 use crate::profile::{self, Findings as Profiles};
@@ -35,6 +36,8 @@ pub(crate) enum Figure {
     LatencySmallP99,
     /// The largest root mean square error of a shape.
     Rmse,
+    /// The largest error over 8 bits as a share of what is allowed.
+    Fp8ErrorShare,
     /// The largest difference from sampled outputs of an earlier run.
     DifferenceBefore,
     /// TFLOPS for each W, of the worst shape.
@@ -49,6 +52,8 @@ pub(crate) enum Figure {
     DifferingRuns,
     DifferingBatches,
     DifferingProcesses,
+    /// The same of attention over 8 bits, under all conditions.
+    Fp8Differing,
     /// What depends on data in the code of kernels, and slow paths.
     ProofFindings,
     /// The same of the negative control.
@@ -136,11 +141,12 @@ impl Figure {
             | Figure::WrongResults
             | Figure::ErrorShare => Stage::Bench,
             Figure::LatencyP99 | Figure::LatencySmallP99 => Stage::Latency,
-            Figure::Rmse | Figure::DifferenceBefore => Stage::Errors,
+            Figure::Rmse | Figure::Fp8ErrorShare | Figure::DifferenceBefore => Stage::Errors,
             Figure::TflopsPerWatt | Figure::Celsius | Figure::ClockMhz | Figure::EnergyRatio => Stage::Power,
-            Figure::DifferingRuns | Figure::DifferingBatches | Figure::DifferingProcesses => {
-                Stage::Determinism
-            }
+            Figure::DifferingRuns
+            | Figure::DifferingBatches
+            | Figure::DifferingProcesses
+            | Figure::Fp8Differing => Stage::Determinism,
             Figure::ProofFindings | Figure::ProofControl => Stage::Proof,
             Figure::TimingT | Figure::TimingControl | Figure::WallT => Stage::Timing,
             Figure::TensorActivity
@@ -191,6 +197,7 @@ impl Figure {
             Figure::Rmse => {
                 largest(run.errors.iter().map(|errors| (errors.rmse, errors.case.clone()))).ok_or_else(broken)
             }
+            Figure::Fp8ErrorShare => fp8_error_share(run),
             Figure::DifferenceBefore => difference(run, earlier),
             Figure::TflopsPerWatt => sustained(power()?, Sustained::tflops_per_watt, smallest),
             Figure::Celsius => sustained(power()?, Sustained::celsius, largest),
@@ -198,12 +205,13 @@ impl Figure {
                 sustained(power()?, |s| s.readings.map(|readings| readings.clock_mhz), smallest)
             }
             Figure::EnergyRatio => energy_ratio(power()?),
-            Figure::DifferingRuns => differing(
-                run,
-                &[Condition::Alone, Condition::OtherWork, Condition::Streams, Condition::Order],
-            ),
-            Figure::DifferingBatches => differing(run, &[Condition::Batch]),
-            Figure::DifferingProcesses => differing(run, &[Condition::Process]),
+            Figure::DifferingRuns => differing(run, |row| {
+                use Condition::{Alone, Order, OtherWork, Streams};
+                matches!(row.condition, Alone | OtherWork | Streams | Order)
+            }),
+            Figure::DifferingBatches => differing(run, |row| row.condition == Condition::Batch),
+            Figure::DifferingProcesses => differing(run, |row| row.condition == Condition::Process),
+            Figure::Fp8Differing => differing(run, Row::is_of_8_bits),
             Figure::ProofFindings => {
                 let proof = proof()?;
                 if proof.cubins < proof.kernels {
@@ -308,6 +316,17 @@ fn error_share(bench: &Metrics) -> Read {
     largest(bench.cells.iter().filter_map(share)).ok_or_else(|| not_here("no shape was checked"))
 }
 
+fn fp8_error_share(run: &Run) -> Read {
+    let share = |errors: &Fp8Errors| {
+        let share = match errors.check {
+            Check::Right { error, bound, .. } => error / bound,
+            Check::Wrong(_) => f64::NAN,
+        };
+        (share, format!("{}, {}", errors.kernel, errors.case))
+    };
+    largest(run.fp8.iter().map(share)).ok_or_else(|| not_here("that run had nothing of 8 bits"))
+}
+
 fn latency(run: &Run, shape: &str) -> Option<Reading> {
     let latency = run.latency.iter().find(|latency| latency.shape == shape)?;
     let detail = format!("{shape}, {} calls, median {:.2} µs", latency.calls, latency.p50_us);
@@ -345,14 +364,14 @@ fn energy_ratio(power: &crate::power::Findings) -> Read {
     largest(ratios).ok_or_else(|| not_here("no peer's energy was measured"))
 }
 
-fn differing(run: &Run, conditions: &[Condition]) -> Read {
+fn differing(run: &Run, counts: fn(&Row) -> bool) -> Read {
     let rows = || {
         let findings = run.determinism.iter().flat_map(|findings| &findings.rows);
-        findings.filter(|row| conditions.contains(&row.condition))
+        findings.filter(|row| counts(row))
     };
     let runs: usize = rows().map(|row| row.runs).sum();
     if runs == 0 {
-        return Err(not_here("nothing was run under this condition"));
+        return Err(not_here("nothing of the kind was run"));
     }
     let differing: usize = rows().map(|row| row.differing).sum();
     reading(differing as f64, format!("of {runs} runs"))

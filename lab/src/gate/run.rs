@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::ct::{Proof, Timing};
-use crate::errors::Errors;
+use crate::errors::{Errors, Fp8Errors};
 use crate::latency::Latency;
 use crate::metrics::{Machine, Metrics};
 use crate::output::{self, Origin};
@@ -42,6 +42,9 @@ pub(crate) struct Run {
     /// Errors by size.
     #[serde(default)]
     pub(crate) errors: Vec<Errors>,
+    /// Those of attention over 8 bits.
+    #[serde(default)]
+    pub(crate) fp8: Vec<Fp8Errors>,
     /// Seconds of replays, with power and clock.
     pub(crate) power: Option<power::Findings>,
     /// The same bits again and again.
@@ -158,6 +161,7 @@ impl Run {
             bench: None,
             latency: Vec::new(),
             errors: Vec::new(),
+            fp8: Vec::new(),
             power: None,
             determinism: None,
             timing: None,

@@ -130,7 +130,10 @@ fn measure(
             })?;
         }
         Stage::Latency => run.latency = latency::measure(device()?, &latency::cases())?,
-        Stage::Errors => run.errors = errors::measure(device()?, &errors::cases())?,
+        Stage::Errors => {
+            run.errors = errors::measure(device()?, &errors::cases())?;
+            run.fp8 = errors::measure_fp8(device()?, &errors::fp8_cases())?;
+        }
         Stage::Power => {
             let cases = in_f16(power::usual(&[false, true]));
             power::measure(device()?, &cases, &plan.peers, POWER_SECONDS, |findings| {

@@ -295,6 +295,7 @@ mod tests {
             Figure::LatencyP99 => run.latency[0].p99_us = 300.0,
             Figure::LatencySmallP99 => run.latency[1].p99_us = 30.0,
             Figure::Rmse => run.errors[0].rmse = f64::NAN,
+            Figure::Fp8ErrorShare => run.fp8[0].check = Check::Wrong("too far off".to_owned()),
             Figure::DifferenceBefore => run.errors[0].samples[0] += 1e-3,
             Figure::TflopsPerWatt => power(run, |sustained| sustained.tflops = 100.0),
             Figure::Celsius => power(run, |sustained| sustained.trace[0].celsius = 90.0),
@@ -305,6 +306,10 @@ mod tests {
             Figure::DifferingRuns => differ(run, &[Condition::Streams]),
             Figure::DifferingBatches => differ(run, &[Condition::Batch]),
             Figure::DifferingProcesses => differ(run, &[Condition::Process]),
+            Figure::Fp8Differing => {
+                let rows = run.determinism.iter_mut().flat_map(|findings| &mut findings.rows);
+                rows.filter(|row| row.is_of_8_bits()).for_each(|row| row.differing = 1);
+            }
             Figure::ProofFindings => run.proof.as_mut().unwrap().slow_paths.push("a slow path".to_owned()),
             Figure::ProofControl => run.proof.as_mut().unwrap().control.clear(),
             Figure::TimingT => run.timing.as_mut().unwrap().shapes[0].cycles[0].t = [-7.0, -5.0],

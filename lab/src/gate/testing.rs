@@ -10,7 +10,7 @@ use flashcore_tests::grid;
 use super::run::{Run, Stage, State};
 use crate::ct::{Pair, Proof, Timed, Timing};
 use crate::determinism::{self, Condition};
-use crate::errors::Errors;
+use crate::errors::{Errors, Fp8Errors};
 use crate::latency::Latency;
 use crate::metrics::{Cell, Check, FLASHCORE, Machine, Measured, Metrics};
 use crate::output::Origin;
@@ -163,13 +163,19 @@ pub(crate) fn good() -> Run {
         histogram: (0..32).map(|bin| if bin < 16 { 10 * bin } else { 0 }).collect(),
         samples: vec![0.5, -0.25],
     }];
+    run.fp8 = vec![Fp8Errors {
+        case: "b1_f16".to_owned(),
+        kernel: "fwd_hd128_e4m3_f16".to_owned(),
+        check: Check::Right { error: 0.02, bound: 0.04, lse_error: 1e-4 },
+    }];
     run.power = Some(power::Findings {
         origin: Origin::now(),
         machine: machine(),
         seconds: 2.0,
         measured: vec![sustained(FLASHCORE, 680.0), sustained("cudnn", 690.0)],
     });
-    let row = |condition| determinism::Row { case: "b2_f16".to_owned(), condition, runs: 40, differing: 0 };
+    let row =
+        |case: &str, condition| determinism::Row { case: case.to_owned(), condition, runs: 40, differing: 0 };
     let conditions = [
         Condition::Alone,
         Condition::OtherWork,
@@ -178,7 +184,8 @@ pub(crate) fn good() -> Run {
         Condition::Batch,
         Condition::Process,
     ];
-    run.determinism = Some(determinism::Findings { rows: conditions.map(row).into() });
+    let rows = |condition| ["b2_f16", "b2_e4m3_f16"].map(|case| row(case, condition));
+    run.determinism = Some(determinism::Findings { rows: conditions.map(rows).concat() });
     run.timing = Some(Timing {
         shapes: vec![Timed {
             shape: "1,4,1024,128, full, f16".to_owned(),
