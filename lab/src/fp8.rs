@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use flashcore::{Attention, Device, Dtype, Fp8, Fp8Qkv, Shape};
+use flashcore::{Attention, Device, Dtype, Fp8, Fp8Qkv, Shape, StochasticRounding};
 use flashcore_tests::cases::Case;
 use flashcore_tests::device::OnDevice as WideOnDevice;
 use flashcore_tests::extras::{Extras, Numbers};
@@ -21,11 +21,17 @@ use crate::timing::{Protocol, Recorded};
 /// Options of `fp8`.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  flashcore-lab fp8 --out fp8.json\n  flashcore-lab fp8 --shape 2,16,8192,128 --causal"
+    after_help = "Examples:\n  flashcore-lab fp8 --out fp8.json\n  flashcore-lab fp8 --shape 2,16,8192,128 --causal\n  flashcore-lab fp8 --shape 1,16,16384,128 --causal --window 1024"
 )]
 pub(crate) struct Options {
     #[command(flatten)]
     shapes: Shapes,
+    /// A query sees only so many keys before it, and its own
+    #[arg(long, value_name = "KEYS")]
+    window: Option<usize>,
+    /// Scores x become CAP tanh(x / CAP)
+    #[arg(long, value_name = "CAP")]
+    softcap: Option<f32>,
     /// Times that all kernels take turns
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
@@ -64,6 +70,8 @@ pub(crate) fn run(device: flashcore::Result<Device>, options: &Options) -> Resul
     let device = device?;
     let mut rows = Vec::new();
     for case in options.shapes.cases_or(|masks| grid::large(&grid::LENGTHS, masks)) {
+        let Options { window: left, softcap, .. } = *options;
+        let case = Case { extras: Extras { left, softcap, ..case.extras }, ..case };
         for row in measure(&device, &case, options)? {
             let Row { shape, mask, kernel, chosen, us, tflops, of_bf16 } = &row;
             let chosen = if *chosen { "*" } else { " " };
@@ -94,27 +102,56 @@ fn narrow(shape: Shape, seed: u64) -> Narrow {
     Narrow { elements, descales, values: Values { shape, data: Vec::new() } }
 }
 
+/// Floating-point operations: two products of 2 for each pair of a query and a key that it sees.
+fn flops(case: &Case) -> f64 {
+    let Some(left) = case.extras.left else { return grid::flops(case) };
+    let (queries, keys) = (case.seqlen_q as i64, case.seqlen_kv as i64);
+    let seen = |query: i64| {
+        let at = query + keys - queries;
+        let end = if case.causal { (at + 1).clamp(0, keys) } else { keys };
+        (end - (at - left as i64).clamp(0, end)) as f64
+    };
+    let pairs: f64 = (0..queries).map(seen).sum();
+    4.0 * (case.batch * case.heads_q * case.head_dim) as f64 * pairs
+}
+
 fn measure(device: &Device, case: &Case, options: &Options) -> Result<Vec<Row>> {
     let protocol = Protocol { min_ms: 1e3 * options.seconds, ..Protocol::STANDARD };
     let dtype = Dtype::Bf16;
     let inputs = [(case.shape_q(), 1), (case.shape_kv(), 2), (case.shape_kv(), 3)];
-    let nothing = (Extras::default(), &Numbers::default());
+    let extras = (case.extras, &Numbers::default());
     let tensors =
-        OnDevice::new(device, &inputs.map(|(shape, seed)| narrow(shape, seed)), case.causal, nothing, dtype)?;
+        OnDevice::new(device, &inputs.map(|(shape, seed)| narrow(shape, seed)), case.causal, extras, dtype)?;
     let plans = tensors.plans()?;
     let tensors = &tensors;
     let wide_tensors = &WideOnDevice::new(device, case, &case.inputs(dtype, 0))?;
     let wide = Recorded::new(device, wide_tensors, protocol.launches)?;
-    let rounded = &Fp8Qkv::new(device, Fp8::E4m3, [case.shape_q(), case.shape_kv(), case.shape_kv()])?;
-    let attention = Attention::new().causal(case.causal);
+    let narrow = || Fp8Qkv::new(device, Fp8::E4m3, [case.shape_q(), case.shape_kv(), case.shape_kv()]);
+    let [rounded, rotated, per_tensor] = &[narrow()?, narrow()?.rotated(), narrow()?.per_tensor()];
+    let mut attention = Attention::new().window(case.extras.left, case.causal.then_some(0));
+    if let Some(cap) = case.extras.softcap {
+        attention = attention.softcap(cap);
+    }
     let all = Recorded::record(device, wide_tensors, protocol.launches, |tensors, stream| {
         let WideOnDevice { q, k, v, out, .. } = tensors;
         rounded.round(stream, q, k, v)?;
         attention.forward_fp8_into(stream, rounded.q.view(), rounded.k.view(), rounded.v.view(), out, None)
     })?;
-    let rounding = Recorded::record(device, wide_tensors, protocol.launches, |tensors, stream| {
-        rounded.round(stream, &tensors.q, &tensors.k, &tensors.v)
+    let rounding = |into: &'static str, to: &Fp8Qkv| {
+        let record = Recorded::record(device, wide_tensors, protocol.launches, |tensors, stream| {
+            to.round(stream, &tensors.q, &tensors.k, &tensors.v)
+        });
+        Ok::<_, anyhow::Error>((into, record?))
+    };
+    let by_chance = Recorded::record(device, wide_tensors, protocol.launches, |tensors, stream| {
+        rounded.round_stochastic(stream, StochasticRounding::new(1), &tensors.q, &tensors.k, &tensors.v)
     })?;
+    let roundings = [
+        rounding("rounding alone", rounded)?,
+        rounding("rounding alone, rotated", rotated)?,
+        rounding("rounding alone, a descale per tensor", per_tensor)?,
+        ("rounding alone, stochastic", by_chance),
+    ];
     let kernels: Result<Vec<_>> = plans
         .iter()
         .map(|plan| {
@@ -124,12 +161,15 @@ fn measure(device: &Device, case: &Case, options: &Options) -> Result<Vec<Row>> 
         })
         .collect();
     let kernels = kernels?;
-    let (mut wide_us, mut all_us, mut rounding_us) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut wide_us, mut all_us) = (Vec::new(), Vec::new());
+    let mut roundings_us = [const { Vec::new() }; 4];
     let mut times = vec![Vec::new(); kernels.len()];
     for _ in 0..options.rounds {
         wide_us.push(wide.measure(&protocol)?.us);
         all_us.push(all.measure(&protocol)?.us);
-        rounding_us.push(rounding.measure(&protocol)?.us);
+        for ((_, rounding), us) in roundings.iter().zip(&mut roundings_us) {
+            us.push(rounding.measure(&protocol)?.us);
+        }
         for (kernel, times) in kernels.iter().zip(&mut times) {
             times.push(kernel.measure(&protocol)?.us);
         }
@@ -140,14 +180,14 @@ fn measure(device: &Device, case: &Case, options: &Options) -> Result<Vec<Row>> 
         let mut ratios: Vec<f64> = wide_us.iter().zip(us).map(|(wide, us)| wide / us).collect();
         let us = median(&mut us.to_vec());
         let (shape, mask) = (Bhsd::from(case), mask(case.causal));
-        let tflops = grid::flops(case) / us / 1e6;
+        let tflops = flops(case) / us / 1e6;
         Row { shape, mask, kernel, chosen, us, tflops, of_bf16: median(&mut ratios) }
     };
     let mut rows = vec![
         row("bf16".to_owned(), true, &wide_us),
         row("rounding to e4m3, and attention".to_owned(), true, &all_us),
-        row("rounding alone".to_owned(), true, &rounding_us),
     ];
+    rows.extend(roundings.iter().zip(&roundings_us).map(|((name, _), us)| row((*name).to_owned(), true, us)));
     for (plan, times) in plans.iter().zip(&times) {
         rows.push(row(plan.variant.symbol.to_owned(), plan.variant.symbol == chosen, times));
     }
