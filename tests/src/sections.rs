@@ -15,7 +15,7 @@ pub fn cases(variant: &Variant) -> Vec<(Case, u32)> {
     let Tile { block_m, block_n, cluster, splits, .. } = variant.tile;
     // Where CTAs share the keys, each visits as many as otherwise, if there are enough.
     let [block_m, block_n, rows] = [block_m, splits * block_n, cluster * block_m].map(|rows| rows as usize);
-    let lengths = if variant.is_causal() {
+    let mut lengths = if variant.is_causal() {
         vec![
             (2 * rows, 40, 1), // of two tiles one sees no key, of the other the last rows see some
             (3 * rows - 8, rows - 20, 1), // of three tiles two see none
@@ -33,6 +33,11 @@ pub fn cases(variant: &Variant) -> Vec<(Case, u32)> {
             (rows + 70, 0, 1),
         ]
     };
+    // Where steps may be short and key tiles hold less than the rows of two consumers, others meet at the ends of rows: a
+    // second consumer's first step is short, and the first one's whole; and whole where the second sees nothing.
+    if variant.has_short_step() && block_n < 2 * 64 {
+        lengths.push((rows + 9, 2 * block_n + variant.short_n() as usize + 6, 1));
+    }
     let case = |(seqlen_q, seqlen_kv, clusters)| {
         (Case { seqlen_q, seqlen_kv, heads_q: 3, ..Case::of_kernel(variant) }, clusters)
     };

@@ -41,7 +41,8 @@ fn report(variant: &'static Variant, first: usize) -> Result<(), String> {
 /// what survives in them.
 fn is_unexplained(variant: &Variant) -> bool {
     let is_changed = variant.has_short_ends() && variant.consumers() == 3;
-    matches!(variant.score, Score::Alibi | Score::BiasTiles) || is_changed || variant.fp8.is_some()
+    let is_general = variant.fp8.is_some() && variant.is_general();
+    matches!(variant.score, Score::Alibi | Score::BiasTiles) || is_changed || is_general
 }
 
 fn main() -> ExitCode {
