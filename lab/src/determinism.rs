@@ -69,7 +69,7 @@ pub(crate) struct Row {
 impl Row {
     /// Whether q, k and v have 8 bits.
     pub(crate) fn is_of_8_bits(&self) -> bool {
-        self.case.contains("_e4m3_")
+        ["_e4m3_", "_e5m2_"].iter().any(|format| self.case.contains(format))
     }
 }
 
@@ -391,9 +391,9 @@ mod tests {
         let findings = measure(&Device::emulated(), &request, Path::new("unused")).unwrap();
         let conditions: Vec<_> = findings.rows.iter().map(|row| row.condition).collect();
         let of_subject = [Condition::Alone, Condition::OtherWork, Condition::Streams, Condition::Batch];
-        assert_eq!(conditions, [&of_subject[..], &of_subject, &[Condition::Order; 2]].concat());
+        assert_eq!(conditions, [&of_subject[..], &of_subject, &of_subject, &[Condition::Order; 3]].concat());
         assert!(findings.rows.iter().all(|row| row.runs > 0 && row.differing == 0), "{findings:?}");
-        assert_eq!(findings.rows.iter().filter(|row| row.is_of_8_bits()).count(), 5);
+        assert_eq!(findings.rows.iter().filter(|row| row.is_of_8_bits()).count(), 10);
         assert!(table(&findings).to_string().contains("without its batch"));
     }
 

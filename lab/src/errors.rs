@@ -5,7 +5,8 @@ use anyhow::{Context, Result};
 use flashcore::{Device, Dtype};
 use flashcore_tests::cases::{Case, FP8_HEAD_DIMS};
 use flashcore_tests::device::{self, OnDevice};
-use flashcore_tests::{grid, narrow};
+use flashcore_tests::grid;
+use flashcore_tests::kernel::{self, Elements};
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::Check;
@@ -111,13 +112,16 @@ pub(crate) fn fp8_cases() -> Vec<(Case, Dtype)> {
 pub(crate) fn measure_fp8(device: &Device, cases: &[(Case, Dtype)]) -> Result<Vec<Fp8Errors>> {
     let mut found = Vec::new();
     for (case, dtype) in cases {
-        let name = device::name(case, *dtype);
-        let judged = narrow::Inputs::new(case, *dtype, SEED).check_each(device).context(name.clone())?;
-        found.extend(judged.into_iter().map(|(kernel, result)| Fp8Errors {
-            case: name.clone(),
-            kernel: kernel.to_owned(),
-            check: result.into(),
-        }));
+        let narrow = Elements::of_case(case, *dtype).into_iter().filter(|elements| elements.fp8.is_some());
+        for elements in narrow {
+            let name = kernel::name(case, elements);
+            let judged = kernel::check_each(device, case, elements, SEED).context(name.clone())?;
+            found.extend(judged.into_iter().map(|(kernel, result)| Fp8Errors {
+                case: name.clone(),
+                kernel: kernel.to_owned(),
+                check: result.into(),
+            }));
+        }
     }
     Ok(found)
 }

@@ -2,6 +2,7 @@
 
 use flashcore::kernels::{FWD, FWD_FP8, Variant};
 use flashcore::{Device, Dtype, Fp8, Plan, Pointers, Stream};
+use float8::{F8E4M3, F8E5M2};
 
 use crate::cases::{self, Case, FP8_HEAD_DIMS, Layout};
 use crate::compare::Verdict;
@@ -14,10 +15,11 @@ pub fn kernels() -> impl Iterator<Item = &'static Variant> {
     FWD.iter().chain(FWD_FP8)
 }
 
-/// Every kernel, but of each pair of 8 bits that differs in the output's type only that of f16: what the other one does with
-/// tiles and barriers is the same.
+/// Every kernel, but of those of 8 bits that differ in element types only that of e4m3 and f16: what the others do with tiles
+/// and barriers is the same.
 pub fn different_kernels() -> impl Iterator<Item = &'static Variant> {
-    kernels().filter(|variant| variant.fp8.is_none() || variant.dtype == Dtype::F16)
+    let first = (Some(Fp8::E4m3), Dtype::F16);
+    kernels().filter(move |variant| variant.fp8.is_none() || (variant.fp8, variant.dtype) == first)
 }
 
 /// Element types.
@@ -44,8 +46,12 @@ impl Elements {
     /// Those that there are kernels for of a case whose output is of type `dtype`.
     pub fn of_case(case: &Case, dtype: Dtype) -> Vec<Self> {
         let plain = (case.layout, case.scale, case.extras.head_dim_v) == (Layout::Bshd, None, None);
-        let narrow = Elements { fp8: Some(Fp8::E4m3), dtype };
-        let narrow = (plain && FP8_HEAD_DIMS.contains(&case.head_dim)).then_some(narrow);
+        let formats = match plain && FP8_HEAD_DIMS.contains(&case.head_dim) {
+            true if case.extras == Extras::default() => &[Fp8::E4m3, Fp8::E5m2][..],
+            true => &[Fp8::E4m3],
+            false => &[],
+        };
+        let narrow = formats.iter().map(|&fp8| Elements { fp8: Some(fp8), dtype });
         [dtype.into()].into_iter().chain(narrow).collect()
     }
 
@@ -60,7 +66,8 @@ impl Elements {
     /// This case with fresh inputs.
     pub fn inputs(self, case: &Case, seed: u64) -> Inputs {
         match self.fp8 {
-            Some(_) => Inputs::Narrow(Box::new(narrow::Inputs::new(case, self.dtype, seed))),
+            Some(Fp8::E4m3) => Inputs::E4m3(Box::new(narrow::Inputs::new(case, self.dtype, seed))),
+            Some(Fp8::E5m2) => Inputs::E5m2(Box::new(narrow::Inputs::new(case, self.dtype, seed))),
             None => Inputs::Wide(Box::new((*case, case.inputs(self.dtype, seed)))),
         }
     }
@@ -74,7 +81,8 @@ pub fn check_each(
     seed: u64,
 ) -> flashcore::Result<Vec<Judged>> {
     match elements.fp8 {
-        Some(_) => narrow::Inputs::new(case, elements.dtype, seed).check_each(device),
+        Some(Fp8::E4m3) => narrow::Inputs::<F8E4M3>::new(case, elements.dtype, seed).check_each(device),
+        Some(Fp8::E5m2) => narrow::Inputs::<F8E5M2>::new(case, elements.dtype, seed).check_each(device),
         None => device::check_each(device, case, elements.dtype, seed),
     }
 }
@@ -90,7 +98,9 @@ pub enum Inputs {
     /// Of 16 bits, with the case.
     Wide(Box<(Case, cases::Inputs)>),
     /// Of 8 bits.
-    Narrow(Box<narrow::Inputs>),
+    E4m3(Box<narrow::Inputs<F8E4M3>>),
+    /// Of 8 bits.
+    E5m2(Box<narrow::Inputs<F8E5M2>>),
 }
 
 impl Inputs {
@@ -107,7 +117,8 @@ impl Inputs {
                 let case = Case { batch: 1, ..*case };
                 Inputs::Wide(Box::new((case, case.inputs_of(values, q.dtype))))
             }
-            Inputs::Narrow(inputs) => Inputs::Narrow(Box::new(inputs.sequence(sequence))),
+            Inputs::E4m3(inputs) => Inputs::E4m3(Box::new(inputs.sequence(sequence))),
+            Inputs::E5m2(inputs) => Inputs::E5m2(Box::new(inputs.sequence(sequence))),
         }
     }
 
@@ -115,7 +126,8 @@ impl Inputs {
     pub fn upload(&self, device: &Device) -> flashcore::Result<OnDevice> {
         Ok(match self {
             Inputs::Wide(wide) => OnDevice::Wide(device::OnDevice::new(device, &wide.0, &wide.1)?),
-            Inputs::Narrow(inputs) => OnDevice::Narrow(inputs.upload(device)?),
+            Inputs::E4m3(inputs) => OnDevice::Narrow(inputs.upload(device)?),
+            Inputs::E5m2(inputs) => OnDevice::Narrow(inputs.upload(device)?),
         })
     }
 
@@ -123,7 +135,8 @@ impl Inputs {
     pub fn judge(&self, outputs: &Outputs, budget: usize) -> Result<Verdict, Failure> {
         match self {
             Inputs::Wide(wide) => outputs.judge(&wide.1, &wide.1.attention.rows(budget, 0)),
-            Inputs::Narrow(inputs) => inputs.judge(&inputs.answer(), outputs),
+            Inputs::E4m3(inputs) => inputs.judge(&inputs.answer(), outputs),
+            Inputs::E5m2(inputs) => inputs.judge(&inputs.answer(), outputs),
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::cases::{Case, Layout};
 use crate::compare::Verdict;
 use crate::device::{Failure, Judged, Outputs, upload};
 use crate::extras::{Extras, Numbers};
-use crate::fp8::{Answer, Narrow, OnDevice, attend};
+use crate::fp8::{Answer, Format, Narrow, OnDevice, attend};
 use crate::inputs::Fill;
 use crate::oracle::Attention;
 use crate::values::{HostTensor, Values};
@@ -44,20 +44,20 @@ impl Answer {
     }
 }
 
-/// Inputs of a case.
+/// Inputs of a case, of which q, k and v are rounded to `T`.
 #[derive(Clone, Debug)]
-pub struct Inputs {
+pub struct Inputs<T> {
     case: Case,
     /// q, k and v of 16 bits.
     wide: [HostTensor; 3],
     /// The same as they are rounded to 8.
-    pub tensors: [Narrow; 3],
+    pub tensors: [Narrow<T>; 3],
     /// The numbers that go along.
     pub numbers: Numbers,
     attention: Attention,
 }
 
-impl Inputs {
+impl<T: Format> Inputs<T> {
     /// Fresh inputs, for an output of type `dtype`.
     ///
     /// # Panics
@@ -71,7 +71,7 @@ impl Inputs {
     }
 
     fn rounded(case: &Case, wide: [HostTensor; 3], numbers: Numbers) -> Self {
-        let tensors = wide.each_ref().map(|tensor| Narrow::new(&tensor.values()));
+        let tensors = wide.each_ref().map(|tensor| Narrow::<T>::new(&tensor.values()));
         let [q, k, v] = tensors.each_ref().map(|tensor| tensor.values.clone());
         let plain = Attention::new(q, k, v, 1.0 / (case.head_dim as f64).sqrt());
         let attention = case.extras.judged_by(case.causal, &numbers, plain);
@@ -109,11 +109,15 @@ impl Inputs {
         let tensors = self.upload(device)?;
         let [q, k, v] = self.wide.each_ref().map(|tensor| upload(device, tensor));
         let (q, k, v) = (q?, k?, v?);
-        let rounded = Fp8Qkv::new(device, Fp8::E4m3, [q.shape(), k.shape(), v.shape()])?;
+        let rounded = Fp8Qkv::new(device, T::KIND, [q.shape(), k.shape(), v.shape()])?;
         rounded.round(&stream, &q, &k, &v)?;
         let (q, k, v) = (rounded.q.view(), rounded.k.view(), rounded.v.view());
         tensors.attention().forward_fp8_into(&stream, q, k, v, &tensors.out, Some(tensors.lse.view()))?;
-        let mut judged = vec![("rounding to e4m3, and attention", self.judge(&answer, &tensors.written()?))];
+        let rounding = match T::KIND {
+            Fp8::E4m3 => "rounding to e4m3, and attention",
+            Fp8::E5m2 => "rounding to e5m2, and attention",
+        };
+        let mut judged = vec![(rounding, self.judge(&answer, &tensors.written()?))];
         for plan in tensors.plans()? {
             tensors.poison()?;
             tensors.run_plan(&plan, &stream)?;
