@@ -185,6 +185,7 @@ fn featured(dtype: Dtype) -> Attention {
         },
         scoring: Scoring {
             softcap: Some(3.0),
+            tanh_error: 0.0,
             alibi: Some(Broadcast::per_head(alibi_slopes(4))),
             bias: Some(bias([2, 4, 60, 130], 3)),
             modify: Some(Modify::new(|score, _, _, i, j| score + if (i + j) % 2 == 0 { 0.5 } else { 0.0 })),
@@ -266,4 +267,25 @@ fn capped_scores_may_err_three_times_as_much() {
         answers.iter().flat_map(|row| row.exact.o.iter().zip(&row.ideal.o)).map(|(x, y)| (x - y).abs());
     let ideal_error = errors.fold(0.0, f64::max);
     assert!(ideal_error > 0.0 && (three_times - twice - ideal_error).abs() < 1e-12 * ideal_error);
+}
+
+/// A tangent that is off by as much as is said passes, one that is off by four times as much does not, and neither passes
+/// where none may be off.
+#[test]
+fn an_approximate_tangent_may_err_as_much_as_it_is_said_to() {
+    let (dtype, cap, error) = (Dtype::F16, 100.0, 1.0 / 2048.0);
+    let capped = |softcap, tanh_error| {
+        let scoring = Scoring { softcap: Some(softcap), tanh_error, ..Scoring::default() };
+        Attention { scoring, scale: 10.0, ..plain(dtype) }
+    };
+    let off_by = |errors: f64| {
+        // What a tangent makes of scores that it is off by a factor.
+        let factor = 1.0 + errors * error;
+        let mut solved = capped(cap, 0.0);
+        solved.scoring.modify = Some(Modify::new(move |score, _, _, _, _| factor * score));
+        solved
+    };
+    assert!(judge(&RIGHT, &off_by(0.9), &capped(cap, error), dtype).is_ok());
+    assert!(judge(&RIGHT, &off_by(4.0), &capped(cap, error), dtype).is_err());
+    assert!(judge(&RIGHT, &off_by(1.0), &capped(cap, 0.0), dtype).is_err());
 }

@@ -155,6 +155,7 @@ impl Problem {
             || Modify::new(|score, b, h, i, j| score + ((b + 2 * h + 3 * i + 5 * j) % 7) as f64 / 4.0);
         let scoring = Scoring {
             softcap: self.softcap,
+            tanh_error: 0.0,
             alibi: self.alibi.map(slopes),
             bias: self.bias.map(biases),
             modify: self.modify.then(modify),

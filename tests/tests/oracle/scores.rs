@@ -106,6 +106,7 @@ fn the_function_comes_last_and_the_cap_first() {
     // 100 is capped to 1, 1 for the distance comes off, 5 is added, all is doubled.
     let scoring = Scoring {
         softcap: Some(1.0),
+        tanh_error: 0.0,
         alibi: Some(Broadcast::per_head(vec![1.0])),
         bias: Some(Broadcast::new([1, 1, 1, 2], vec![5.0, f32::NEG_INFINITY])),
         modify: Some(Modify::new(|score, _, _, _, _| 2.0 * score)),

@@ -142,6 +142,7 @@ proptest! {
             mask: Mask { prefix: Some(prefix.clone()), chunk: Some(7), ..Mask::window(Some(3), Some(1)) },
             scoring: Scoring {
                 softcap: Some(2.0),
+                tanh_error: 0.0,
                 alibi: Some(slopes.clone()),
                 bias: Some(biases.clone()),
                 modify: Some(Modify::new(|score, b, h, i, j| score + (b + h + i + j) as f64 / 8.0)),
