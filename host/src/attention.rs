@@ -198,7 +198,7 @@ impl<'a> Attention<'a> {
     }
 
     /// As [`Self::softcap`], but the GPU's own hyperbolic tangent (`tanh.approx`) will do, as in FlashAttention-2 and -3:
-    /// less work, but a capped score is off by up to 2⁻¹¹ of itself, and so its weight by up to `cap * 2⁻¹¹` of itself.
+    /// less work, but a capped score is off by up to 2⁻¹¹ of itself, and so its weight by up to about `cap * 2⁻¹⁰` of itself.
     /// It is what kernels for 64, 128 and 256 columns have; where there is none, and where slopes or a bias are added,
     /// weights left out, or elements have 8 bits, scores are as exact as with [`Self::softcap`].
     pub const fn approximate_softcap(self, cap: f32) -> Self {

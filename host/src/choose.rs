@@ -1,6 +1,6 @@
 //! Which kernel computes a problem: the one whose busiest SM should be done first.
 
-use flashcore_kernels::config::{Mask, Tile, Variant, WARPGROUP_ROWS};
+use flashcore_kernels::config::{Mask, Score, Tile, Variant, WARPGROUP_ROWS};
 
 use crate::problem::{MAX_GENERAL_DIM, Problem};
 
@@ -16,7 +16,11 @@ pub(crate) fn eligible(problem: &Problem) -> impl Iterator<Item = &'static Varia
     };
     let columns = |variant: &Variant| variant.head_dim + variant.head_dim_v;
     let fewest = wide_enough().map(columns).min();
-    wide_enough().filter(move |variant| Some(columns(variant)) == fewest)
+    let candidates = move || wide_enough().filter(move |variant| Some(columns(variant)) == fewest);
+    // An approximation that will do is taken wherever there is a kernel for it: results then do not go with the length.
+    let approximate = |variant: &Variant| variant.score == Score::SoftcapApprox;
+    let any_approximate = candidates().any(approximate);
+    candidates().filter(move |variant| approximate(variant) == any_approximate)
 }
 
 /// The eligible kernel that should take the least time. Those that split keys are for few work tiles: where there are

@@ -366,6 +366,7 @@ mod tests {
             prefix: true,
             sparse: SparseSizes { ranges: Some([1, 1]), blocks: Some([1, 1, 1, 1]) },
             softcap: Some(30.5),
+            approximate_tanh: true,
             sinks: true,
             alibi: Some(Slopes::PerHead),
             bias: Some(BiasLayout::packed(Dtype::F16, [1; 4])),
@@ -383,7 +384,7 @@ mod tests {
             (Features { left: Some(100), right: Some(0), ..Features::NONE }, "window 100 to 0"),
             (
                 all,
-                "window 127 to all from top-left, chunks of 64, softcap 30.5, dropout 0.1, 3 sequences of queries, \
+                "window 127 to all from top-left, chunks of 64, softcap about 30.5, dropout 0.1, 3 sequences of queries, \
                  3 sequences of keys, prefixes, ranges of keys, a block mask, sinks, ALiBi, bias, used queries, used keys",
             ),
         ] {

@@ -551,6 +551,7 @@ mod tests {
             (plain.window(Some(3), None), "_band"),
             (plain.causal(true).sinks(sinks.view()), "_band"),
             (plain.softcap(5.0).chunk(16), "_band_softcap"),
+            (plain.approximate_softcap(5.0), "_band_softcap"),
         ] {
             call.forward_fp8_into(&stream, q.view(), k.view(), v.view(), &out, None).unwrap();
             let symbol = mock.state().launches.last().unwrap().symbol;

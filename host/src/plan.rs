@@ -28,10 +28,10 @@ const STORE_ROWS: u32 = 16;
 const BUNDLE_KEYS: u64 = 2048;
 /// What it costs to start a CTA and to find its bundle.
 const START_KEYS: u64 = 335;
-/// Bundles for each SM, where they fall in cost: the first are four times as costly as they are on average.
+/// Bundles for each SM, where they fall in cost: the first are twice as costly as they are on average.
 const MIN_ROUNDS: u64 = 4;
 /// At most so many bundles for each SM.
-const MAX_ROUNDS: u64 = 8;
+const MAX_ROUNDS: u64 = 24;
 /// How much longer the longest sequence is taken to be than the mean.
 const LONGEST_TO_MEAN: u64 = 4;
 /// Work tiles are counted in i32.
@@ -589,6 +589,38 @@ mod tests {
             [pack(65, 1), pack(8, 1024)],
             [(0, 1), (0, 1)],
             "more than a warpgroup's rows; nothing saved"
+        );
+    }
+
+    #[test]
+    fn an_approximate_softcap_is_taken_wherever_there_is_a_kernel_for_it() {
+        let approximate = Features { softcap: Some(50.0), approximate_tanh: true, ..Features::NONE };
+        for (head_dim, has_kernel) in [(64, true), (80, false), (128, true), (192, false), (200, true)] {
+            for seqlen in [1, 65, 300, 1024, 16384] {
+                let shape = Shape::new(2, seqlen, 4, head_dim);
+                let Plan { variant, params, .. } = plan(&general(shape, shape, approximate));
+                let scale = (head_dim as f32).sqrt().recip();
+                let (score, scales, offset) = if has_kernel {
+                    (Score::SoftcapApprox, [scale / 50.0, 50.0 * LOG2_E], 0.0)
+                } else {
+                    (Score::Softcap, [2.0 * scale * LOG2_E / 50.0, 100.0 * LOG2_E], 50.0 * LOG2_E)
+                };
+                assert_eq!(variant.score, score, "{shape}");
+                assert_eq!(params.general.offset_log2, offset);
+                for (found, expected) in
+                    [params.general.product_scale, params.scale_log2].into_iter().zip(scales)
+                {
+                    assert!((found / expected - 1.0).abs() < 1e-6, "{shape}: {found} for {expected}");
+                }
+                let exact = Features { approximate_tanh: false, ..approximate };
+                assert_eq!(plan(&general(shape, shape, exact)).variant.score, Score::Softcap);
+            }
+        }
+        let alibi = Some(crate::features::Slopes::PerHead);
+        let shape = Shape::new(2, 300, 4, 128);
+        assert_eq!(
+            plan(&general(shape, shape, Features { alibi, ..approximate })).variant.score,
+            Score::Biased
         );
     }
 

@@ -79,13 +79,8 @@ impl Sequence {
 #[inline(always)]
 pub fn part_before(cta: u32, part: f32, falling: bool) -> f32 {
     let before = mul(cta as f32, part);
-    if !falling {
-        return before;
-    }
-    // 1 - (1 - x)⁴: few CTAs, most of the work in those that start first, and little in those that even out the end.
-    let left = add(1.0, -before);
-    let squared = mul(left, left);
-    add(1.0, -mul(squared, squared))
+    // 1 - (1 - x)²
+    if falling { mul(before, add(2.0, -before)) } else { before }
 }
 
 /// The work tiles of a CTA that are left.

@@ -88,6 +88,8 @@ pub struct Agreement {
     pub worst: f64,
     /// Share of the elements of O that differ by more than [`UNITS`].
     pub apart: f64,
+    /// Largest difference of O, relative to the largest element of its row; infinite where one is NaN.
+    pub far: f64,
     /// Share of the log-sum-exps that are equal to the last bit.
     pub lse_equal: f64,
     /// Largest difference of the log-sum-exp, absolute.
@@ -110,13 +112,14 @@ impl Agreement {
             Dtype::F16 => half::f16::from_bits(bits).to_f64(),
             Dtype::Bf16 => half::bf16::from_bits(bits).to_f64(),
         };
-        let (mut worst, mut apart) = (0f64, 0);
+        let (mut worst, mut apart, mut far) = (0f64, 0, 0f64);
         for (a, b) in a.0.chunks(head_dim).zip(b.0.chunks(head_dim)) {
             let largest = a.iter().chain(b).map(|&bits| value(bits).abs()).fold(f64::MIN_POSITIVE, f64::max);
             let unit = ulp * 2f64.powf(largest.log2().floor());
             for units in a.iter().zip(b).map(|(&a, &b)| (value(a) - value(b)).abs() / unit) {
                 worst = worst.max(units);
                 apart += usize::from(units > UNITS || units.is_nan());
+                far = if units.is_nan() { f64::INFINITY } else { far.max(units * unit / largest) };
             }
         }
         let share = |equal: usize, of: usize| equal as f64 / of.max(1) as f64;
@@ -127,6 +130,7 @@ impl Agreement {
             equal: share(a.0.iter().zip(b.0).filter(|(a, b)| a == b).count(), a.0.len()),
             worst,
             apart: share(apart, a.0.len()),
+            far,
             lse_equal: share(a.1.iter().zip(b.1).filter(|(a, b)| a == b).count(), a.1.len()),
             lse_worst: differences.fold(0.0, f64::max),
         }

@@ -451,7 +451,8 @@ pub fn banded() -> Vec<Case> {
     let window = Extras { left: Some(100), right: Some(20), ..Extras::default() };
     let capped = Extras { softcap: Some(20.0), sinks: true, ..window };
     let base = Case { batch: 1, seqlen_q: 150, seqlen_kv: 250, heads_q: 2, heads_kv: 1, ..Case::default() };
-    let case = |head_dim| [window, capped].map(|extras| Case { head_dim, extras, ..base });
+    let about = Extras { softcap: Some(20.0), approximate_tanh: true, ..Extras::default() };
+    let case = |head_dim| [window, capped, about].map(|extras| Case { head_dim, extras, ..base });
     FP8_HEAD_DIMS.into_iter().flat_map(case).collect()
 }
 

@@ -1,6 +1,6 @@
 //! Cases over elements of 8 bits: their inputs, and how far from the right answer a kernel may be.
 
-use flashcore::{Device, Dtype, Fp8, Fp8Qkv, Order};
+use flashcore::{Device, Dtype, Fp8, Fp8Qkv, Order, StochasticRounding};
 
 use crate::cases::{Case, Layout};
 use crate::compare::Verdict;
@@ -108,9 +108,9 @@ impl<T: Format> Inputs<T> {
         let (answer, stream) = (self.answer(), device.stream()?);
         let tensors = self.upload(device)?;
         let [q, k, v] = self.wide.each_ref().map(|tensor| upload(device, tensor));
-        let (q, k, v) = (q?, k?, v?);
-        let rounded = Fp8Qkv::new(device, T::KIND, [q.shape(), k.shape(), v.shape()])?;
-        rounded.round(&stream, &q, &k, &v)?;
+        let (q16, k16, v16) = (q?, k?, v?);
+        let rounded = Fp8Qkv::new(device, T::KIND, [q16.shape(), k16.shape(), v16.shape()])?;
+        rounded.round(&stream, &q16, &k16, &v16)?;
         let (q, k, v) = (rounded.q.view(), rounded.k.view(), rounded.v.view());
         tensors.attention().forward_fp8_into(&stream, q, k, v, &tensors.out, Some(tensors.lse.view()))?;
         let rounding = match T::KIND {
@@ -118,6 +118,10 @@ impl<T: Format> Inputs<T> {
             Fp8::E5m2 => "rounding to e5m2, and attention",
         };
         let mut judged = vec![(rounding, self.judge(&answer, &tensors.written()?))];
+        // What comes of that is judged elsewhere; here it is run, for those who watch.
+        let others =
+            Fp8Qkv::new(device, T::KIND, [q16.shape(), k16.shape(), v16.shape()])?.rotated().per_tensor();
+        others.round_stochastic(&stream, StochasticRounding::new(1), &q16, &k16, &v16)?;
         for plan in tensors.plans()? {
             tensors.poison()?;
             tensors.run_plan(&plan, &stream)?;

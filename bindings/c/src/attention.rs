@@ -342,6 +342,10 @@ unsafe fn attention(options: *const fc_attention_options) -> Result<Attention<'s
         };
         // SAFETY: the caller's struct has so many bytes, and ours, too; numbers and addresses may be any.
         unsafe { options.cast::<u8>().copy_to_nonoverlapping((&raw mut ours).cast(), known) };
+        if struct_size < size_of::<fc_attention_options>() {
+            // What had no meaning then.
+            ours.approximate_softcap = 0;
+        }
     }
     // SAFETY: the caller's.
     unsafe { ours.attention() }

@@ -684,10 +684,11 @@ fn older_options_work(kind: &Kind) -> Result<(), Failure> {
         sinks: std::ptr::without_provenance(8),
         ..options
     })?;
-    let second = Case { extras: Extras { sinks: true, ..Extras::default() }, ..first };
+    let second = Case { extras: Extras { sinks: true, softcap: Some(5.0), ..Extras::default() }, ..first };
     let nowhere = std::ptr::without_provenance(8);
     older_options_work_for(kind, second, |options| fc_attention_options {
         struct_size: 128,
+        approximate_softcap: 7,
         alibi_slopes: nowhere,
         bias: fc_bias { data: nowhere.cast(), ..NO_BIAS },
         ..options

@@ -193,9 +193,15 @@ impl Attention {
         let gain = self.dropout.as_ref().map_or(1.0, Dropout::gain);
         let moved = |&Scored { key, score, tolerated, .. }: &Scored| {
             let values: Vec<f64> = self.key_row(&self.v, at, key).iter().map(|&v| f64::from(v)).collect();
-            (score - exact.lse).exp() * tolerated * (gain * largest(&values) + largest(&exact.o))
+            // Twice: the row's sum changes as much as a weight.
+            (score - exact.lse).exp()
+                * (2.0 * tolerated).exp_m1()
+                * (gain * largest(&values) + largest(&exact.o))
         };
-        if self.scoring.tanh_error == 0.0 { 0.0 } else { scores.iter().map(moved).sum() }
+        if self.scoring.tanh_error == 0.0 {
+            return 0.0;
+        }
+        scores.iter().map(moved).filter(|moved| moved.is_finite()).sum()
     }
 
     /// How many times the error of an ideal kernel a real one may make: 2, and 3 where tanh caps the scores.
