@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use flashcore::driver::{Completion, EmulatorOptions};
 use flashcore::kernels::{Tile, Variant};
-use flashcore::{Device, Dtype, Fp8, Fp8Qkv, Plan};
+use flashcore::{Device, Dtype, Fp8, Fp8Qkv, Plan, StochasticRounding};
 use flashcore_tests::cases::{Case, has_other_head_dims};
 use flashcore_tests::device::{Failure, OnDevice, Outputs};
 use flashcore_tests::kernel::{Elements, Inputs, different_kernels};
