@@ -24,14 +24,14 @@ use crate::tensor_map::{ALIGNMENT, MapElement, TensorMapDesc, TensorMapError};
 const SECTION_BYTES: usize = 32 << 20;
 /// Rows of O that one warp stores.
 const STORE_ROWS: u32 = 16;
-/// What a bundle of work should cost on average, in keys of a whole tile.
+/// What a CTA's part of a bundle of work should cost on average, in keys of a whole tile.
 const BUNDLE_KEYS: u64 = 2048;
 /// What it costs to start a CTA and to find its bundle.
 const START_KEYS: u64 = 335;
-/// Bundles for each SM, where they fall in cost: the first are twice as costly as they are on average.
-const MIN_ROUNDS: u64 = 4;
-/// At most so many bundles for each SM.
-const MAX_ROUNDS: u64 = 24;
+/// Bundles of falling cost: the first are twice as costly as they are on average.
+const MIN_TEAMS: u64 = 4;
+/// At most so many of them.
+const MAX_TEAMS: u64 = 8;
 /// How much longer the longest sequence is taken to be than the mean.
 const LONGEST_TO_MEAN: u64 = 4;
 /// Work tiles are counted in i32.
@@ -185,20 +185,21 @@ impl Plan {
         }
         let work_tiles = if all_heads == 0 { 0 } else { tiles as u32 };
         let persistent = work_tiles.min(device.sm_count);
-        let (bundles, grid) = if features.ragged() {
+        let (teams, team, grid) = if features.ragged() {
             // What the tiles of sequences of the mean length cost, in keys; the longest of each, and on average.
             let longest =
                 features.left.map_or(seqlen_kv, |left| seqlen_kv.min(left.saturating_add(block_m))) as u64;
             let keys = if features.uneven() { longest / 2 } else { longest };
             let tile_keys = u64::from(variant.cost.tile_keys);
             let cost = tiles_of(seqlen_q).saturating_mul(all_heads).saturating_mul(keys + tile_keys);
-            let rounds = (cost / u64::from(device.sm_count) / BUNDLE_KEYS).clamp(MIN_ROUNDS, MAX_ROUNDS);
-            // In equal pieces, one for each SM, the busiest SM has up to half of the longest tile too much.
-            let falling = LONGEST_TO_MEAN * longest / 2 > MIN_ROUNDS * START_KEYS;
-            let grid = u64::from(device.sm_count) * rounds;
-            if falling { (2, grid.min(u64::from(work_tiles)) as u32) } else { (1, persistent) }
+            let teams = (cost / u64::from(device.sm_count) / BUNDLE_KEYS).clamp(MIN_TEAMS, MAX_TEAMS) as u32;
+            // A CTA has a tile, if there are no more of them.
+            let teams = teams.min(work_tiles / persistent.max(1)).max(1);
+            // Where sequences are short, finding the next tile behind those of a team takes too long.
+            let long = LONGEST_TO_MEAN * longest / 2 > MIN_TEAMS * START_KEYS;
+            if long { (teams, persistent, teams * persistent) } else { (persistent, 1, persistent) }
         } else {
-            (0, persistent)
+            (0, 0, persistent)
         };
         let ragged = |layout, heads| Ragged { ptr: 0, layout, heads: heads as u32 };
         let steps = |layout, heads, packed: Option<usize>| ragged(layout, heads).steps(packed.is_some());
@@ -220,7 +221,8 @@ impl Plan {
         let general = General {
             sequences: Sequences {
                 count: sequences as u32,
-                bundles,
+                teams,
+                team: Divisor::new(team),
                 uneven: features.uneven().into(),
                 ..General::NONE.sequences
             },

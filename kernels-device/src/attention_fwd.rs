@@ -45,7 +45,7 @@
 use core::marker::PhantomData;
 
 use crate::band::Lengths;
-use crate::bundle::{Bundle, Place as WorkPlace};
+use crate::bundle::{Bundle, Member, Place as WorkPlace};
 use crate::config::{
     Dtype, Factor, Fp8, MAX_SPLITS, MMA_K, MMA_K_BYTES, Score, Spec, Tile, Variant, WARPGROUP_ROWS,
     WARPGROUP_THREADS,
@@ -121,8 +121,8 @@ struct Cta<'a> {
     part: Part,
     /// Opens when O, staged over V, has been read.
     o_read: Gate,
-    /// Which work is this CTA's where it is handed out in bundles: the first place and the end.
-    bundle: [WorkPlace; 2],
+    /// Which work is this CTA's team's where it is handed out in bundles: the first place, and how many tiles.
+    bundle: (WorkPlace, u32),
 }
 
 /// The kernel. `S_REGS`, `P_REGS` and `O_REGS` are the registers of the fragments S, P and O of a thread, `SHORT_S` and
@@ -159,7 +159,7 @@ pub unsafe fn attention_fwd<
         o: base.offset(smem.o),
         part: Part { at: base.offset(smem.k), stride: v.consumers() * WARPGROUP_THREADS * Part::CHUNK },
         o_read: Gate::new(base, &smem, v.tile.cluster),
-        bundle: [WorkPlace::START; 2],
+        bundle: (WorkPlace::START, 0),
         maps,
         params,
     };
@@ -187,7 +187,7 @@ pub unsafe fn attention_fwd<
         }
         // All warps load lengths and prefixes, which the grid before may have written; consumers load what scores and
         // masks depend on, as constants (`ld.global.nc`), which it must be by then.
-        let bundles = v.is_general() && params.general.sequences.bundles != 0;
+        let bundles = v.is_general() && params.general.sequences.teams != 0;
         let has_arrays = v.score.has_places() || v.is_sparse();
         if bundles || v.is_general() && params.general.band.prefix != 0 || has_arrays {
             grid::wait_for_previous_grid();
@@ -310,9 +310,10 @@ impl Cta<'_> {
     /// The work tiles of this CTA.
     #[inline(always)]
     fn tiles<'a>(&'a self, v: &'a Variant) -> WorkTiles<'a> {
-        let at = if v.is_general() && self.params.general.sequences.bundles != 0 {
-            let [at, end] = self.bundle;
-            WorkAt::Bundle(Bundle::new(at, end))
+        let at = if v.is_general() && self.params.general.sequences.teams != 0 {
+            let (first, tiles) = self.bundle;
+            let member = Member::new(self.params.general.sequences.team, thread::block_idx_x());
+            WorkAt::Bundle(Bundle::new(first, tiles, member))
         } else {
             WorkAt::Turn(WorkTurn::new(thread::block_idx_x() / v.cluster_ctas()))
         };
@@ -435,7 +436,8 @@ impl Iterator for WorkTiles<'_> {
             }
             // SAFETY: the host vouches for the lengths.
             WorkAt::Bundle(bundle) => {
-                bundle.next(p, v.tile.block_m, |batch| unsafe { search::load(p, batch) })
+                let member = Member::new(p.general.sequences.team, thread::block_idx_x());
+                bundle.next(p, v.tile.block_m, member, |batch| unsafe { search::load(p, batch) })
             }
         }
     }

@@ -1,12 +1,17 @@
 //! Work tiles of sequences of different lengths, in bundles of about equal cost. Pure.
 //!
 //! Lengths are known on the device only. All work tiles stand in one order: sequence by sequence, head by head, and in
-//! a head from the last rows to the first. The CTAs of the grid cut that order into pieces, so that each finds its own
-//! without a table, a counter, or a word with the others. There are more CTAs than SMs, and the hardware starts the
-//! next one wherever one has ended; what it starts last is the smallest, so that all SMs end at about the same time.
+//! a head from the last rows to the first. *Teams* of CTAs cut that order into pieces, so that each finds its own without
+//! a table, a counter, or a word with the others. There are two ways:
+//!
+//! - Teams of as many CTAs as there are SMs take the tiles of their piece in turn. The hardware starts a CTA of the next
+//!   team wherever one has ended; what it starts last is the smallest, so that all SMs end at about the same time.
+//! - Where sequences are short, each CTA is a team of its own, all have equal pieces, and one starts on each SM.
+//!
 //! Whoever computes a tile, its result is the same.
 
 use crate::band::Lengths;
+use crate::divisor::Divisor;
 use crate::float::{add, mul};
 use crate::params::FwdParams;
 use crate::schedule::{Span, WorkTile};
@@ -74,27 +79,62 @@ impl Sequence {
     }
 }
 
-/// Which part of all cost comes before CTA `cta`, where `part` is that of a CTA on average: in equal steps, or, if
+/// Which part of all cost comes before team `team`, where `part` is that of a team on average: in equal steps, or, if
 /// `falling`, in steps that fall to nothing.
 #[inline(always)]
-pub fn part_before(cta: u32, part: f32, falling: bool) -> f32 {
-    let before = mul(cta as f32, part);
+pub fn part_before(team: u32, part: f32, falling: bool) -> f32 {
+    let before = mul(team as f32, part);
     // 1 - (1 - x)²
     if falling { mul(before, add(2.0, -before)) } else { before }
+}
+
+/// Which tiles of a bundle a CTA takes: one in each *round*, in which every CTA of its team takes one. Neighbours so work
+/// on the same heads at the same time, and share their K and V in L2. Since tiles of a head are in the order of their
+/// cost under a causal mask, every second round runs backwards. Only the first one may have fewer tiles than there are
+/// CTAs, those that would be last.
+#[derive(Clone, Copy, Debug)]
+pub struct Member {
+    /// CTAs of the team.
+    pub team: Divisor,
+    /// Which of them this is.
+    pub number: u32,
+}
+
+impl Member {
+    /// The CTA `cta` of a grid of teams.
+    #[inline(always)]
+    pub const fn new(team: Divisor, cta: u32) -> Self {
+        let (_, number) = team.split(cta);
+        Member { team, number }
+    }
+
+    /// Its place in the round after which there are `left` less one.
+    #[inline(always)]
+    const fn place(&self, left: u32) -> u32 {
+        if left % 2 == 1 { self.number } else { self.team.value - 1 - self.number }
+    }
 }
 
 /// The work tiles of a CTA that are left.
 #[derive(Clone, Copy, Debug)]
 pub struct Bundle {
+    /// The next one; its number may count on into heads that follow.
     at: Place,
-    end: Place,
+    /// How many there are.
+    left: u32,
 }
 
 impl Bundle {
-    /// The work tiles from `at` to before `end`.
+    /// Of `tiles` work tiles from `first` on those of a member of a team.
     #[inline(always)]
-    pub const fn new(at: Place, end: Place) -> Self {
-        Bundle { at, end }
+    pub const fn new(first: Place, tiles: u32, member: Member) -> Self {
+        let team = member.team.value;
+        let rounds = member.team.quotient(tiles + team - 1);
+        let missing = rounds * team - tiles;
+        let place = member.place(rounds);
+        let (left, ahead) =
+            if place < missing { (rounds - 1, team + member.place(rounds - 1)) } else { (rounds, place) };
+        Bundle { at: Place { head: first.head, tile: first.tile + ahead - missing }, left }
     }
 
     /// The next one; `load` tells of a sequence.
@@ -103,20 +143,27 @@ impl Bundle {
         &mut self,
         params: &FwdParams,
         block_m: u32,
+        member: Member,
         load: impl Fn(u32) -> Sequence,
     ) -> Option<WorkTile> {
-        while self.at != self.end {
+        while self.left > 0 {
             // Every sequence has as many heads.
-            let (batch, head) = params.heads_q.split(self.at.head);
+            let heads = params.heads_q.value;
+            let (batch, mut head) = params.heads_q.split(self.at.head);
             let sequence = load(batch);
             let tiles = sequence.tiles(params, block_m);
-            if self.at.tile < tiles {
-                self.at.tile += 1;
-                let head_kv = params.gqa_ratio.quotient(head);
-                let m_block = tiles - self.at.tile;
-                return Some(WorkTile { m_block, head, head_kv, batch, q: sequence.q, kv: sequence.kv });
+            while self.at.tile >= tiles && head < heads {
+                self.at = Place { head: self.at.head + 1, tile: self.at.tile - tiles };
+                head += 1;
             }
-            self.at = Place { head: self.at.head + 1, tile: 0 };
+            if head == heads {
+                continue;
+            }
+            let m_block = tiles - 1 - self.at.tile;
+            self.at.tile += 2 * (member.team.value - member.place(self.left)) - 1;
+            self.left -= 1;
+            let head_kv = params.gqa_ratio.quotient(head);
+            return Some(WorkTile { m_block, head, head_kv, batch, q: sequence.q, kv: sequence.kv });
         }
         None
     }

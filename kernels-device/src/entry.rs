@@ -434,10 +434,10 @@ fwd_variants! {
     fwd_hd192_m128n96_bf16_band_softcap:   192, Bf16, Band,   Softcap, [128, 96, 2, 1, 1], 10120, 300;
     fwd_hd256_m128n64_f16_band:            256, F16,  Band,   Plain,   [128, 64, 2, 1, 1], 13423, 300;
     fwd_hd256_m128n64_f16_band_softcap:    256, F16,  Band,   Softcap, [128, 64, 2, 1, 1], 13423, 300;
-    fwd_hd256_m128n80_f16_band_softcap_approx: 256, F16,   Band,   SoftcapApprox, [128, 80, 2, 1, 1], 13423, 300;
+    fwd_hd256_m128n64_f16_band_softcap_approx: 256, F16,   Band,   SoftcapApprox, [128, 64, 2, 1, 1], 13423, 300;
     fwd_hd256_m128n64_bf16_band:           256, Bf16, Band,   Plain,   [128, 64, 2, 1, 1], 13423, 300;
     fwd_hd256_m128n64_bf16_band_softcap:   256, Bf16, Band,   Softcap, [128, 64, 2, 1, 1], 13423, 300;
-    fwd_hd256_m128n80_bf16_band_softcap_approx: 256, Bf16,  Band,   SoftcapApprox, [128, 80, 2, 1, 1], 13423, 300;
+    fwd_hd256_m128n64_bf16_band_softcap_approx: 256, Bf16,  Band,   SoftcapApprox, [128, 64, 2, 1, 1], 13423, 300;
     fwd_hd192v128_m128n128_f16_band:       192 x 128, F16,  Band,   Plain, [128, 128, 2, 1, 1], 8320, 300;
     fwd_hd192v128_m128n128_bf16_band:      192 x 128, Bf16, Band,   Plain, [128, 128, 2, 1, 1], 8320, 300;
     fwd_hd64v256_m128n80_f16_band:         64 x 256, F16,  Band,   Plain, [128, 80, 2, 1, 1], 8320, 300;

@@ -100,7 +100,7 @@ pub struct General {
 
 const _: () = assert!(
     size_of::<General>()
-        == 48 + 40 + size_of::<Sparse>() + 3 * 8 + 4 * 12 + 24 + 8 * ARGS_WORDS + size_of::<Dropout>() + 4
+        == 56 + 40 + size_of::<Sparse>() + 3 * 8 + 4 * 12 + 24 + 8 * ARGS_WORDS + size_of::<Dropout>() + 4
 );
 
 impl General {
@@ -112,9 +112,9 @@ impl General {
             used_q: 0,
             used_kv: 0,
             count: 0,
-            bundles: 0,
+            teams: 0,
+            team: Divisor::new(0),
             uneven: 0,
-            reserved: 0,
         },
         band: Band::FULL,
         sparse: Sparse::NONE,
@@ -152,13 +152,13 @@ pub struct Sequences {
     pub used_kv: u64,
     /// Sequences.
     pub count: u32,
-    /// How work is handed out: 0 in [tiles](crate::schedule::Tiles), 1 in [bundles](crate::bundle::Bundle) of equal
-    /// cost, 2 in bundles whose cost falls.
-    pub bundles: u32,
+    /// How work is handed out: 0 in [tiles](crate::schedule::Tiles), else in as many [bundles](crate::bundle::Bundle),
+    /// whose cost falls, to teams of which the grid consists.
+    pub teams: u32,
+    /// CTAs of a team.
+    pub team: Divisor,
     /// Whether tiles differ in cost where work is handed out in tiles.
     pub uneven: u32,
-    /// Makes the size a multiple of 8.
-    pub reserved: u32,
 }
 
 /// Where a head of a sequence begins in a tensor map that general kernels use.

@@ -85,7 +85,7 @@ pub const PROBES: &[Entry] = &[
 ];
 
 /// The search for the work of each CTA. Its parameters are [`FwdParams`](crate::params::FwdParams) and the address of
-/// four words for each CTA: head and tile of its first place, and of its end.
+/// four words for each CTA: head and tile of the first place of its team, how many tiles it has, and 0.
 pub const SEARCH: Entry = {
     const LENGTHS: &[u32] = &lengths_at(0);
     Entry { public_pointers: LENGTHS, ..probe("probe_search", 32, 1) }
@@ -114,8 +114,8 @@ mod kernels {
     unsafe extern "ptx-kernel" fn probe_search(params: FwdParams, output: u64) {
         // SAFETY: the caller's; there is one warp, all of which is here.
         unsafe {
-            let [first, end] = search::bundle(&params, SEARCH_BLOCK_M);
-            let words = [first.head, first.tile, end.head, end.tile];
+            let (first, tiles) = search::bundle(&params, SEARCH_BLOCK_M);
+            let words = [first.head, first.tile, tiles, 0];
             let lane = thread::thread_idx_x();
             if lane == 0 {
                 global::store_x4(output + 16 * u64::from(thread::block_idx_x()), words);

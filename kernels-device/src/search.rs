@@ -1,12 +1,12 @@
-//! Where the work of a CTA begins and ends: the search of a warp in the order of [`bundle`](crate::bundle).
+//! Where the work of a team of CTAs begins and ends: the search of a warp in the order of [`bundle`](crate::bundle).
 //!
 //! Costs are added up in f32, and every warp of every CTA adds the same numbers in the same order. Each step takes the
 //! first candidate beyond the cost looked for, so that a place never comes before that of a smaller cost, whatever was
-//! rounded; and since the end of a CTA's work is computed as the beginning of the next one's, no tile is lost or done
+//! rounded; and since the end of a team's work is computed as the beginning of the next one's, no tile is lost or done
 //! twice.
 
 use crate::bundle::{Place, Sequence, part_before};
-use crate::params::FwdParams;
+use crate::params::{FwdParams, Sequences};
 use crate::ptx::global::load_constant;
 use crate::ptx::math::{add, max, mul, reciprocal};
 use crate::ptx::thread;
@@ -42,29 +42,23 @@ pub unsafe fn load(params: &FwdParams, batch: u32) -> Sequence {
     }
 }
 
-/// Which work is this CTA's: its first place, and the end. Each warp finds out for itself.
+/// Which work is that of this CTA's team: the first place, and how many tiles. Each warp finds out for itself.
 ///
 /// # Safety
 /// All lanes of the warp execute it together, and as [`load`] for all sequences.
 #[inline(always)]
-pub unsafe fn bundle(params: &FwdParams, block_m: u32) -> [Place; 2] {
-    let (this, ctas) = (thread::block_idx_x(), thread::grid_dim_x());
-    let falling = params.general.sequences.bundles > 1;
+pub unsafe fn bundle(params: &FwdParams, block_m: u32) -> (Place, u32) {
+    let Sequences { teams, team, .. } = params.general.sequences;
+    let this = team.quotient(thread::block_idx_x());
     // SAFETY: the caller's.
     unsafe {
         let whole = whole_cost(params, block_m);
-        let part = reciprocal(ctas as f32);
-        let mut places = [Place::START; 2];
-        let mut i = 0;
-        while i < 2 {
-            let cta = this + i;
-            let before = mul(whole, part_before(cta, part, falling));
-            // All cost comes before the end, whatever was rounded.
-            let place = find(params, block_m, if cta == ctas { f32::INFINITY } else { before });
-            places[i as usize] = place;
-            i += 1;
-        }
-        places
+        let before = |of: u32| mul(whole, part_before(of, reciprocal(teams as f32), team.value > 1));
+        let (first, passed) = find(params, block_m, before(this));
+        // All cost comes before the end, whatever was rounded.
+        let end = if this + 1 == teams { f32::INFINITY } else { before(this + 1) };
+        let (_, passed_at_end) = find(params, block_m, end);
+        (first, passed_at_end - passed)
     }
 }
 
@@ -75,40 +69,44 @@ unsafe fn whole_cost(params: &FwdParams, block_m: u32) -> f32 {
     let mut first = 0;
     while first < params.general.sequences.count {
         // SAFETY: the caller's.
-        unsafe { whole = add(whole, last_lane(sums_up_to_lane(lane_cost(params, block_m, first)))) };
+        unsafe { whole = add(whole, last_lane(sums_up_to_lane(of_lane(params, block_m, first).0))) };
         first += LANES;
     }
     whole
 }
 
-/// The first tile half of which lies beyond `cost` in the order of tiles.
+/// The first tile half of which lies beyond `cost` in the order of tiles, and how many come before it.
 #[inline(always)]
-unsafe fn find(params: &FwdParams, block_m: u32, cost: f32) -> Place {
+unsafe fn find(params: &FwdParams, block_m: u32, cost: f32) -> (Place, u32) {
     let sequences = &params.general.sequences;
     // SAFETY: the caller's; what the loops are left on is the same in all lanes.
     unsafe {
         let mut before = 0.0;
+        let mut passed = 0;
         let mut first = 0;
         while first < sequences.count {
-            let own = lane_cost(params, block_m, first);
+            let (own, tiles) = of_lane(params, block_m, first);
             let up_to = add(before, sums_up_to_lane(own));
             let beyond = warp::ballot(up_to > cost);
             if beyond != 0 {
                 let lane = beyond.trailing_zeros();
                 let batch = first + lane;
                 let left = add(cost, -warp::shuffle(add(up_to, -own), lane));
-                return find_in_sequence(params, block_m, batch, max(left, 0.0));
+                passed += warp::sum(if warp::lane_index() < lane { tiles } else { 0 });
+                let (place, within) = find_in_sequence(params, block_m, batch, max(left, 0.0));
+                return (place, passed + within);
             }
             before = last_lane(up_to);
+            passed += warp::sum(tiles);
             first += LANES;
         }
-        Place { head: sequences.count * params.heads_q.value, tile: 0 }
+        (Place { head: sequences.count * params.heads_q.value, tile: 0 }, passed)
     }
 }
 
 /// The same within sequence `batch`, which has tiles.
 #[inline(always)]
-unsafe fn find_in_sequence(params: &FwdParams, block_m: u32, batch: u32, cost: f32) -> Place {
+unsafe fn find_in_sequence(params: &FwdParams, block_m: u32, batch: u32, cost: f32) -> (Place, u32) {
     // SAFETY: the caller's.
     unsafe {
         let sequence = load(params, batch);
@@ -116,6 +114,7 @@ unsafe fn find_in_sequence(params: &FwdParams, block_m: u32, batch: u32, cost: f
         let head = (mul(cost, reciprocal(per_head)) as u32).min(params.heads_q.value - 1);
         let cost = add(cost, -mul(head as f32, per_head));
         let tiles = sequence.tiles(params, block_m);
+        let place = |tile| (Place { head: batch * params.heads_q.value + head, tile }, head * tiles + tile);
         let mut first = 0;
         while first < tiles {
             let tile = first + warp::lane_index();
@@ -123,26 +122,24 @@ unsafe fn find_in_sequence(params: &FwdParams, block_m: u32, batch: u32, cost: f
             let is_beyond = tile < tiles && add(cost_of(tile), cost_of(tile + 1)) >= add(cost, cost);
             let beyond = warp::ballot(is_beyond);
             if beyond != 0 {
-                return Place {
-                    head: batch * params.heads_q.value + head,
-                    tile: first + beyond.trailing_zeros(),
-                };
+                return place(first + beyond.trailing_zeros());
             }
             first += LANES;
         }
-        Place { head: batch * params.heads_q.value + head, tile: tiles }
+        place(tiles)
     }
 }
 
-/// What sequence `first + lane` costs; nothing if there is none.
+/// What sequence `first + lane` costs, and its tiles; nothing if there is none.
 #[inline(always)]
-unsafe fn lane_cost(params: &FwdParams, block_m: u32, first: u32) -> f32 {
+unsafe fn of_lane(params: &FwdParams, block_m: u32, first: u32) -> (f32, u32) {
     let batch = first + warp::lane_index();
     if batch < params.general.sequences.count {
         // SAFETY: the caller's.
-        unsafe { load(params, batch).cost(params, block_m) }
+        let sequence = unsafe { load(params, batch) };
+        (sequence.cost(params, block_m), sequence.tiles(params, block_m) * params.heads_q.value)
     } else {
-        0.0
+        (0.0, 0)
     }
 }
 

@@ -2,7 +2,7 @@
 //! tiles that follow from them, and the work tiles of a bundle.
 
 use flashcore_kernels::band::{Band, Lengths, UNLIMITED};
-use flashcore_kernels::bundle::{Bundle, Place, Sequence, part_before};
+use flashcore_kernels::bundle::{Bundle, Member, Place, Sequence, part_before};
 use flashcore_kernels::divisor::Divisor;
 use flashcore_kernels::params::{FwdParams, General, Work};
 use flashcore_kernels::schedule::{KeyBlocks, Span};
@@ -144,7 +144,7 @@ proptest! {
     fn bundles_have_every_tile_once(
         lens in prop::collection::vec(prop_oneof![3 => 0..700u32, 1 => Just(0u32), 1 => Just(1u32)], 0..12),
         heads in 1..5u32, ratio in 1..4u32, pack in 0..4u32, cuts in prop::collection::vec(any::<(u32, u32)>(), 0..9),
-        block_m in prop::sample::select(vec![64u32, 128, 192]),
+        block_m in prop::sample::select(vec![64u32, 128, 192]), team in 1..6u32,
     ) {
         let params = params(heads * ratio, ratio, pack, Band::FULL);
         let kv = Span { start: 7, len: 5 };
@@ -164,14 +164,6 @@ proptest! {
             .chain([Place::START, end])
             .collect();
         places.sort_unstable();
-        let mut found = Vec::new();
-        for pair in places.windows(2) {
-            let mut bundle = Bundle::new(pair[0], pair[1]);
-            while let Some(tile) = bundle.next(&params, block_m, sequence) {
-                prop_assert_eq!((tile.q, tile.kv, tile.head_kv), (sequence(tile.batch).q, kv, tile.head / ratio));
-                found.push((tile.batch, tile.head, tile.m_block));
-            }
-        }
         let expected: Vec<_> = (0..lens.len() as u32)
             .flat_map(|batch| (0..heads * ratio).map(move |head| (batch, head)))
             .flat_map(|(batch, head)| {
@@ -179,7 +171,37 @@ proptest! {
                 (0..tiles).rev().map(move |tile| (batch, head, tile))
             })
             .collect();
-        prop_assert_eq!(found, expected);
+        let number = |place: Place| {
+            let before = |&&(batch, head, _): &&(u32, u32, u32)| batch * heads * ratio + head < place.head;
+            expected.iter().filter(before).count() as u32 + place.tile
+        };
+        for pair in places.windows(2) {
+            let [from, to] = [pair[0], pair[1]].map(number);
+            let all = &expected[from as usize..to as usize];
+            // In each round but the first every member has one of the next tiles.
+            let mut rounds: Vec<Vec<_>> = all.rchunks(team as usize).rev().map(<[_]>::to_vec).collect();
+            for number in 0..team {
+                let team = Divisor::new(team);
+                let mut params = params;
+                params.general.sequences.team = team;
+                let member = Member { team, number };
+                let mut bundle = Bundle::new(pair[0], to - from, member);
+                let mut found = Vec::new();
+                while let Some(tile) = bundle.next(&params, block_m, member, sequence) {
+                    let lengths = (sequence(tile.batch).q, kv, tile.head / ratio);
+                    prop_assert_eq!((tile.q, tile.kv, tile.head_kv), lengths);
+                    found.push((tile.batch, tile.head, tile.m_block));
+                }
+                let first = rounds.len() - found.len();
+                prop_assert!(first <= 1);
+                for (round, tile) in rounds[first..].iter_mut().zip(found) {
+                    let at = round.iter().position(|&left| left == tile);
+                    prop_assert!(at.is_some(), "{:?} is not among {:?}", tile, round);
+                    round.remove(at.expect("it is there"));
+                }
+            }
+            prop_assert!(rounds.iter().all(Vec::is_empty), "{:?} are left", rounds);
+        }
     }
 
     /// What a head's last tiles cost rises by what each of them does, up to all that the head costs.
@@ -203,22 +225,18 @@ proptest! {
     }
 }
 
-/// For grids of all sizes that are planned for: from nothing to everything, without a step back.
+/// For more teams than are planned for: from nothing to everything, without a step back.
 #[test]
 fn parts_rise_from_nothing_to_everything() {
-    for falling in [false, true] {
-        for ctas in 1..=2112u32 {
-            let part = 1.0 / ctas as f32;
-            let parts: Vec<f32> = (0..=ctas).map(|cta| part_before(cta, part, falling)).collect();
-            assert_eq!(parts[0], 0.0);
-            assert!((parts[ctas as usize] - 1.0).abs() < 1e-6, "{ctas}: {}", parts[ctas as usize]);
-            for pair in parts.windows(2) {
-                assert!(pair[0] <= pair[1], "{ctas} CTAs: {} after {}", pair[1], pair[0]);
-            }
-            if falling {
-                let [first, last] = [parts[1], parts[ctas as usize] - parts[ctas as usize - 1]];
-                assert!(first >= last, "{ctas} CTAs: from {first} to {last}");
-            }
+    for (teams, falling) in (1..=200u32).flat_map(|teams| [(teams, false), (teams, true)]) {
+        let part = 1.0 / teams as f32;
+        let parts: Vec<f32> = (0..=teams).map(|team| part_before(team, part, falling)).collect();
+        assert_eq!(parts[0], 0.0);
+        assert!((parts[teams as usize] - 1.0).abs() < 1e-6, "{teams}: {}", parts[teams as usize]);
+        for pair in parts.windows(2) {
+            assert!(pair[0] <= pair[1], "{teams} teams: {} after {}", pair[1], pair[0]);
         }
+        let [first, last] = [parts[1], parts[teams as usize] - parts[teams as usize - 1]];
+        assert!(!falling || first >= last, "{teams} teams: from {first} to {last}");
     }
 }

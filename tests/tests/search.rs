@@ -1,4 +1,4 @@
-//! Where the work of each CTA begins and ends, as a warp finds it on the device.
+//! Where the work of each team of CTAs begins and ends, as a warp finds it on the device.
 
 use std::process::ExitCode;
 
@@ -22,15 +22,15 @@ struct Search {
     heads: u32,
     pack: u32,
     band: Band,
-    ctas: u32,
-    falling: bool,
+    teams: u32,
+    team: u32,
 }
 
 const WINDOW: Band = Band { left: 100, right: 0, ..Band::FULL };
 const CAUSAL: Band = Band { right: 0, ..Band::FULL };
 
-/// The two places of each CTA, on the device.
-fn places(gpu: &Device, params: &FwdParams, ctas: u32) -> flashcore::Result<Vec<[Place; 2]>> {
+/// The first place of the team of each CTA, and how many tiles it has, on the device.
+fn places(gpu: &Device, params: &FwdParams, ctas: u32) -> flashcore::Result<Vec<(Place, u32)>> {
     let output = Array::from_slice(gpu, &vec![u32::MAX; 4 * ctas as usize])?;
     // SAFETY: `repr(C)` without padding, as the sizes say that are asserted where it is declared.
     let bytes =
@@ -49,12 +49,12 @@ fn places(gpu: &Device, params: &FwdParams, ctas: u32) -> flashcore::Result<Vec<
     // caller's, who still has them when this has waited.
     unsafe { stream.launch(&launch)? };
     stream.synchronize()?;
-    let place = |words: &[u32]| Place { head: words[0], tile: words[1] };
-    Ok(output.to_vec()?.chunks(4).map(|words| [place(&words[..2]), place(&words[2..])]).collect())
+    let bundle = |words: &[u32]| (Place { head: words[0], tile: words[1] }, words[2]);
+    Ok(output.to_vec()?.chunks(4).map(bundle).collect())
 }
 
 fn check(gpu: &Device, search: &Search) -> flashcore::Result<()> {
-    let Search { count, lengths, heads, pack, band, ctas, falling } = *search;
+    let Search { count, lengths, heads, pack, band, teams, team } = *search;
     let (q, kv) = (lengths.draw(count, 1), lengths.draw(count, 2));
     let [total_q, total_kv] = [&q, &kv].map(|lengths| lengths.iter().sum::<usize>() as u32);
     let [start_q, start_kv] = [&q, &kv].map(|lengths| Array::from_slice(gpu, &cu_seqlens(lengths)));
@@ -63,7 +63,8 @@ fn check(gpu: &Device, search: &Search) -> flashcore::Result<()> {
         start_q: start_q.view().ptr(),
         start_kv: start_kv.view().ptr(),
         count: count as u32,
-        bundles: 1 + u32::from(falling),
+        teams,
+        team: Divisor::new(team),
         ..General::NONE.sequences
     };
     let params = FwdParams {
@@ -77,7 +78,14 @@ fn check(gpu: &Device, search: &Search) -> flashcore::Result<()> {
         general: General { sequences, band, pack, packed_heads: 1 << pack, ..General::NONE },
         descales: flashcore_kernels::fp8::Descales::NONE,
     };
-    let found = places(gpu, &params, ctas)?;
+    let found = places(gpu, &params, teams * team)?;
+    let found: Vec<(Place, u32)> = found
+        .chunks(team as usize)
+        .map(|members| {
+            assert!(members.iter().all(|bundle| *bundle == members[0]), "{search:?}: a team has one bundle");
+            members[0]
+        })
+        .collect();
 
     let end = Place { head: count as u32 * heads, tile: 0 };
     let span = |len: usize| Span { start: 0, len: len as u32 };
@@ -92,27 +100,34 @@ fn check(gpu: &Device, search: &Search) -> flashcore::Result<()> {
         earlier + if batch == count { 0.0 } else { f64::from(head) * costs[batch] + of_last() }
     };
     let whole = before(end);
-    let mut last = Place::START;
-    for (cta, &[from, to]) in found.iter().enumerate() {
-        // No tile is lost between CTAs; what comes before the first one costs nothing.
-        if cta == 0 {
+    let tiles = |batch: usize| sequence(batch).tiles(&params, SEARCH_BLOCK_M);
+    let passed = |place: Place| {
+        let (batch, head) = ((place.head / heads) as usize, place.head % heads);
+        let within = if batch == count { 0 } else { head * tiles(batch) + place.tile };
+        (0..batch).map(|batch| heads * tiles(batch)).sum::<u32>() + within
+    };
+    let mut last = 0;
+    for (number, &(from, tiles_of_team)) in found.iter().enumerate() {
+        // No tile is lost between teams; what comes before the first one costs nothing.
+        if number == 0 {
             assert_eq!(before(from), 0.0, "{search:?}: begins at {from:?}");
-        } else {
-            assert_eq!(from, last, "{search:?}: CTA {cta} begins where the one before ends");
         }
-        assert!(from <= to && to <= end, "{search:?}: CTA {cta} goes from {from:?} to {to:?}");
-        if to != end {
-            let tiles = sequence((to.head / heads) as usize).tiles(&params, SEARCH_BLOCK_M);
-            assert!(to.tile <= tiles, "{search:?}: CTA {cta} ends at {to:?} of {tiles} tiles");
+        assert_eq!(passed(from), last, "{search:?}: team {number} begins where the one before ends");
+        if from != end {
+            let tiles = tiles((from.head / heads) as usize);
+            assert!(from.tile <= tiles, "{search:?}: team {number} begins at {from:?} of {tiles} tiles");
         }
-        last = to;
+        last += tiles_of_team;
         // Each place is within half of the tile that it is at, or behind it; and what was rounded.
-        let share = f64::from(part_before(cta as u32 + 1, 1.0 / ctas as f32, falling)) * whole;
+        let share = f64::from(part_before(number as u32, 1.0 / teams as f32, team > 1)) * whole;
         let tile = f64::from(*kv.iter().max().unwrap_or(&0) as u32) + 256.0;
-        let off = (before(to) - share).abs();
-        assert!(off <= tile / 2.0 + 2e-5 * whole, "{search:?}: CTA {cta} ends {off} off {share} of {whole}");
+        let off = (before(from) - share).abs();
+        assert!(
+            off <= tile / 2.0 + 2e-5 * whole,
+            "{search:?}: team {number} begins {off} off {share} of {whole}"
+        );
     }
-    assert_eq!(last, end, "{search:?}: the last CTA ends at the end");
+    assert_eq!(last, passed(end), "{search:?}: the last team ends at the end");
     Ok(())
 }
 
@@ -130,15 +145,15 @@ fn main() -> ExitCode {
         for count in [0, 1, 5, 31, 32, 33, 64, 65, 97, 300] {
             suite.test(format!("{mix}_{count}"), move |gpu| {
                 [
-                    (1, 0, Band::FULL, 4, false),
-                    (5, 0, CAUSAL, 7, true),
-                    (2, 3, CAUSAL, 33, false),
-                    (3, 2, WINDOW, 60, true),
-                    (1, 0, WINDOW, 1, true),
+                    (1, 0, Band::FULL, 4, 1),
+                    (5, 0, CAUSAL, 7, 3),
+                    (2, 3, CAUSAL, 24, 2),
+                    (3, 2, WINDOW, 13, 5),
+                    (1, 0, WINDOW, 1, 3),
                 ]
                 .into_iter()
-                .try_for_each(|(heads, pack, band, ctas, falling)| {
-                    check(gpu, &Search { count, lengths, heads, pack, band, ctas, falling })
+                .try_for_each(|(heads, pack, band, teams, team)| {
+                    check(gpu, &Search { count, lengths, heads, pack, band, teams, team })
                 })
             });
         }

@@ -86,6 +86,20 @@ pub unsafe fn greatest(value: i32) -> i32 {
     greatest
 }
 
+/// `redux.sync.add.u32` (ISA 9.7.13.7): the sum over the warp.
+///
+/// # Safety
+/// All lanes of the warp execute it together.
+#[inline(always)]
+pub unsafe fn sum(value: u32) -> u32 {
+    let sum: u32;
+    // SAFETY: the caller's.
+    unsafe {
+        asm!("redux.sync.add.u32 {0}, {1}, 0xffffffff;", out(reg32) sum, in(reg32) value, options(nostack));
+    }
+    sum
+}
+
 /// `shfl.sync.idx.b32` from lane 0: tells the compiler that a value is the same in the whole warp.
 ///
 /// # Safety
