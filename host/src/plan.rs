@@ -28,10 +28,12 @@ const STORE_ROWS: u32 = 16;
 const BUNDLE_KEYS: u64 = 2048;
 /// What it costs to start a CTA and to find its bundle.
 const START_KEYS: u64 = 335;
-/// Bundles of falling cost: the first are twice as costly as they are on average.
-const MIN_TEAMS: u64 = 4;
+/// Bundles for each SM, where they fall in cost: the first are twice as costly as they are on average.
+const MIN_BUNDLES: u64 = 4;
 /// At most so many of them.
-const MAX_TEAMS: u64 = 8;
+const MAX_BUNDLES: u64 = 8;
+/// The same where each CTA has one to itself: the fewer, the less heads are in L2 for two of them.
+const MAX_BUNDLES_ALONE: u64 = 24;
 /// How much longer the longest sequence is taken to be than the mean.
 const LONGEST_TO_MEAN: u64 = 4;
 /// Work tiles are counted in i32.
@@ -185,21 +187,29 @@ impl Plan {
         }
         let work_tiles = if all_heads == 0 { 0 } else { tiles as u32 };
         let persistent = work_tiles.min(device.sm_count);
-        let (teams, team, grid) = if features.ragged() {
+        let (teams, team, grid, uneven) = if features.ragged() {
             // What the tiles of sequences of the mean length cost, in keys; the longest of each, and on average.
             let longest =
                 features.left.map_or(seqlen_kv, |left| seqlen_kv.min(left.saturating_add(block_m))) as u64;
             let keys = if features.uneven() { longest / 2 } else { longest };
             let tile_keys = u64::from(variant.cost.tile_keys);
             let cost = tiles_of(seqlen_q).saturating_mul(all_heads).saturating_mul(keys + tile_keys);
-            let teams = (cost / u64::from(device.sm_count) / BUNDLE_KEYS).clamp(MIN_TEAMS, MAX_TEAMS) as u32;
-            // A CTA has a tile, if there are no more of them.
-            let teams = teams.min(work_tiles / persistent.max(1)).max(1);
-            // Where sequences are short, finding the next tile behind those of a team takes too long.
-            let long = LONGEST_TO_MEAN * longest / 2 > MIN_TEAMS * START_KEYS;
-            if long { (teams, persistent, teams * persistent) } else { (persistent, 1, persistent) }
+            let bundles = cost / u64::from(device.sm_count) / BUNDLE_KEYS;
+            if LONGEST_TO_MEAN * longest / 2 <= MIN_BUNDLES * START_KEYS {
+                // Sequences are short: finding the next tile behind those of a team would take too long.
+                (persistent, 1, persistent, false)
+            } else if variant.takes_turns() {
+                // Each CTA has a tile, if there are no more of them.
+                let most = u64::from(work_tiles / persistent.max(1)).max(1);
+                let teams = bundles.clamp(MIN_BUNDLES, MAX_BUNDLES).min(most) as u32;
+                (teams, persistent, teams * persistent, true)
+            } else {
+                let ctas = u64::from(device.sm_count) * bundles.clamp(MIN_BUNDLES, MAX_BUNDLES_ALONE);
+                let teams = ctas.min(u64::from(work_tiles)) as u32;
+                (teams, 1, teams, true)
+            }
         } else {
-            (0, 0, persistent)
+            (0, 0, persistent, features.uneven())
         };
         let ragged = |layout, heads| Ragged { ptr: 0, layout, heads: heads as u32 };
         let steps = |layout, heads, packed: Option<usize>| ragged(layout, heads).steps(packed.is_some());
@@ -223,7 +233,7 @@ impl Plan {
                 count: sequences as u32,
                 teams,
                 team: Divisor::new(team),
-                uneven: features.uneven().into(),
+                uneven: uneven.into(),
                 ..General::NONE.sequences
             },
             band: features.band(),

@@ -312,7 +312,7 @@ impl Cta<'_> {
     fn tiles<'a>(&'a self, v: &'a Variant) -> WorkTiles<'a> {
         let at = if v.is_general() && self.params.general.sequences.teams != 0 {
             let (first, tiles) = self.bundle;
-            let member = Member::new(self.params.general.sequences.team, thread::block_idx_x());
+            let member = Member::new(v, self.params.general.sequences.team, thread::block_idx_x());
             WorkAt::Bundle(Bundle::new(first, tiles, member))
         } else {
             WorkAt::Turn(WorkTurn::new(thread::block_idx_x() / v.cluster_ctas()))
@@ -436,7 +436,7 @@ impl Iterator for WorkTiles<'_> {
             }
             // SAFETY: the host vouches for the lengths.
             WorkAt::Bundle(bundle) => {
-                let member = Member::new(p.general.sequences.team, thread::block_idx_x());
+                let member = Member::new(v, p.general.sequences.team, thread::block_idx_x());
                 bundle.next(p, v.tile.block_m, member, |batch| unsafe { search::load(p, batch) })
             }
         }

@@ -6,11 +6,13 @@
 //!
 //! - Teams of as many CTAs as there are SMs take the tiles of their piece in turn. The hardware starts a CTA of the next
 //!   team wherever one has ended; what it starts last is the smallest, so that all SMs end at about the same time.
-//! - Where sequences are short, each CTA is a team of its own, all have equal pieces, and one starts on each SM.
+//! - Each CTA is a team of its own: where sequences are short, with equal pieces, of which one starts on each SM; and in
+//!   kernels that have no registers for more.
 //!
 //! Whoever computes a tile, its result is the same.
 
 use crate::band::Lengths;
+use crate::config::Variant;
 use crate::divisor::Divisor;
 use crate::float::{add, mul};
 use crate::params::FwdParams;
@@ -101,9 +103,12 @@ pub struct Member {
 }
 
 impl Member {
-    /// The CTA `cta` of a grid of teams.
+    /// The CTA `cta` of a grid of teams; teams are of one CTA unless the kernel takes turns.
     #[inline(always)]
-    pub const fn new(team: Divisor, cta: u32) -> Self {
+    pub const fn new(v: &Variant, team: Divisor, cta: u32) -> Self {
+        if !v.takes_turns() {
+            return Member { team: Divisor::new(1), number: 0 };
+        }
         let (_, number) = team.split(cta);
         Member { team, number }
     }

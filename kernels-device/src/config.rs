@@ -472,6 +472,12 @@ impl Variant {
         }
     }
 
+    /// Whether teams of CTAs take the tiles of a bundle in turn; else each CTA is a team, since what is added to scores
+    /// leaves no registers for more.
+    pub const fn takes_turns(&self) -> bool {
+        !matches!(self.score, Score::Biased | Score::BiasTiles)
+    }
+
     /// Whether a consumer keeps the slopes of its rows for a work tile, where there are registers for that; else it loads
     /// them for each key tile.
     pub const fn keeps_slopes(&self) -> bool {

@@ -152,12 +152,12 @@ pub struct Sequences {
     pub used_kv: u64,
     /// Sequences.
     pub count: u32,
-    /// How work is handed out: 0 in [tiles](crate::schedule::Tiles), else in as many [bundles](crate::bundle::Bundle),
-    /// whose cost falls, to teams of which the grid consists.
+    /// How work is handed out: 0 in [tiles](crate::schedule::Tiles), else in as many [bundles](crate::bundle::Bundle) to
+    /// teams of which the grid consists.
     pub teams: u32,
     /// CTAs of a team.
     pub team: Divisor,
-    /// Whether tiles differ in cost where work is handed out in tiles.
+    /// Whether tiles differ in cost, or the cost of bundles falls, as work is handed out.
     pub uneven: u32,
 }
 

@@ -48,12 +48,12 @@ pub unsafe fn load(params: &FwdParams, batch: u32) -> Sequence {
 /// All lanes of the warp execute it together, and as [`load`] for all sequences.
 #[inline(always)]
 pub unsafe fn bundle(params: &FwdParams, block_m: u32) -> (Place, u32) {
-    let Sequences { teams, team, .. } = params.general.sequences;
+    let Sequences { teams, team, uneven, .. } = params.general.sequences;
     let this = team.quotient(thread::block_idx_x());
     // SAFETY: the caller's.
     unsafe {
         let whole = whole_cost(params, block_m);
-        let before = |of: u32| mul(whole, part_before(of, reciprocal(teams as f32), team.value > 1));
+        let before = |of: u32| mul(whole, part_before(of, reciprocal(teams as f32), uneven != 0));
         let (first, passed) = find(params, block_m, before(this));
         // All cost comes before the end, whatever was rounded.
         let end = if this + 1 == teams { f32::INFINITY } else { before(this + 1) };

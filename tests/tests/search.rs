@@ -65,6 +65,7 @@ fn check(gpu: &Device, search: &Search) -> flashcore::Result<()> {
         count: count as u32,
         teams,
         team: Divisor::new(team),
+        uneven: u32::from(team != 1),
         ..General::NONE.sequences
     };
     let params = FwdParams {
@@ -119,7 +120,7 @@ fn check(gpu: &Device, search: &Search) -> flashcore::Result<()> {
         }
         last += tiles_of_team;
         // Each place is within half of the tile that it is at, or behind it; and what was rounded.
-        let share = f64::from(part_before(number as u32, 1.0 / teams as f32, team > 1)) * whole;
+        let share = f64::from(part_before(number as u32, 1.0 / teams as f32, team != 1)) * whole;
         let tile = f64::from(*kv.iter().max().unwrap_or(&0) as u32) + 256.0;
         let off = (before(from) - share).abs();
         assert!(
