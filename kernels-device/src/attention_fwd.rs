@@ -311,9 +311,9 @@ impl Cta<'_> {
     #[inline(always)]
     fn tiles<'a>(&'a self, v: &'a Variant) -> WorkTiles<'a> {
         let at = if v.is_general() && self.params.general.sequences.teams != 0 {
-            let (first, tiles) = self.bundle;
-            let member = Member::new(v, self.params.general.sequences.team, thread::block_idx_x());
-            WorkAt::Bundle(Bundle::new(first, tiles, member))
+            let ((first, tiles), team) = (self.bundle, &self.params.general.sequences.team);
+            let rounds = if v.takes_turns() { team.quotient(tiles + team.value - 1) } else { tiles };
+            WorkAt::Bundle(Bundle::new(first, tiles, rounds, member(self.params, v)))
         } else {
             WorkAt::Turn(WorkTurn::new(thread::block_idx_x() / v.cluster_ctas()))
         };
@@ -415,6 +415,17 @@ struct WorkTiles<'a> {
     at: WorkAt,
 }
 
+/// Which CTA of its team this one is. Where none takes turns each is alone.
+#[inline(always)]
+fn member(params: &FwdParams, v: &Variant) -> Member {
+    if !v.takes_turns() {
+        return Member::ALONE;
+    }
+    let team = &params.general.sequences.team;
+    let (_, number) = team.split(thread::block_idx_x());
+    Member { team: team.value, number }
+}
+
 /// Where a CTA stands in its work, as that is handed out.
 enum WorkAt {
     Turn(WorkTurn),
@@ -436,8 +447,7 @@ impl Iterator for WorkTiles<'_> {
             }
             // SAFETY: the host vouches for the lengths.
             WorkAt::Bundle(bundle) => {
-                let member = Member::new(v, p.general.sequences.team, thread::block_idx_x());
-                bundle.next(p, v.tile.block_m, member, |batch| unsafe { search::load(p, batch) })
+                bundle.next(p, v.tile.block_m, member(p, v), |batch| unsafe { search::load(p, batch) })
             }
         }
     }

@@ -12,8 +12,6 @@
 //! Whoever computes a tile, its result is the same.
 
 use crate::band::Lengths;
-use crate::config::Variant;
-use crate::divisor::Divisor;
 use crate::float::{add, mul};
 use crate::params::FwdParams;
 use crate::schedule::{Span, WorkTile};
@@ -97,26 +95,19 @@ pub fn part_before(team: u32, part: f32, falling: bool) -> f32 {
 #[derive(Clone, Copy, Debug)]
 pub struct Member {
     /// CTAs of the team.
-    pub team: Divisor,
+    pub team: u32,
     /// Which of them this is.
     pub number: u32,
 }
 
 impl Member {
-    /// The CTA `cta` of a grid of teams; teams are of one CTA unless the kernel takes turns.
-    #[inline(always)]
-    pub const fn new(v: &Variant, team: Divisor, cta: u32) -> Self {
-        if !v.takes_turns() {
-            return Member { team: Divisor::new(1), number: 0 };
-        }
-        let (_, number) = team.split(cta);
-        Member { team, number }
-    }
+    /// Of a team of one.
+    pub const ALONE: Member = Member { team: 1, number: 0 };
 
     /// Its place in the round after which there are `left` less one.
     #[inline(always)]
-    const fn place(&self, left: u32) -> u32 {
-        if left % 2 == 1 { self.number } else { self.team.value - 1 - self.number }
+    const fn place(self, left: u32) -> u32 {
+        if left % 2 == 1 { self.number } else { self.team - 1 - self.number }
     }
 }
 
@@ -130,11 +121,10 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Of `tiles` work tiles from `first` on those of a member of a team.
+    /// Of `tiles` work tiles from `first` on, which take the team `rounds` rounds, those of a member.
     #[inline(always)]
-    pub const fn new(first: Place, tiles: u32, member: Member) -> Self {
-        let team = member.team.value;
-        let rounds = member.team.quotient(tiles + team - 1);
+    pub const fn new(first: Place, tiles: u32, rounds: u32, member: Member) -> Self {
+        let team = member.team;
         let missing = rounds * team - tiles;
         let place = member.place(rounds);
         let (left, ahead) =
@@ -165,7 +155,7 @@ impl Bundle {
                 continue;
             }
             let m_block = tiles - 1 - self.at.tile;
-            self.at.tile += 2 * (member.team.value - member.place(self.left)) - 1;
+            self.at.tile += 2 * (member.team - member.place(self.left)) - 1;
             self.left -= 1;
             let head_kv = params.gqa_ratio.quotient(head);
             return Some(WorkTile { m_block, head, head_kv, batch, q: sequence.q, kv: sequence.kv });

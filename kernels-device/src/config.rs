@@ -449,6 +449,8 @@ impl Variant {
         match self.consumers() {
             // Which work is next, and which keys, takes more to say; so do tiles of more slabs.
             2 if self.is_sparse() || self.column_groups() > 1 => (56, 224),
+            // One more ring, where O leaves the consumers enough.
+            2 if self.has_bias_tiles() && self.head_dim_v <= 64 => (56, 224),
             2 if self.is_general() => (40, 232),
             // Longer key tiles than of 16 bits, beside as wide an O.
             2 if self.fp8.is_some() && self.head_dim_v > 128 => (24, 240),

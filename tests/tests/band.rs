@@ -181,11 +181,8 @@ proptest! {
             // In each round but the first every member has one of the next tiles.
             let mut rounds: Vec<Vec<_>> = all.rchunks(team as usize).rev().map(<[_]>::to_vec).collect();
             for number in 0..team {
-                let team = Divisor::new(team);
-                let mut params = params;
-                params.general.sequences.team = team;
                 let member = Member { team, number };
-                let mut bundle = Bundle::new(pair[0], to - from, member);
+                let mut bundle = Bundle::new(pair[0], to - from, (to - from).div_ceil(team), member);
                 let mut found = Vec::new();
                 while let Some(tile) = bundle.next(&params, block_m, member, sequence) {
                     let lengths = (sequence(tile.batch).q, kv, tile.head / ratio);
