@@ -518,11 +518,12 @@ impl Variant {
     /// Whether the kernel has short steps at both ends of what a consumer's rows see under a band: where that is no more
     /// than the first keys of the last key tile, or the last ones of the first, only those are scored. Their
     /// probabilities are filled up with zeros, so that everything else is as after whole steps. At a head_dim of 128 it
-    /// gains nothing (docs/results/log.md).
+    /// gains nothing (docs/results/log.md), and three consumers have no registers for it.
     pub const fn has_short_ends(&self) -> bool {
         matches!((self.mask, self.score), (Mask::Band, Score::Plain))
             && self.is_ragged()
             && self.widest_head_dim() <= 64
+            && self.consumers() == 2
     }
 
     /// Whether other consumers may see more key tiles than one that has a short first step: as many keys more as they
