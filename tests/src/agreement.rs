@@ -92,7 +92,7 @@ pub struct Agreement {
     pub far: f64,
     /// Share of the log-sum-exps that are equal to the last bit.
     pub lse_equal: f64,
-    /// Largest difference of the log-sum-exp, absolute.
+    /// Largest difference of the log-sum-exp, absolute; infinite where one is NaN.
     pub lse_worst: f64,
 }
 
@@ -124,8 +124,11 @@ impl Agreement {
         }
         let share = |equal: usize, of: usize| equal as f64 / of.max(1) as f64;
         let lse = |bits: u32| f64::from(f32::from_bits(bits));
-        let differences =
-            a.1.iter().zip(b.1).map(|(&a, &b)| if a == b { 0.0 } else { (lse(a) - lse(b)).abs() });
+        let differences = a.1.iter().zip(b.1).map(|(&a, &b)| match (lse(a) - lse(b)).abs() {
+            _ if a == b => 0.0,
+            difference if difference.is_nan() => f64::INFINITY,
+            difference => difference,
+        });
         Agreement {
             equal: share(a.0.iter().zip(b.0).filter(|(a, b)| a == b).count(), a.0.len()),
             worst,
