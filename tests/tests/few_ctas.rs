@@ -5,6 +5,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use flashcore::{Device, Dtype, Fp8, Plan};
+use flashcore_kernels::divisor::Divisor;
 use flashcore_kernels::params::Work;
 use flashcore_tests::cases::{Case, FP8_HEAD_DIMS, KERNEL_HEAD_DIMS, OTHER_KERNEL_HEAD_DIMS};
 use flashcore_tests::device::Failure;
@@ -24,6 +25,11 @@ fn in_few_ctas(mut plan: Plan) -> Plan {
     let Work { heads, head_units, section, .. } = plan.params.work;
     let clusters = plan.grid / plan.variant.cluster_ctas();
     plan.params.work = Work::new(heads, head_units.value, section.value, clusters);
+    let sequences = &mut plan.params.general.sequences;
+    if sequences.teams != 0 {
+        let team = if plan.variant.takes_turns() { plan.grid } else { 1 };
+        (sequences.teams, sequences.team) = (plan.grid / team, Divisor::new(team));
+    }
     plan
 }
 
