@@ -1076,7 +1076,6 @@ fn main() -> ExitCode {
         Extras { left: Some(40), top_left: true, ..extras },
         Extras { chunk: Some(33), ..extras },
         Extras { softcap: Some(5.0), ..extras },
-        Extras { softcap: Some(5.0), approximate_tanh: true, ..extras },
         Extras { sinks: true, right: Some(7), ..extras },
         Extras { prefix: Some(Prefix::Drawn), right: Some(0), ..extras },
         Extras { packed_q: q, packed_kv: kv, ..extras },
@@ -1091,6 +1090,7 @@ fn main() -> ExitCode {
         Extras { ranges: Some(Ranges::drawn(PerHead::EACH)), sinks: true, ..extras },
         Extras { ranges: Some(Ranges::drawn(PerHead::ONE)), packed_q: q, packed_kv: kv, ..extras },
         Extras { blocks: Some(Blocks::drawn(PerHead::EACH)), packed_q: q, packed_kv: kv, ..extras },
+        Extras { softcap: Some(5.0), approximate_tanh: true, ..extras },
     ];
     let blocks = Extras { blocks: Some(Blocks::drawn(PerHead::ONE)), ..with[15] };
     let some_blocks = Case { seqlen_q: 270, seqlen_kv: 400, head_dim: 64, extras: blocks, ..base };
