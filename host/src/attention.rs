@@ -63,7 +63,7 @@ pub struct Attention<'a> {
     causal: bool,
     features: Features,
     pub(crate) scale: Option<f32>,
-    sequences: Sequences<'a>,
+    pub(crate) sequences: Sequences<'a>,
     prefix: Option<ArrayView<'a, i32>>,
     ranges: Option<KeyRanges<'a>>,
     blocks: Option<BlockMask<'a>>,
@@ -116,6 +116,37 @@ impl<'a> Sequences<'a> {
     /// So many keys of each sequence count.
     pub const fn used_kv(self, used: ArrayView<'a, i32>) -> Self {
         Sequences { used_kv: Some(used), ..self }
+    }
+
+    /// How many packed sequences there are, of q and of k and v.
+    ///
+    /// # Errors
+    /// [`Error::NoStarts`].
+    pub(crate) fn packed(&self) -> Result<[Option<usize>; 2]> {
+        let count = |operand, starts: Option<ArrayView<'_, i32>>| match starts {
+            Some(starts) => starts.len().checked_sub(1).ok_or(Error::NoStarts { operand }).map(Some),
+            None => Ok(None),
+        };
+        Ok([count(Operand::StartsQ, self.starts_q)?, count(Operand::StartsKv, self.starts_kv)?])
+    }
+
+    /// The arrays, with how many numbers so many sequences of q, and of k and v, need.
+    pub(crate) fn arrays(&self, of_q: usize, of_kv: usize) -> [Option<Numbers>; 4] {
+        [
+            (Operand::StartsQ, self.starts_q, of_q + 1),
+            (Operand::StartsKv, self.starts_kv, of_kv + 1),
+            (Operand::UsedQ, self.used_q, of_q),
+            (Operand::UsedKv, self.used_kv, of_kv),
+        ]
+        .map(|(operand, array, expected)| {
+            array.map(|array| Numbers { operand, ptr: array.ptr(), found: array.len(), expected })
+        })
+    }
+
+    /// Where they are, 0 those that are not.
+    pub(crate) fn addresses(&self) -> [u64; 4] {
+        [self.starts_q, self.starts_kv, self.used_q, self.used_kv]
+            .map(|array| array.map_or(0, |array| array.ptr()))
     }
 }
 
@@ -263,11 +294,8 @@ impl<'a> Attention<'a> {
     /// # Errors
     /// [`crate::Error::NoStarts`].
     pub(crate) fn features(&self, heads_q: usize) -> Result<Features> {
-        let count = |operand, starts: Option<ArrayView<'_, i32>>| match starts {
-            Some(starts) => starts.len().checked_sub(1).ok_or(Error::NoStarts { operand }).map(Some),
-            None => Ok(None),
-        };
-        let Sequences { starts_q, starts_kv, used_q, used_kv } = self.sequences;
+        let Sequences { used_q, used_kv, .. } = self.sequences;
+        let [packed_q, packed_kv] = self.sequences.packed()?;
         Ok(Features {
             right: if self.causal { Some(0) } else { self.features.right },
             prefix: self.prefix.is_some(),
@@ -283,8 +311,8 @@ impl<'a> Attention<'a> {
             bias: self.bias.map(|bias| *bias.layout()),
             bias_is_aligned: self.bias.is_some_and(|bias| bias.ptr().is_multiple_of(tensor_map::ALIGNMENT)),
             function: self.function.map(|(function, _)| function),
-            packed_q: count(Operand::StartsQ, starts_q)?,
-            packed_kv: count(Operand::StartsKv, starts_kv)?,
+            packed_q,
+            packed_kv,
             used_q: used_q.is_some(),
             used_kv: used_kv.is_some(),
             ..self.features
@@ -298,7 +326,7 @@ impl<'a> Attention<'a> {
             array.map(|(ptr, found)| Numbers { operand, ptr, found, expected })
         };
         let ints = |array: Option<ArrayView<'_, i32>>| array.map(|array| (array.ptr(), array.len()));
-        let Sequences { starts_q, starts_kv, used_q, used_kv } = self.sequences;
+        let [starts_q, starts_kv, used_q, used_kv] = self.sequences.arrays(sequences, sequences);
         let floats = |array: Option<ArrayView<'_, f32>>| array.map(|array| (array.ptr(), array.len()));
         let heads = problem.q_shape().heads;
         let [ranges, counts, lists] = problem.features().sparse.lengths(problem.q_shape().seqlen);
@@ -307,10 +335,10 @@ impl<'a> Attention<'a> {
             _ => heads,
         };
         [
-            of(Operand::StartsQ, ints(starts_q), sequences + 1),
-            of(Operand::StartsKv, ints(starts_kv), sequences + 1),
-            of(Operand::UsedQ, ints(used_q), sequences),
-            of(Operand::UsedKv, ints(used_kv), sequences),
+            starts_q,
+            starts_kv,
+            used_q,
+            used_kv,
             of(Operand::Prefix, ints(self.prefix), sequences),
             of(Operand::Sinks, floats(self.sinks), heads),
             of(Operand::Slopes, floats(self.slopes), slopes),

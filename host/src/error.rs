@@ -508,9 +508,20 @@ pub enum Error {
     },
     /// Attention over tensors of 8 bits was asked for more than it can do.
     #[error(
-        "q, k and v of 8 bits have no packed sequences, numbers of used queries or keys, ALiBi, biases, dropout, key ranges, block masks or functions of scores; of e5m2, no windows, chunks, prefixes, softcap or sinks either"
+        "q, k and v of 8 bits have no ALiBi, biases, dropout, key ranges, block masks or functions of scores; of e5m2, no packed sequences, numbers of used queries or keys, windows, chunks, prefixes, softcap or sinks either"
     )]
     Fp8Features,
+    /// A tensor of 8 bits was made for other sequences than those of the call: each has descales of its own, and each packed
+    /// one of v begins a group of keys.
+    #[error("{operand} of 8 bits was made for {}, but the call has {}", sequences(*.found), sequences(*.expected))]
+    Fp8Packing {
+        /// The tensor.
+        operand: Operand,
+        /// How many packed sequences the call has; `None` if they are not packed.
+        expected: Option<usize>,
+        /// Those that the tensor was made for.
+        found: Option<usize>,
+    },
     /// q, k and v of 8 bits have different element types.
     #[error("{operand} has element type {}, but q has {}", .found.name(), .expected.name())]
     Fp8Mismatch {
@@ -569,6 +580,14 @@ pub enum Error {
 
 /// Findings that the message of [`Error::Hazards`] tells.
 const TOLD: usize = 3;
+
+/// How sequences lie: packed ones, or those of a batch.
+fn sequences(packed: Option<usize>) -> String {
+    match packed {
+        Some(count) => format!("{count} packed sequences"),
+        None => "sequences of one length".to_owned(),
+    }
+}
 
 fn hazards(symbol: &str, report: &Report) -> String {
     let denied: Vec<_> = report.findings.iter().filter(|finding| finding.level == Level::Deny).collect();

@@ -1,11 +1,13 @@
 //! Attention over q, k and v of 8 bits.
 
-use flashcore_kernels::fp8::{VALUE_GROUP, value_position};
+use std::ops::Range;
+
+use flashcore_kernels::fp8::{VALUE_GAP, VALUE_GROUP, first_value_group, value_position};
 
 use crate::array::{Array, ArrayView};
 use crate::attention::pointers_of;
 use crate::check::{addresses_of_arrays, apart, apart_from_arrays, extent, lengths_of_arrays, of_device};
-use crate::error::{Error, Operand, Result};
+use crate::error::{Dim, Error, Operand, Result};
 use crate::kernels::{Dtype, Fp8};
 use crate::lse::LseView;
 use crate::memory::Memory;
@@ -30,7 +32,7 @@ impl Fp8Element for float8::F8E5M2 {
 }
 
 /// q or k of 8 bits in device memory that somebody else owns: (batch, seqlen, heads, head_dim), of which each element
-/// stands for itself times its head's descale.
+/// stands for itself times its head's descale. Packed sequences lie in a batch of 1, one behind the other.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Fp8View<'a> {
     ptr: u64,
@@ -43,7 +45,7 @@ pub struct Fp8View<'a> {
 
 impl<'a> Fp8View<'a> {
     /// A tensor at device address `ptr`, behind which `bytes` bytes are allocated. Strides are in elements, multiples of
-    /// [`FP8_STEP`]. `descales` are (batch, heads), contiguous, or a single one for all; finite and positive, which
+    /// [`FP8_STEP`]. `descales` are (sequences, heads), contiguous, or a single one for all; finite and positive, which
     /// nobody checks.
     ///
     /// # Safety
@@ -87,18 +89,24 @@ impl<'a> Fp8View<'a> {
 /// Within each group, key `8 u + 2 t + c` is at position `4 t + 2 u + c` (u, c: 0 or 1; t: 0 to 3). That is the order in
 /// which tensor cores take probabilities from the threads that computed them. [`Fp8Values::from_slice`] makes it on the
 /// host.
+///
+/// Packed sequences each begin a group: number b, whose keys begin with key s, with position `(s + 15 b) / 16 * 16` of
+/// the row, which has room for all of them and for 15 positions more of each, rounded up to whole groups. What is beyond
+/// the keys of a sequence in its last group must be numbers that are finite, as what is beyond those that count.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Fp8ValuesView<'a> {
     ptr: u64,
     bytes: usize,
     kind: Fp8,
     shape: Shape,
+    sequences: Option<usize>,
     descales: ArrayView<'a, f32>,
 }
 
 impl<'a> Fp8ValuesView<'a> {
     /// Values at device address `ptr`, without gaps, behind which `bytes` bytes are allocated. `shape` is (batch,
-    /// seqlen, heads, head_dim), as if they were not transposed; `descales` are as those of [`Fp8View`].
+    /// seqlen, heads, head_dim), as if they were not transposed; `descales` are as those of [`Fp8View`]. Sequences are of
+    /// one length: see [`Self::packed`].
     ///
     /// # Safety
     /// As of [`TensorView::from_raw_parts`].
@@ -109,7 +117,12 @@ impl<'a> Fp8ValuesView<'a> {
         shape: Shape,
         descales: ArrayView<'a, f32>,
     ) -> Self {
-        Fp8ValuesView { ptr, bytes, kind, shape, descales }
+        Fp8ValuesView { ptr, bytes, kind, shape, sequences: None, descales }
+    }
+
+    /// The same as so many packed sequences.
+    pub const fn packed(self, sequences: usize) -> Self {
+        Fp8ValuesView { sequences: Some(sequences), ..self }
     }
 
     /// Device address of the first element.
@@ -133,15 +146,21 @@ impl<'a> Fp8ValuesView<'a> {
     }
 }
 
-/// Keys that a row of transposed values has room for.
-pub(crate) const fn padded_keys(keys: usize) -> usize {
-    keys.next_multiple_of(VALUE_GROUP as usize)
+/// Positions of a row of transposed values of `keys` keys, of so many packed sequences if they are packed.
+pub(crate) const fn padded_keys(keys: usize, sequences: Option<usize>) -> usize {
+    let gaps = match sequences {
+        Some(sequences) => sequences.saturating_mul(VALUE_GAP as usize),
+        None => 0,
+    };
+    // So that what follows does not overflow. `values_bytes` refuses it.
+    let keys = keys.saturating_add(gaps);
+    if keys > crate::MAX_DIM { usize::MAX } else { keys.next_multiple_of(VALUE_GROUP as usize) }
 }
 
 /// Transposed values as a tensor of which the columns are positions, and keys columns.
-fn values_layout(shape: Shape) -> TensorLayout {
+fn values_layout(shape: Shape, sequences: Option<usize>) -> TensorLayout {
     let Shape { batch, seqlen, heads, head_dim } = shape;
-    let memory = Shape { batch, seqlen: head_dim, heads, head_dim: padded_keys(seqlen) };
+    let memory = Shape { batch, seqlen: head_dim, heads, head_dim: padded_keys(seqlen, sequences) };
     TensorLayout::packed(Dtype::F16, memory, Order::Bhsd)
 }
 
@@ -161,15 +180,27 @@ impl Fp8Tensor {
     /// # Errors
     /// [`Error::ShapeOverflow`], [`Error::OutOfMemory`].
     pub fn uninit(device: &Device, kind: Fp8, shape: Shape, order: Order) -> Result<Self> {
+        Fp8Tensor::room(device, kind, shape, order, shape.batch)
+    }
+
+    /// The same with a descale of each head of so many sequences.
+    pub(crate) fn room(
+        device: &Device,
+        kind: Fp8,
+        shape: Shape,
+        order: Order,
+        sequences: usize,
+    ) -> Result<Self> {
         let wide = Shape { head_dim: shape.head_dim.next_multiple_of(FP8_STEP), ..shape };
         let bytes = wide.elements().filter(|&bytes| isize::try_from(bytes).is_ok());
         let memory = Memory::new(device, bytes.ok_or(Error::ShapeOverflow { shape })?)?;
-        let descales = Array::uninit(device, shape.batch * shape.heads)?;
+        let descales = Array::uninit(device, sequences * shape.heads)?;
         Ok(Fp8Tensor { memory, kind, shape, strides: order.strides(wide), descales })
     }
 
     /// A tensor without gaps from host data in memory order, and its descales: one for each head of each sequence,
-    /// (batch, heads), or one for all. head_dim must be a multiple of [`FP8_STEP`], or calls will refuse it.
+    /// (batch, heads), or of packed ones (sequences, heads), or one for all. head_dim must be a multiple of [`FP8_STEP`],
+    /// or calls will refuse it.
     ///
     /// # Errors
     /// [`Error::DataLength`], [`Error::Descale`], [`Error::ShapeOverflow`], [`Error::OutOfMemory`].
@@ -210,7 +241,7 @@ impl Fp8Tensor {
         self.memory.to_vec()
     }
 
-    /// The descales, (batch, heads). Waits for all work of the device.
+    /// The descales, (sequences, heads). Waits for all work of the device.
     ///
     /// # Errors
     /// What the driver refuses.
@@ -235,6 +266,7 @@ pub struct Fp8Values {
     memory: Memory,
     kind: Fp8,
     shape: Shape,
+    sequences: Option<usize>,
     descales: Array<f32>,
 }
 
@@ -244,9 +276,14 @@ impl Fp8Values {
     /// # Errors
     /// [`Error::ShapeOverflow`], [`Error::OutOfMemory`].
     pub fn uninit(device: &Device, kind: Fp8, shape: Shape) -> Result<Self> {
-        let memory = Memory::new(device, values_bytes(shape)?)?;
-        let descales = Array::uninit(device, shape.batch * shape.heads)?;
-        Ok(Fp8Values { memory, kind, shape, descales })
+        Fp8Values::room(device, kind, shape, None)
+    }
+
+    /// The same for so many packed sequences, if they are packed.
+    pub(crate) fn room(device: &Device, kind: Fp8, shape: Shape, sequences: Option<usize>) -> Result<Self> {
+        let memory = Memory::new(device, values_bytes(shape, sequences)?)?;
+        let descales = Array::uninit(device, sequences.unwrap_or(shape.batch) * shape.heads)?;
+        Ok(Fp8Values { memory, kind, shape, sequences, descales })
     }
 
     /// Values from host data in memory order, which are transposed here, and their descales: one for each head of each
@@ -261,20 +298,64 @@ impl Fp8Values {
         order: Order,
         descales: &[f32],
     ) -> Result<Self> {
+        let places = (0..shape.batch).map(|batch| (batch, 0..shape.seqlen, 0));
+        Fp8Values::transposed(device, data, shape, order, None, places, descales)
+    }
+
+    /// The same of packed sequences, in a batch of 1: number b has the keys from `starts[b]` to before `starts[b + 1]`,
+    /// as far as there are such, and descales are (sequences, heads), or one for all.
+    ///
+    /// # Errors
+    /// As [`Self::from_slice`], and [`Error::NoStarts`], [`Error::ShapeMismatch`].
+    pub fn from_slice_packed<T: Fp8Element>(
+        device: &Device,
+        data: &[T],
+        shape: Shape,
+        order: Order,
+        starts: &[u32],
+        descales: &[f32],
+    ) -> Result<Self> {
+        let operand = Operand::StartsKv;
+        let sequences = starts.len().checked_sub(1).ok_or(Error::NoStarts { operand })?;
+        if shape.batch != 1 {
+            let (operand, dim) = (Operand::V, Dim::Batch);
+            return Err(Error::ShapeMismatch { operand, dim, expected: 1, found: shape.batch });
+        }
+        let places = starts.windows(2).enumerate().map(|(batch, ends)| {
+            let [start, end] = [ends[0], ends[1]].map(|end| shape.seqlen.min(end as usize));
+            let first = first_value_group(start as u32, batch as u32, VALUE_GAP) * VALUE_GROUP;
+            (0, start..end, first as usize)
+        });
+        Fp8Values::transposed(device, data, shape, order, Some(sequences), places, descales)
+    }
+
+    /// Keys of sequences of the batch, and the position of the first.
+    fn transposed<T: Fp8Element>(
+        device: &Device,
+        data: &[T],
+        shape: Shape,
+        order: Order,
+        sequences: Option<usize>,
+        places: impl Iterator<Item = (usize, Range<usize>, usize)>,
+        descales: &[f32],
+    ) -> Result<Self> {
         check_data(data.len(), shape, descales, Operand::DescaleV)?;
+        let (from, row) = (order.strides(shape), padded_keys(shape.seqlen, sequences));
+        let mut transposed = vec![0u8; values_bytes(shape, sequences)?];
         let data: &[u8] = bytemuck::cast_slice(data);
-        let (from, keys) = (order.strides(shape), padded_keys(shape.seqlen));
-        let mut transposed = vec![0u8; values_bytes(shape)?];
-        for (row, to) in transposed.chunks_exact_mut(keys.max(1)).enumerate() {
-            let (head, column) = (row / shape.head_dim, row % shape.head_dim);
-            let start = head / shape.heads * from.batch + head % shape.heads * from.heads + column;
-            for key in 0..shape.seqlen {
-                to[value_position(key as u32) as usize] = data[start + key * from.seqlen];
+        for (batch, keys, first) in places {
+            for line in 0..shape.heads * shape.head_dim {
+                let (head, column) = (line / shape.head_dim, line % shape.head_dim);
+                let at = batch * from.batch + head * from.heads + column;
+                let to = (batch * shape.heads * shape.head_dim + line) * row + first;
+                for (i, key) in keys.clone().enumerate() {
+                    transposed[to + value_position(i as u32) as usize] = data[at + key * from.seqlen];
+                }
             }
         }
         let memory = Memory::from_bytes(device, &transposed)?;
         let descales = Array::from_slice(device, descales)?;
-        Ok(Fp8Values { memory, kind: T::KIND, shape, descales })
+        Ok(Fp8Values { memory, kind: T::KIND, shape, sequences, descales })
     }
 
     /// These values, borrowed.
@@ -284,6 +365,7 @@ impl Fp8Values {
             bytes: self.memory.bytes(),
             kind: self.kind,
             shape: self.shape,
+            sequences: self.sequences,
             descales: self.descales.view(),
         }
     }
@@ -315,22 +397,21 @@ fn elements(layout: &TensorLayout) -> Result<usize> {
     layout.span().ok_or(Error::ShapeOverflow { shape: layout.shape })
 }
 
-fn values_bytes(shape: Shape) -> Result<usize> {
-    if shape.seqlen > crate::MAX_DIM {
-        return Err(Error::ShapeOverflow { shape });
-    }
-    let padded = Shape { seqlen: padded_keys(shape.seqlen), ..shape };
+fn values_bytes(shape: Shape, sequences: Option<usize>) -> Result<usize> {
+    let padded = Shape { seqlen: padded_keys(shape.seqlen, sequences), ..shape };
     let bytes = padded.elements().filter(|&bytes| isize::try_from(bytes).is_ok());
     bytes.ok_or(Error::ShapeOverflow { shape })
 }
 
-/// Host data and descales are as many as the shape says, and descales are usable.
+/// Host data and descales are as many as the shape says, and descales are usable. A batch of 1 may have packed sequences.
 fn check_data(found: usize, shape: Shape, descales: &[f32], operand: Operand) -> Result<()> {
     let expected = shape.elements().ok_or(Error::ShapeOverflow { shape })?;
     if found != expected {
         return Err(Error::DataLength { expected, found });
     }
-    check_count(operand, descales.len(), shape)?;
+    if shape.batch != 1 || !descales.len().is_multiple_of(shape.heads) {
+        check_count(operand, descales.len(), shape.batch, shape.heads)?;
+    }
     match descales.iter().find(|descale| !(descale.is_normal() && **descale > 0.0)) {
         Some(&descale) => Err(Error::Descale { operand, descale }),
         None => Ok(()),
@@ -338,8 +419,8 @@ fn check_data(found: usize, shape: Shape, descales: &[f32], operand: Operand) ->
 }
 
 /// There is a descale of each head, or one.
-fn check_count(operand: Operand, found: usize, shape: Shape) -> Result<bool> {
-    let expected = shape.batch.saturating_mul(shape.heads);
+fn check_count(operand: Operand, found: usize, sequences: usize, heads: usize) -> Result<bool> {
+    let expected = sequences.saturating_mul(heads);
     match found {
         _ if found == expected => Ok(true),
         1 => Ok(false),
@@ -356,7 +437,7 @@ impl Attention<'_> {
     ///
     /// head_dim is a multiple of 8 up to [`crate::MAX_FP8_HEAD_DIM`]; what goes with it is [`Self::causal`],
     /// [`Self::scale`] and, if elements are e4m3, [`Self::window`], [`Self::align`], [`Self::chunk`], [`Self::prefix`],
-    /// [`Self::softcap`] and [`Self::sinks`].
+    /// [`Self::softcap`], [`Self::sinks`] and [`Self::sequences`].
     ///
     /// # Errors
     /// As [`Self::forward_fp8_into`], and [`Error::OutOfMemory`].
@@ -437,13 +518,20 @@ impl Attention<'_> {
             (Operand::DescaleK, k.descales, k.shape),
             (Operand::DescaleV, v.descales, v.shape),
         ];
+        let features = self.features(q.shape.heads)?;
+        let sequences = features.packed_q.unwrap_or(q.shape.batch);
         let mut per_head = [false; 3];
         for (per_head, (operand, array, shape)) in per_head.iter_mut().zip(descales) {
-            *per_head = check_count(operand, array.len(), shape)?;
+            *per_head = check_count(operand, array.len(), sequences, shape.heads)?;
         }
-        let fp8 = Fp8Layouts { kind: q.kind, values: values_layout(v.shape), per_head };
-        let problem = Problem::with_fp8(layouts, fp8, self.features(q.shape.heads)?, self.scale)?;
-        let values = values_bytes(v.shape)?;
+        let values = values_bytes(v.shape, v.sequences)?;
+        let fp8 = Fp8Layouts {
+            kind: q.kind,
+            values: values_layout(v.shape, v.sequences),
+            packed: v.sequences,
+            per_head,
+        };
+        let problem = Problem::with_fp8(layouts, fp8, features, self.scale)?;
         let inputs = [
             (Operand::Q, &extent(Operand::Q, q.ptr, q.bytes, elements(&problem.q)?, ALIGNMENT)?),
             (Operand::K, &extent(Operand::K, k.ptr, k.bytes, elements(&problem.k)?, ALIGNMENT)?),
@@ -486,7 +574,6 @@ mod tests {
     use float8::F8E4M3;
 
     use super::*;
-    use crate::error::Dim;
     use crate::mock::Mock;
     use crate::{Dropout, Lse, Sequences};
 
@@ -573,10 +660,14 @@ mod tests {
         };
         let plain = Attention::new();
         let starts = Array::from_slice(&device, &[0i32, 10, 30]).unwrap();
-        let packed = plain.sequences(Sequences::new().starts_q(starts.view()).starts_kv(starts.view()));
-        for features in [packed, plain.dropout(Dropout::new(0.5, 1))] {
-            assert_eq!(call(features, q, k, v), Error::Fp8Features);
-        }
+        assert_eq!(call(plain.dropout(Dropout::new(0.5, 1)), q, k, v), Error::Fp8Features);
+        // Of two packed sequences, k would lie in a batch of 1, and v otherwise.
+        let packed = plain.sequences(Sequences::new().starts_kv(starts.view()));
+        let operand = Operand::V;
+        let error = Error::Fp8Packing { operand, expected: Some(2), found: None };
+        assert_eq!(call(packed, q, k, v), error);
+        let error = Error::Fp8Packing { operand, expected: None, found: Some(3) };
+        assert_eq!(call(plain, q, k, v.packed(3)), error);
         let few = Array::from_slice(&device, &[1.0f32; 3]).unwrap();
         let error = Error::ArrayLength { operand: Operand::Sinks, expected: 4, found: 3 };
         assert_eq!(call(plain.sinks(few.view()), q, k, v), error);

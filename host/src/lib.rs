@@ -121,7 +121,7 @@ pub use plan::{Plan, Pointers};
 pub use problem::{
     FP8_STEP, HEAD_DIM_STEP, MAX_DIM, MAX_FP8_HEAD_DIM, MAX_GENERAL_DIM, MAX_HEAD_DIM, MAX_STRIDE, Problem,
 };
-pub use quantize::{Fp8Qkv, StochasticRounding, attention_fp8};
+pub use quantize::{Fp8Qkv, Fp8Rounding, attention_fp8};
 pub use score_mod::{Function, ScoreKernels};
 pub use sparse::{BlockMask, KeyRanges, MASK_BLOCK, SparseSizes, block_lists};
 pub use tensor::{AsTensorView, Element, Order, Shape, Strides, Tensor, TensorLayout, TensorView};

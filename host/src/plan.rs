@@ -16,7 +16,7 @@ use crate::driver::Properties;
 use crate::error::{Error, Result};
 use crate::features::Slopes;
 use crate::problem::{Fp8Layouts, Problem};
-use crate::ragged::Ragged;
+use crate::ragged::{Ragged, RaggedValues};
 use crate::tensor::TensorLayout;
 use crate::tensor_map::{ALIGNMENT, MapElement, TensorMapDesc, TensorMapError};
 
@@ -211,8 +211,10 @@ impl Plan {
         } else {
             (0, 0, persistent, features.uneven())
         };
-        let ragged = |layout, heads| Ragged { ptr: 0, layout, heads: heads as u32 };
+        let element = problem.input_element();
+        let ragged = |layout, heads| Ragged { ptr: 0, layout, element, heads: heads as u32 };
         let steps = |layout, heads, packed: Option<usize>| ragged(layout, heads).steps(packed.is_some());
+        let packed_kv = features.packed_kv.is_some();
         let lse_head = q.seqlen as u64;
         let power = |cap: f32| 2.0 * problem.scale * LOG2_E / cap;
         let product_scale = match variant.score {
@@ -242,7 +244,10 @@ impl Plan {
             lse_head,
             q: steps(&problem.q, packed_heads, features.packed_q),
             k: steps(&problem.k, 1, features.packed_kv),
-            v: steps(&problem.v, 1, features.packed_kv),
+            v: match &problem.fp8 {
+                Some(fp8) => RaggedValues { ptr: 0, layout: &fp8.values }.steps(packed_kv),
+                None => steps(&problem.v, 1, features.packed_kv),
+            },
             o: steps(&problem.out, packed_heads, features.packed_q),
             pack,
             packed_heads: packed_heads as u32,
@@ -315,6 +320,9 @@ impl Plan {
     /// # Errors
     /// None for a plan of a checked problem and addresses that are multiples of 16.
     pub fn tensor_maps(&self, pointers: &Pointers) -> Result<[TensorMapDesc; 4], TensorMapError> {
+        if self.variant.is_general() {
+            return self.ragged_maps(pointers);
+        }
         if let Some(fp8) = &self.problem.fp8 {
             return self.fp8_tensor_maps(fp8, pointers);
         }
@@ -332,21 +340,6 @@ impl Plan {
         };
         let load = |ptr, layout, rows| map(ptr, layout, SLAB_COLUMNS, rows, Swizzle::B128);
         let variant = &self.variant;
-        if variant.is_general() {
-            let General { pack, packed_heads, .. } = self.params.general;
-            let rows_of = |rows: u32| (rows >> pack).max(1);
-            let [k, v] = [(pointers.k, k), (pointers.v, v)].map(|(ptr, layout)| {
-                let (ptr, layout) = if layout.shape.is_empty() { (pointers.q, q) } else { (ptr, layout) };
-                Ragged { ptr, layout, heads: 1 }.map(SLAB_COLUMNS, variant.tile.block_n)
-            });
-            let [q, out] = [(pointers.q, q, variant.tile.block_m), (pointers.out, out, STORE_ROWS)].map(
-                |(ptr, layout, rows)| {
-                    let ragged = Ragged { ptr, layout, heads: packed_heads };
-                    ragged.map_of_heads(SLAB_COLUMNS, rows.min(1 << pack), rows_of(rows))
-                },
-            );
-            return Ok([q?, k?, v?, out?]);
-        }
         Ok([
             load(pointers.q, q, variant.tile.block_m)?,
             load(pointers.k, k, variant.box_rows(variant.k_tile()))?,
@@ -355,7 +348,36 @@ impl Plan {
         ])
     }
 
-    /// The same where q, k and v have 8 bits.
+    /// The same for general kernels.
+    fn ragged_maps(&self, pointers: &Pointers) -> Result<[TensorMapDesc; 4], TensorMapError> {
+        let (Problem { q, k, v, out, fp8, .. }, variant) = (&self.problem, &self.variant);
+        let General { pack, packed_heads, .. } = self.params.general;
+        let element = self.problem.input_element();
+        let keys = |ptr, layout: &TensorLayout, tile| {
+            // As below, where there are none.
+            let (ptr, layout) = if layout.shape.is_empty() { (pointers.q, q) } else { (ptr, layout) };
+            Ragged { ptr, layout, element, heads: 1 }.map(tile)
+        };
+        let heads = |ptr, layout, element, swizzle, rows: u32| {
+            let ragged = Ragged { ptr, layout, element, heads: packed_heads };
+            ragged.map_of_heads(swizzle, rows.min(1 << pack), (rows >> pack).max(1))
+        };
+        let (q_tile, v_tile) = (variant.q_tile(), variant.v_tile());
+        let values = match fp8 {
+            Some(fp8) if !v.shape.is_empty() => {
+                RaggedValues { ptr: pointers.v, layout: &fp8.values }.map(v_tile)
+            }
+            _ => keys(pointers.v, v, v_tile),
+        };
+        Ok([
+            heads(pointers.q, q, element, q_tile.swizzle, variant.tile.block_m)?,
+            keys(pointers.k, k, variant.k_tile())?,
+            values?,
+            heads(pointers.out, out, out.dtype.into(), variant.o_swizzle(), STORE_ROWS)?,
+        ])
+    }
+
+    /// The same as [`Self::tensor_maps`] where q, k and v have 8 bits.
     fn fp8_tensor_maps(
         &self,
         fp8: &Fp8Layouts,

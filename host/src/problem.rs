@@ -9,7 +9,7 @@ use crate::error::{Dim, Error, Operand, Result};
 use crate::features::Features;
 use crate::ragged;
 use crate::tensor::{Shape, TensorLayout};
-use crate::tensor_map;
+use crate::tensor_map::{self, MapElement};
 
 /// Head dimensions are multiples of this: 16 bytes, the step of TMA.
 pub const HEAD_DIM_STEP: usize = tensor_map::ALIGNMENT as usize / Dtype::SIZE as usize;
@@ -38,6 +38,8 @@ pub(crate) struct Fp8Layouts {
     pub(crate) kind: Fp8,
     /// v as it lies in memory: what it calls positions are columns, and what it calls columns are keys.
     pub(crate) values: TensorLayout,
+    /// How many packed sequences v has, each of which begins a group of keys; `None` if they are not packed.
+    pub(crate) packed: Option<usize>,
     /// Whether q, k and v have descales of each head, rather than one for all.
     pub(crate) per_head: [bool; 3],
 }
@@ -124,20 +126,13 @@ impl Problem {
         features: Features,
         scale: Option<f32>,
     ) -> Result<Self> {
-        let Features { left, right, align, chunk, prefix, softcap, approximate_tanh, sinks, .. } = features;
-        let known = Features {
-            left,
-            right,
-            align,
-            chunk,
-            prefix,
-            softcap,
-            approximate_tanh,
-            sinks,
-            ..Features::NONE
-        };
-        if features != known {
+        let Features { alibi, bias, bias_is_aligned, dropout, function, sparse, .. } = Features::NONE;
+        if features != (Features { alibi, bias, bias_is_aligned, dropout, function, sparse, ..features }) {
             return Err(Error::Fp8Features);
+        }
+        if features.packed_kv != fp8.packed {
+            let (operand, expected, found) = (Operand::V, features.packed_kv, fp8.packed);
+            return Err(Error::Fp8Packing { operand, expected, found });
         }
         let head_dim = q.shape.head_dim.max(v.shape.head_dim);
         if head_dim > MAX_FP8_HEAD_DIM {
@@ -154,6 +149,9 @@ impl Problem {
         }
         let values = check_layout(Operand::V, values)?;
         let problem = Problem { fp8: Some(Fp8Layouts { values, ..fp8 }), ..problem };
+        if problem.needs_general_kernel() {
+            check_general(&problem)?;
+        }
         let computes =
             |v: &Variant| v.mask == problem.mask() && problem.is_scored_by(v.score) && problem.fits(v);
         if problem.kernels().iter().any(computes) { Ok(problem) } else { Err(Error::Fp8Features) }
@@ -162,6 +160,11 @@ impl Problem {
     /// Bytes of an element of q, k and v.
     pub(crate) fn element_bytes(&self) -> usize {
         if self.fp8.is_some() { 1 } else { Dtype::SIZE as usize }
+    }
+
+    /// Element type of q, k and v for TMA.
+    pub(crate) fn input_element(&self) -> MapElement {
+        if self.fp8.is_some() { MapElement::U8 } else { self.q.dtype.into() }
     }
 
     /// Element type of all tensors, or of out if others have 8 bits.
@@ -348,6 +351,16 @@ fn check_general(problem: &Problem) -> Result<()> {
         let units = ragged::Reach::of(layout).units();
         if units > ragged::MAX_UNITS {
             return Err(Error::ReachesTooFar { operand, units, limit: ragged::MAX_UNITS });
+        }
+    }
+    if let Some(fp8) = &problem.fp8 {
+        let (positions, units) = (fp8.values.shape.head_dim, ragged::Reach::of(&fp8.values).groups());
+        if positions > MAX_GENERAL_DIM {
+            let (operand, dim, limit) = (Operand::V, Dim::Seqlen, MAX_GENERAL_DIM);
+            return Err(Error::DimensionTooLarge { operand, dim, value: positions, limit });
+        }
+        if units > ragged::MAX_UNITS {
+            return Err(Error::ReachesTooFar { operand: Operand::V, units, limit: ragged::MAX_UNITS });
         }
     }
     Ok(())

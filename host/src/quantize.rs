@@ -9,15 +9,15 @@ use flashcore_kernels::params::{QuantizeParams, QuantizeTensor};
 use flashcore_kernels::rounding::Rounding;
 
 use crate::array::Array;
-use crate::check::{extent, of_device};
+use crate::check::{addresses_of_arrays, extent, lengths_of_arrays, of_device};
 use crate::driver::Properties;
 use crate::error::{Dim, Error, Operand, Result};
 use crate::fp8::{Fp8Tensor, Fp8Values};
 use crate::kernels::{Dtype, Fp8};
 use crate::problem::{FP8_STEP, HEAD_DIM_STEP, MAX_FP8_HEAD_DIM, check_layout};
-use crate::tensor::{AsTensorView, Order, Shape, Tensor, TensorLayout, TensorView};
+use crate::tensor::{AsTensorView, Order, Shape, Tensor, TensorLayout};
 use crate::tensor_map::ALIGNMENT;
-use crate::{Attention, Device, Stream};
+use crate::{Attention, Device, Sequences, Stream};
 
 /// Parts of a head, at most: each has a largest number, and all parts read those of all.
 const MOST_PARTS: usize = 32;
@@ -26,22 +26,41 @@ const LEAST_ROWS: usize = 128;
 /// Heads, and parts of heads, are counted in i32.
 const MAX_UNITS: usize = i32::MAX as usize;
 
-/// By which random numbers q, k and v are rounded: see [`Fp8Qkv::round_stochastic`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StochasticRounding {
-    seed: u64,
-    offset: u32,
+/// How q, k and v are rounded to 8 bits: see [`Fp8Qkv::round_with`].
+#[derive(Clone, Copy, Debug)]
+pub struct Fp8Rounding<'a> {
+    rounding: Rounding,
+    sequences: Sequences<'a>,
 }
 
-impl StochasticRounding {
-    /// By the random numbers of `seed`.
-    pub const fn new(seed: u64) -> Self {
-        StochasticRounding { seed, offset: 0 }
+impl<'a> Fp8Rounding<'a> {
+    /// To the nearest, all rows of all sequences.
+    pub const fn new() -> Self {
+        Fp8Rounding { rounding: Rounding::NEAREST, sequences: Sequences::new() }
     }
 
-    /// Other random numbers of the same seed: say, those of a step or of a layer.
-    pub const fn offset(self, offset: u32) -> Self {
-        StochasticRounding { offset, ..self }
+    /// Each number becomes one of its two neighbours in the format, by chance: the upper one with the probability that its
+    /// distance from the lower one is of that between both. So the expectation is the number itself, where to nearest it
+    /// is off, always by as much. Probabilities are multiples of 2⁻¹⁶. What the format holds stays as it is. Numbers are
+    /// rotated before, if they are.
+    ///
+    /// What becomes of a number follows from seed, offset (say, that of a step or of a layer), tensor, number of sequence,
+    /// of heads, head, row and column, and from nothing else: it is the same in every call and in all versions of this
+    /// library; docs/fp8.md has the formula. A CUDA graph repeats the offset that was recorded.
+    pub const fn stochastic(self, seed: u64, offset: u32) -> Self {
+        Fp8Rounding { rounding: Rounding::stochastic(seed, offset), ..self }
+    }
+
+    /// Where sequences begin, and how many of their rows count, as the call of attention has it. Others are not rounded,
+    /// and are of no weight for descales.
+    pub const fn sequences(self, sequences: Sequences<'a>) -> Self {
+        Fp8Rounding { sequences, ..self }
+    }
+}
+
+impl Default for Fp8Rounding<'_> {
+    fn default() -> Self {
+        Fp8Rounding::new()
     }
 }
 
@@ -62,6 +81,8 @@ pub struct Fp8Qkv {
     /// Values.
     pub v: Fp8Values,
     maxima: Array<f32>,
+    /// How many packed sequences of q, and of k and v.
+    packed: [Option<usize>; 2],
     rotates: bool,
     per_tensor: bool,
 }
@@ -72,13 +93,29 @@ impl Fp8Qkv {
     /// # Errors
     /// [`Error::HeadDim`], [`Error::DimensionTooLarge`], [`Error::TooManyTiles`], [`Error::ShapeOverflow`],
     /// [`Error::OutOfMemory`].
-    pub fn new(device: &Device, kind: Fp8, [q, k, v]: [Shape; 3]) -> Result<Self> {
-        let parts = Parts::of([q, k, v])?;
+    pub fn new(device: &Device, kind: Fp8, shapes: [Shape; 3]) -> Result<Self> {
+        Fp8Qkv::for_sequences(device, kind, shapes, Sequences::new())
+    }
+
+    /// The same for sequences that are packed as these are, or as many others at other places: the batch is 1 then.
+    ///
+    /// # Errors
+    /// As [`Self::new`], and [`Error::NoStarts`], [`Error::ShapeMismatch`].
+    pub fn for_sequences(
+        device: &Device,
+        kind: Fp8,
+        [q, k, v]: [Shape; 3],
+        sequences: Sequences<'_>,
+    ) -> Result<Self> {
+        let packed = sequences.packed()?;
+        let parts = Parts::of([q, k, v], packed)?;
+        let [of_q, of_k, _] = parts.sequences;
         Ok(Fp8Qkv {
-            q: Fp8Tensor::uninit(device, kind, q, Order::Bhsd)?,
-            k: Fp8Tensor::uninit(device, kind, k, Order::Bhsd)?,
-            v: Fp8Values::uninit(device, kind, v)?,
+            q: Fp8Tensor::room(device, kind, q, Order::Bhsd, of_q)?,
+            k: Fp8Tensor::room(device, kind, k, Order::Bhsd, of_k)?,
+            v: Fp8Values::room(device, kind, v, packed[1])?,
             maxima: Array::uninit(device, parts.maxima() + 3 * TENSOR_MAXIMA as usize)?,
+            packed,
             rotates: false,
             per_tensor: false,
         })
@@ -115,33 +152,30 @@ impl Fp8Qkv {
         k: &impl AsTensorView,
         v: &impl AsTensorView,
     ) -> Result<()> {
-        self.round_by(Rounding::NEAREST, stream, [q.as_view(), k.as_view(), v.as_view()])
+        self.round_with(stream, Fp8Rounding::new(), q, k, v)
     }
 
-    /// As [`Self::round`], but each number becomes one of its two neighbours in the format, by chance: the upper one with the
-    /// probability that its distance from the lower one is of that between both. So the expectation is the number itself,
-    /// where to nearest it is off, always by as much. Probabilities are multiples of 2⁻¹⁶. What the format holds stays as
-    /// it is. Numbers are rotated before, if they are.
-    ///
-    /// What becomes of a number follows from seed, offset, tensor, sequence, number of heads, head, row and column, and from
-    /// nothing else: it is the same in every call and in all versions of this library; docs/fp8.md has the formula. A CUDA
-    /// graph repeats the offset that was recorded.
+    /// As [`Self::round`], in other ways.
     ///
     /// # Errors
     /// As [`Self::round`].
-    pub fn round_stochastic(
+    pub fn round_with(
         &self,
         stream: &Stream,
-        rounding: StochasticRounding,
+        how: Fp8Rounding<'_>,
         q: &impl AsTensorView,
         k: &impl AsTensorView,
         v: &impl AsTensorView,
     ) -> Result<()> {
-        let StochasticRounding { seed, offset } = rounding;
-        self.round_by(Rounding::stochastic(seed, offset), stream, [q.as_view(), k.as_view(), v.as_view()])
-    }
-
-    fn round_by(&self, rounding: Rounding, stream: &Stream, views: [TensorView<'_>; 3]) -> Result<()> {
+        let views = [q.as_view(), k.as_view(), v.as_view()];
+        let packed = how.sequences.packed()?;
+        for (operand, expected, found) in
+            [(Operand::Q, packed[0], self.packed[0]), (Operand::V, packed[1], self.packed[1])]
+        {
+            if found != expected {
+                return Err(Error::Fp8Packing { operand, expected, found });
+            }
+        }
         let shapes = [self.q.shape(), self.k.shape(), self.v.shape()];
         let dtype = views[0].dtype();
         let operands = [Operand::Q, Operand::K, Operand::V];
@@ -158,7 +192,10 @@ impl Fp8Qkv {
             layouts[i] = check_layout(operand, view.layout().normalized())?;
             extent(operand, view.ptr(), view.bytes(), layouts[i].span_bytes()?, ALIGNMENT)?;
         }
-        let params = self.params(rounding, layouts, views.each_ref().map(|view| view.ptr()))?;
+        let parts = Parts::of(shapes, packed)?;
+        let arrays = how.sequences.arrays(parts.sequences[0], parts.sequences[1]);
+        lengths_of_arrays(&arrays)?;
+        let params = self.params(&how, &parts, layouts, views.each_ref().map(|view| view.ptr()));
         if params.units == 0 {
             return Ok(());
         }
@@ -170,7 +207,8 @@ impl Fp8Qkv {
             (Operand::V, self.v.view().ptr()),
         ];
         let written = written.into_iter().filter(|&(_, ptr)| ptr != 0);
-        of_device(stream.device(), read.map(|(operand, view)| (operand, view.ptr())).chain(written))?;
+        let read = read.map(|(operand, view)| (operand, view.ptr()));
+        of_device(stream.device(), read.chain(written).chain(addresses_of_arrays(&arrays)))?;
         let grid = grid(&params, stream.device().properties());
         let symbol = |fp8| {
             let variant = QUANTIZE.iter().find(|variant| variant.dtype == dtype && variant.fp8 == fp8);
@@ -194,14 +232,16 @@ impl Fp8Qkv {
     /// What the kernels are told.
     fn params(
         &self,
-        rounding: Rounding,
+        how: &Fp8Rounding<'_>,
+        parts: &Parts,
         layouts: [TensorLayout; 3],
         from: [u64; 3],
-    ) -> Result<QuantizeParams> {
-        let parts = Parts::of(layouts.map(|layout| layout.shape))?;
+    ) -> QuantizeParams {
         let (q, k, v) = (self.q.view(), self.k.view(), self.v.view());
         let row = |shape: Shape| shape.head_dim.next_multiple_of(FP8_STEP);
-        let keys = crate::fp8::padded_keys(v.shape().seqlen);
+        let keys = crate::fp8::padded_keys(v.shape().seqlen, self.packed[1]);
+        let [starts_q, starts_kv, used_q, used_kv] = how.sequences.addresses();
+        let packed = [self.packed[0], self.packed[1], self.packed[1]];
         // Rows of q, k and transposed v, and how far apart heads are.
         let places = [
             (q.ptr(), row(q.shape()), q.shape().seqlen * row(q.shape()), q.descales()),
@@ -212,13 +252,16 @@ impl Fp8Qkv {
         let mut tensors = [EMPTY; 3];
         for (i, (to, to_row, to_head, descales)) in places.into_iter().enumerate() {
             let (shape, strides) = (layouts[i].shape, layouts[i].strides);
+            let to_batch = shape.heads * to_head;
+            let (batch, to_batch) = if packed[i].is_some() { (0, 0) } else { (strides.batch, to_batch) };
             tensors[i] = QuantizeTensor {
                 from: from[i],
-                strides_bytes: [strides.batch, strides.seqlen, strides.heads]
+                strides_bytes: [batch, strides.seqlen, strides.heads]
                     .map(|stride| stride as u64 * u64::from(Dtype::SIZE)),
                 to,
-                to_row: to_row as u64,
+                to_batch: to_batch as u64,
                 to_head: to_head as u64,
+                to_row: to_row as u64,
                 descales: descales.ptr(),
                 rows: shape.seqlen as u32,
                 units: parts.units[i] as u32,
@@ -227,20 +270,22 @@ impl Fp8Qkv {
                 groups: Divisor::new((shape.head_dim / HEAD_DIM_STEP) as u32),
                 first_head: heads as u32,
             };
-            heads += shape.batch * shape.heads;
+            heads += parts.sequences[i] * shape.heads;
             units += parts.units[i];
         }
         let maxima = self.maxima.view().ptr();
-        Ok(QuantizeParams {
+        QuantizeParams {
             tensors,
+            starts: [starts_q, starts_kv],
+            used: [used_q, used_kv],
             maxima,
             tensor_maxima: if self.per_tensor { maxima + 4 * parts.maxima() as u64 } else { 0 },
             most_parts: parts.most() as u32,
             part_rows: parts.rows as u32,
             units: units as u32,
             rotation_block: if self.rotates { self.rotation_block() } else { 0 },
-            rounding,
-        })
+            rounding: how.rounding,
+        }
     }
 }
 
@@ -248,8 +293,9 @@ const EMPTY: QuantizeTensor = QuantizeTensor {
     from: 0,
     strides_bytes: [0; 3],
     to: 0,
-    to_row: 0,
+    to_batch: 0,
     to_head: 0,
+    to_row: 0,
     descales: 0,
     rows: 0,
     units: 0,
@@ -274,9 +320,11 @@ fn grid(params: &QuantizeParams, device: &Properties) -> u32 {
 
 /// How the rows of heads are cut into parts.
 struct Parts {
+    /// Sequences of q, k and v.
+    sequences: [usize; 3],
     /// Rows of a part.
     rows: usize,
-    /// Parts of a head of q, k and v.
+    /// Parts of a head of q, k and v: of packed sequences, of one that is as long as they are on average.
     of_head: [usize; 3],
     /// Parts of all heads.
     units: [usize; 3],
@@ -285,9 +333,12 @@ struct Parts {
 }
 
 impl Parts {
-    fn of(shapes: [Shape; 3]) -> Result<Self> {
+    fn of(shapes: [Shape; 3], [of_q, of_kv]: [Option<usize>; 2]) -> Result<Self> {
+        let packed = [of_q, of_kv, of_kv];
+        let (mut sequences, mut lengths) = ([0; 3], [0; 3]);
         let mut heads = 0usize;
-        for (shape, operand) in shapes.into_iter().zip([Operand::Q, Operand::K, Operand::V]) {
+        for (i, (shape, operand)) in shapes.into_iter().zip([Operand::Q, Operand::K, Operand::V]).enumerate()
+        {
             let (head_dim, limit) = (shape.head_dim, MAX_FP8_HEAD_DIM);
             if !(HEAD_DIM_STEP..=limit).contains(&head_dim) || !head_dim.is_multiple_of(HEAD_DIM_STEP) {
                 return Err(Error::HeadDim { head_dim, limit });
@@ -300,14 +351,20 @@ impl Parts {
                     return Err(Error::DimensionTooLarge { operand, dim, value, limit });
                 }
             }
-            heads = heads.saturating_add(shape.batch * shape.heads);
+            if packed[i].is_some() && shape.batch != 1 {
+                let dim = Dim::Batch;
+                return Err(Error::ShapeMismatch { operand, dim, expected: 1, found: shape.batch });
+            }
+            sequences[i] = packed[i].unwrap_or(shape.batch);
+            lengths[i] = packed[i].map_or(shape.seqlen, |count| shape.seqlen.div_ceil(count.max(1)));
+            heads = heads.saturating_add(sequences[i].saturating_mul(shape.heads));
         }
-        let longest = shapes.map(|shape| shape.seqlen).into_iter().max().unwrap_or(0);
+        let longest = lengths.into_iter().max().unwrap_or(0);
         let rows = longest.div_ceil(MOST_PARTS).next_multiple_of(VALUE_GROUP as usize).max(LEAST_ROWS);
-        let of_head = shapes.map(|shape| shape.seqlen.div_ceil(rows));
+        let of_head = lengths.map(|length| length.div_ceil(rows));
         let mut units = [0; 3];
-        for (units, (shape, parts)) in units.iter_mut().zip(shapes.into_iter().zip(of_head)) {
-            *units = (shape.batch * shape.heads).saturating_mul(parts);
+        for i in 0..3 {
+            units[i] = sequences[i].saturating_mul(shapes[i].heads).saturating_mul(of_head[i]);
         }
         let all = units.iter().fold(heads, |all, &units| all.saturating_add(units));
         // So that there is room for the maxima, too, and their places are counted in u32.
@@ -315,7 +372,7 @@ impl Parts {
         if all > limit {
             return Err(Error::TooManyTiles { tiles: all as u64, limit: limit as u64 });
         }
-        Ok(Parts { rows, of_head, units, heads })
+        Ok(Parts { sequences, rows, of_head, units, heads })
     }
 
     fn most(&self) -> usize {
@@ -358,8 +415,9 @@ pub fn attention_fp8(
     v: &impl AsTensorView,
 ) -> Result<Tensor> {
     let (q, k, v) = (q.as_view(), k.as_view(), v.as_view());
-    let narrow = Fp8Qkv::new(stream.device(), Fp8::E4m3, [q.shape(), k.shape(), v.shape()])?;
-    narrow.round(stream, &q, &k, &v)?;
+    let (sequences, shapes) = (attention.sequences, [q.shape(), k.shape(), v.shape()]);
+    let narrow = Fp8Qkv::for_sequences(stream.device(), Fp8::E4m3, shapes, sequences)?;
+    narrow.round_with(stream, Fp8Rounding::new().sequences(sequences), &q, &k, &v)?;
     let shape = Shape { head_dim: v.shape().head_dim, ..q.shape() };
     let out = Tensor::uninit(stream.device(), q.dtype(), shape, q.layout().order())?;
     attention.forward_fp8_into(stream, narrow.q.view(), narrow.k.view(), narrow.v.view(), &out, None)?;
@@ -386,8 +444,8 @@ mod tests {
         let (narrow, [q, k, v]) = tensors(&device);
         let stream = device.stream().unwrap();
         narrow.round(&stream, &q, &k, &v).unwrap();
-        let rounding = StochasticRounding::new(0x0123_4567_89AB_CDEF).offset(7);
-        narrow.round_stochastic(&stream, rounding, &q, &k, &v).unwrap();
+        let rounding = Fp8Rounding::new().stochastic(0x0123_4567_89AB_CDEF, 7);
+        narrow.round_with(&stream, rounding, &q, &k, &v).unwrap();
         let launches = &mock.state().launches;
         let symbols: Vec<_> = launches.iter().map(|launch| launch.symbol).collect();
         assert_eq!(symbols, ["fp8_largest_bf16", "fp8_round_bf16_e4m3"].repeat(2));
@@ -418,7 +476,7 @@ mod tests {
         let (narrow, [q, k, v]) = tensors(&device);
         let stream = device.stream().unwrap();
         let both = |q: &Tensor, k: &Tensor, v: &Tensor| {
-            let by_chance = narrow.round_stochastic(&stream, StochasticRounding::new(1), q, k, v);
+            let by_chance = narrow.round_with(&stream, Fp8Rounding::new().stochastic(1, 0), q, k, v);
             assert_eq!(by_chance, narrow.round(&stream, q, k, v));
             by_chance.unwrap_err()
         };

@@ -1,12 +1,12 @@
 //! Ragged tensor maps: those of general kernels, in which the rows of a head end with its sequence, wherever that is.
 //! How they work is told at [`Steps`].
 
-use flashcore_kernels::config::Dtype;
-use flashcore_kernels::layout::Swizzle;
+use flashcore_kernels::fp8::{VALUE_GAP, VALUE_GROUP};
+use flashcore_kernels::layout::{Swizzle, TileLayout};
 use flashcore_kernels::params::{ROW_BOUND, Steps};
 
 use crate::tensor::TensorLayout;
-use crate::tensor_map::{TensorMapDesc, TensorMapError};
+use crate::tensor_map::{MapElement, TensorMapDesc, TensorMapError};
 
 /// Units that the coordinates of a tensor map count.
 pub(crate) const MAX_UNITS: u64 = i32::MAX as u64 - 0xffff;
@@ -40,6 +40,11 @@ impl Reach {
     pub(crate) fn units(self) -> u64 {
         self.elements / self.unit
     }
+
+    /// The same in groups of values.
+    pub(crate) fn groups(self) -> u64 {
+        self.elements / u64::from(VALUE_GROUP)
+    }
 }
 
 fn gcd(a: u64, b: u64) -> u64 {
@@ -50,6 +55,7 @@ fn gcd(a: u64, b: u64) -> u64 {
 pub(crate) struct Ragged<'a> {
     pub(crate) ptr: u64,
     pub(crate) layout: &'a TensorLayout,
+    pub(crate) element: MapElement,
     pub(crate) heads: u32,
 }
 
@@ -67,42 +73,40 @@ impl Ragged<'_> {
         }
     }
 
-    /// The map of boxes of (`columns`, `rows`).
+    /// The map of boxes as wide as the slabs of `tile`, of as many rows.
     ///
     /// # Errors
     /// None for a tensor of a checked problem at an address that is a multiple of 16.
-    pub(crate) fn map(&self, columns: u32, rows: u32) -> Result<TensorMapDesc, TensorMapError> {
+    pub(crate) fn map(&self, tile: TileLayout) -> Result<TensorMapDesc, TensorMapError> {
         let ([head_dim, _], [_, row, unit, turn]) = self.sizes_and_strides();
-        self.describe(&[head_dim, ROW_BOUND.into(), DIM, DIM], &[row, unit, turn], &[columns, rows, 1, 1])
+        let dims = [head_dim, ROW_BOUND.into(), DIM, DIM];
+        self.describe(&dims, &[row, unit, turn], tile.swizzle, &[tile.rows, 1, 1])
     }
 
-    /// The map of boxes of (`columns`, `heads`, `rows`), the heads being those that are one for kernels.
+    /// The map of boxes as wide as `swizzle`, of `heads` and `rows`, the heads being those that are one for kernels.
     ///
     /// # Errors
     /// As [`Self::map`].
     pub(crate) fn map_of_heads(
         &self,
-        columns: u32,
+        swizzle: Swizzle,
         heads: u32,
         rows: u32,
     ) -> Result<TensorMapDesc, TensorMapError> {
         let ([head_dim, all_heads], strides) = self.sizes_and_strides();
-        self.describe(
-            &[head_dim, all_heads, ROW_BOUND.into(), DIM, DIM],
-            &strides,
-            &[columns, heads, rows, 1, 1],
-        )
+        let dims = [head_dim, all_heads, ROW_BOUND.into(), DIM, DIM];
+        self.describe(&dims, &strides, swizzle, &[heads, rows, 1, 1])
     }
 
     /// Columns and heads; and, in bytes, from one head to the next, from one row, from one unit, and back by all rows.
     fn sizes_and_strides(&self) -> ([u64; 2], [u64; 4]) {
-        const BYTES: u64 = Dtype::SIZE as u64;
+        let bytes = u64::from(self.element.bytes());
         let (shape, strides) = (self.layout.shape, self.layout.strides);
-        let row = strides.seqlen as u64 * BYTES;
-        let unit = Reach::of(self.layout).unit * BYTES;
+        let row = strides.seqlen as u64 * bytes;
+        let unit = Reach::of(self.layout).unit * bytes;
         // Rows that lie further apart than that take more turns.
         let turn = row.max(1).next_multiple_of(TURN_BYTES) - row;
-        let strides = [strides.heads as u64 * BYTES, row, unit, turn];
+        let strides = [strides.heads as u64 * bytes, row, unit, turn];
         ([shape.head_dim as u64, self.heads.into()], strides)
     }
 
@@ -110,19 +114,60 @@ impl Ragged<'_> {
         &self,
         dims: &[u64],
         strides: &[u64],
-        boxes: &[u32],
+        swizzle: Swizzle,
+        outer: &[u32],
     ) -> Result<TensorMapDesc, TensorMapError> {
-        let map = TensorMapDesc::new(self.ptr, self.layout.dtype.into(), dims, strides, boxes)?;
-        Ok(map.swizzle(Swizzle::B128))
+        let columns = swizzle.row_bytes() / self.element.bytes();
+        let boxes = [&[columns], outer].concat();
+        Ok(TensorMapDesc::new(self.ptr, self.element, dims, strides, &boxes)?.swizzle(swizzle))
     }
 }
+
+/// Transposed values of 8 bits, (batch, head_dim, heads, positions) of which `layout` says where they lie, as general
+/// kernels see them: the inner dimension is that of which a sequence takes the last positions, and a unit is a group of
+/// [`VALUE_GROUP`], as long as TMA's steps are.
+pub(crate) struct RaggedValues<'a> {
+    pub(crate) ptr: u64,
+    pub(crate) layout: &'a TensorLayout,
+}
+
+impl RaggedValues<'_> {
+    /// As [`Ragged::steps`].
+    pub(crate) fn steps(&self, packed: bool) -> Steps {
+        let strides = self.layout.strides;
+        // All are whole groups, and `check_general` saw to it that all reach in all fits.
+        let groups = |stride: usize| (stride / VALUE_GROUP as usize) as u32;
+        let (batch, row) = if packed { (0, VALUE_GAP) } else { (groups(strides.batch), 0) };
+        Steps { batch, row, head: groups(strides.heads) }
+    }
+
+    /// The map of boxes of the slabs of `tile`.
+    ///
+    /// # Errors
+    /// As [`Ragged::map`].
+    pub(crate) fn map(&self, tile: TileLayout) -> Result<TensorMapDesc, TensorMapError> {
+        let (shape, strides, group) = (self.layout.shape, self.layout.strides, u64::from(VALUE_GROUP));
+        // As many groups back as the bound has.
+        let turn = (1 << 38) - group;
+        let dims = [ROW_BOUND.into(), shape.seqlen as u64, DIM, DIM];
+        let strides = [strides.seqlen as u64, group, turn];
+        let boxes = [tile.row_bytes(), tile.rows, 1, 1];
+        Ok(TensorMapDesc::new(self.ptr, MapElement::U8, &dims, &strides, &boxes)?.swizzle(tile.swizzle))
+    }
+}
+
+/// [`RaggedValues::map`]: a bound of positions, in turns of a group less, is a multiple of 2⁶⁴ but for the bound itself.
+const _: () = assert!((ROW_BOUND / VALUE_GROUP) as u128 * (1 << 38) == 1 << 64);
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use flashcore_kernels::config::Dtype;
+    use flashcore_kernels::fp8::first_value_group;
+
     use super::*;
-    use crate::tensor::{Shape, Strides};
+    use crate::tensor::{Order, Shape, Strides};
 
     const PTR: u64 = 0x7f00_1234_5670;
 
@@ -146,7 +191,7 @@ mod tests {
     #[test]
     fn packed_sequences_take_no_step_of_their_own() {
         let layout = layout(Shape::new(1, 10, 6, 64), [0, 384, 64]);
-        let ragged = |heads| Ragged { ptr: PTR, layout: &layout, heads };
+        let ragged = |heads| Ragged { ptr: PTR, layout: &layout, element: MapElement::Bf16, heads };
         assert_eq!(ragged(1).steps(true), Steps { batch: 0, row: 6, head: 1 });
         assert_eq!(ragged(3).steps(true), Steps { batch: 0, row: 6, head: 3 });
         assert_eq!(ragged(3).steps(false), Steps { batch: 1, row: 6, head: 3 });
@@ -191,9 +236,10 @@ mod tests {
             let Strides { batch: of_batch, seqlen: of_row, heads: of_head } = layout.strides;
             let element = batch * of_batch + (start + row) * of_row + head * of_head;
             let expected = PTR.wrapping_add(2 * element as u64);
+            let tile = TileLayout { rows: 128, slabs: 1, swizzle: Swizzle::B128 };
             for (packed, of_heads) in [(1, false), (1, true), (ratio, true)] {
-                let ragged = Ragged { ptr: PTR, layout: &layout, heads: packed };
-                let map = if of_heads { ragged.map_of_heads(64, 1, 16) } else { ragged.map(64, 128) }.unwrap();
+                let ragged = Ragged { ptr: PTR, layout: &layout, element: MapElement::Bf16, heads: packed };
+                let map = if of_heads { ragged.map_of_heads(Swizzle::B128, 1, 16) } else { ragged.map(tile) }.unwrap();
                 prop_assert_eq!(map.check(), Ok(()));
                 let steps = ragged.steps(false);
                 let (group, within) = (head as u32 / packed, head as u32 % packed);
@@ -205,6 +251,42 @@ mod tests {
                 let [first_beyond, ..] = steps.coordinates(batch as u32, group, start as u32, len as u32, len as u32);
                 prop_assert_eq!(u64::from(first_beyond), map.dims()[map.dims().len() - 3]);
             }
+        }
+
+        /// The same for transposed values, of packed sequences and others.
+        #[test]
+        fn coordinates_lead_to_values(
+            lens in prop::collection::vec(0..300u32, 1..6), heads in 1..4u32, head_dim in 1..33u32, packed: bool,
+            [batch, row, head] in any::<[u32; 3]>(),
+        ) {
+            let batch = batch % lens.len() as u32;
+            let (count, len) = (lens.len() as u32, lens[batch as usize]);
+            prop_assume!(len > 0);
+            let (row, head, head_dim) = (row % len, head % heads, 8 * head_dim);
+            let longest = lens.iter().copied().max().unwrap();
+            let start: u32 = if packed { lens[..batch as usize].iter().sum() } else { 0 };
+            let positions = if packed { lens.iter().sum::<u32>() + count * VALUE_GAP } else { longest };
+            let positions = positions.next_multiple_of(VALUE_GROUP);
+            let sequences = if packed { 1 } else { lens.len() };
+            let shape = Shape::new(sequences, head_dim as usize, heads as usize, positions as usize);
+            let layout = TensorLayout::packed(Dtype::Bf16, shape, Order::Bhsd).normalized();
+            let values = RaggedValues { ptr: PTR, layout: &layout };
+            let map = values.map(TileLayout { rows: head_dim, slabs: 1, swizzle: Swizzle::B64 }).unwrap();
+            prop_assert_eq!(map.check(), Ok(()));
+            let (steps, gap) = (values.steps(packed), if packed { VALUE_GAP } else { 0 });
+            let at = |row| steps.value_coordinates(batch, head, start, len, row);
+            let [position, unit, turn] = at(row);
+            let first = VALUE_GROUP * first_value_group(start, batch, gap);
+            let in_batch = if packed { 0 } else { batch };
+            let line = (in_batch * heads + head) * head_dim;
+            let expected = PTR + u64::from(line) * u64::from(positions) + u64::from(first + row);
+            let [_, of_unit, of_turn] = *map.strides_bytes() else { unreachable!() };
+            let found = PTR.wrapping_add(position.into()).wrapping_add(u64::from(unit) * of_unit);
+            prop_assert_eq!(found.wrapping_add(u64::from(turn).wrapping_mul(of_turn)), expected);
+            prop_assert!(u64::from(unit) < map.dims()[2] && u64::from(turn) < map.dims()[3]);
+            // The sequence's last group ends with the dimension, and the next one begins no earlier.
+            prop_assert_eq!(at(len.next_multiple_of(VALUE_GROUP))[0], ROW_BOUND);
+            prop_assert!(expected + u64::from(len.next_multiple_of(VALUE_GROUP) - row) <= PTR + layout.span().unwrap() as u64);
         }
     }
 }

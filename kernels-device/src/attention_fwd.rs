@@ -32,8 +32,7 @@
 //!
 //! *General* kernels are told by the launch which keys a query sees, where the sequences of a batch begin and end, and
 //! which query heads share the tiles of a K/V head. Their tensor maps are [ragged](crate::params::Steps): what lies
-//! beyond a sequence is read as zeros and not written, wherever it ends. Those of 8 bits have plain maps, and so
-//! sequences of one length, and tiles of one head.
+//! beyond a sequence is read as zeros and not written, wherever it ends.
 //!
 //! *Sparse* kernels are general ones in which arrays say besides which keys each query sees, or which key tiles each tile
 //! of queries visits. All consumers visit all of those, and each asks at each whether there is something to hide.
@@ -76,7 +75,7 @@ use crate::sparse_lookup::{self, List};
 /// (head_dim, seqlen, heads, batch); where keys are split, that of O is as narrow as a consumer's share. Those of
 /// general kernels are [ragged](Steps): K and V (head_dim, rows, units, turns), Q and O with the packed heads as their
 /// second dimension. Of 8 bits, boxes of Q and K are as wide as their slabs, and those of V are (slab, head_dim) of
-/// (keys, head_dim, heads, batch), as [`crate::fp8`] has it.
+/// (keys, head_dim, heads, batch), or (keys, head_dim, units, turns), as [`crate::fp8`] has it.
 pub struct Maps {
     /// Q
     pub q: TensorMapRef,
@@ -480,10 +479,12 @@ unsafe fn produce<S: Spec>(cta: &Cta, leader: bool) {
             let (slot, full) = ring.acquire(at, leader);
             let row = List::of(cta.params, v, tile).key_block(v, n_block) * v.tile.block_n;
             if leader {
-                let at = if v.is_ragged() {
-                    steps.coordinates(tile.batch, tile.head_kv, tile.kv.start, tile.kv.len, row)
-                } else {
-                    [row, tile.head_kv, tile.batch]
+                let at = match (of, v.fp8) {
+                    _ if !v.is_general() => [row, tile.head_kv, tile.batch],
+                    (Operand::V, Some(_)) => {
+                        steps.value_coordinates(tile.batch, tile.head_kv, tile.kv.start, tile.kv.len, row)
+                    }
+                    _ => steps.coordinates(tile.batch, tile.head_kv, tile.kv.start, tile.kv.len, row),
                 };
                 load_tile(v, of, slot, map, full, at, CacheHint::Last);
             }
@@ -559,17 +560,18 @@ unsafe fn load_q(cta: &Cta, v: &Variant, dst: SmemAddr, full: mbarrier::MBarrier
     let (general, row) = (&cta.params.general, tile.m_block * v.tile.block_m);
     // SAFETY: the caller acquired the slot for all slabs of the tile.
     unsafe {
-        if !v.is_ragged() {
+        if !v.is_general() {
             let at = [row, tile.head, tile.batch];
             load_tile(v, Operand::Q, dst, cta.maps.q, full, at, CacheHint::First);
             return;
         }
         let query = row >> general.pack;
         let [row, end, turn] = general.q.coordinates(tile.batch, tile.head, tile.q.start, tile.q.len, query);
-        let mut slab = 0;
-        while slab < v.q_tile().slabs {
-            let dst = dst.offset(slab * v.tile.block_m * SLAB_ROW_BYTES);
-            let coordinates = [slab * SLAB_COLUMNS, 0, row, end, turn].map(|c| c as i32);
+        let (layout, mut slab) = (v.q_tile(), 0);
+        let columns = layout.row_bytes() / v.element_bytes();
+        while slab < layout.slabs {
+            let dst = dst.offset(slab * layout.slab_bytes());
+            let coordinates = [slab * columns, 0, row, end, turn].map(|c| c as i32);
             tma::load_5d(dst, cta.maps.q, full, coordinates, CacheHint::First);
             slab += 1;
         }
@@ -1781,7 +1783,7 @@ unsafe fn store<const H: usize>(cta: &Cta, v: &Variant, tile: WorkTile, o: &[u32
             while slab < if v.splits_keys() { 1 } else { v.value_slabs() } {
                 let column = box_columns * if v.splits_keys() { share } else { first_slab + slab };
                 let from = staged.offset(slab * box_bytes);
-                if v.is_ragged() {
+                if v.is_general() {
                     let packed = row_in_head & ((1 << general.pack) - 1);
                     let query = row_in_head >> general.pack;
                     let [row, end, turn] =

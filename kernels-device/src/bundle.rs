@@ -141,9 +141,10 @@ impl Bundle {
         member: Member,
         load: impl Fn(u32) -> Sequence,
     ) -> Option<WorkTile> {
-        while self.left > 0 {
-            // Every sequence has as many heads.
-            let heads = params.heads_q.value;
+        // Every sequence has as many heads. Where lengths are no one's, and so many that their tiles are miscounted, some
+        // are left behind the last.
+        let heads = params.heads_q.value;
+        while self.left > 0 && self.at.head < params.general.sequences.count * heads {
             let (batch, mut head) = params.heads_q.split(self.at.head);
             let sequence = load(batch);
             let tiles = sequence.tiles(params, block_m);

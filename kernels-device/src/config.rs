@@ -298,12 +298,6 @@ impl Variant {
         matches!(self.mask, Mask::Band | Mask::Sparse)
     }
 
-    /// Whether its tensor maps are [ragged](crate::params::Steps), so that sequences begin and end where arrays say, and
-    /// query heads may share tiles. The inner dimension of transposed values is that of keys, which no step can move.
-    pub const fn is_ragged(&self) -> bool {
-        self.is_general() && self.fp8.is_none()
-    }
-
     /// Whether the launch says for each query, or tile of queries, which keys it sees.
     pub const fn is_sparse(&self) -> bool {
         matches!(self.mask, Mask::Sparse)
@@ -470,6 +464,8 @@ impl Variant {
             Score::Biased if self.head_dim_v == 128 => 80,
             Score::BiasTiles if self.head_dim_v > 192 => 280,
             Score::Custom => 4096,
+            // Two numbers, read again once a work tile.
+            Score::Plain if self.is_general() && self.promotes && self.head_dim_v == 128 => 40,
             _ => 0,
         }
     }
@@ -491,9 +487,9 @@ impl Variant {
         matches!(self.score, Score::BiasTiles)
     }
 
-    /// Whether query heads that share a K/V head may be rows of one tile.
+    /// Whether query heads that share a K/V head may be rows of one tile. Of 8 bits, each has another scale.
     pub const fn may_pack_heads(&self) -> bool {
-        self.is_ragged() && !self.is_sparse() && !self.has_bias_tiles()
+        self.is_general() && self.fp8.is_none() && !self.is_sparse() && !self.has_bias_tiles()
     }
 
     /// Whether consumers take turns on the tensor cores, so that one computes its softmax while another
@@ -521,7 +517,7 @@ impl Variant {
     /// gains nothing (docs/results/log.md), and three consumers have no registers for it.
     pub const fn has_short_ends(&self) -> bool {
         matches!((self.mask, self.score), (Mask::Band, Score::Plain))
-            && self.is_ragged()
+            && self.fp8.is_none()
             && self.widest_head_dim() <= 64
             && self.consumers() == 2
     }

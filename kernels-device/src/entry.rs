@@ -8,7 +8,7 @@ use core::mem::offset_of;
 use crate::band::Band;
 use crate::config::{Cost, Dtype, Fp8, Mask, REGISTER_FILE, Score, Spec, Tile, Variant};
 use crate::layout::SLAB_COLUMNS;
-use crate::params::{FwdParams, General, Sequences, TensorMap};
+use crate::params::{FwdParams, General, QuantizeParams, Sequences, TensorMap};
 use crate::score_mod::{self, ARGS_WORDS};
 use crate::sparse::Sparse;
 
@@ -46,6 +46,12 @@ const LENGTHS_AND_ARGS: &[u32] = &{
         i += 1;
     }
     offsets
+};
+
+/// Where the parameters of a kernel that rounds to 8 bits have the addresses of lengths.
+const ROWS: &[u32] = &{
+    let (starts, used) = (offset_of!(QuantizeParams, starts), offset_of!(QuantizeParams, used));
+    [starts as u32, starts as u32 + 8, used as u32, used as u32 + 8]
 };
 
 /// Columns of O that a warp stores at once: four matrices of 8x8 for its 16 rows.
@@ -606,7 +612,7 @@ impl QuantizeVariant {
     /// Warps of a CTA: each leaves the largest number that it saw.
     pub const WARPS: u32 = Self::THREADS / 32;
     /// CTAs that an SM has room for.
-    pub const CTAS_PER_SM: u32 = 8;
+    pub const CTAS_PER_SM: u32 = 7;
 
     /// What the builder must know of this variant.
     pub const fn entry(&self) -> Entry {
@@ -618,7 +624,7 @@ impl QuantizeVariant {
             smem_bytes: 0,
             max_registers: REGISTER_FILE / (Self::CTAS_PER_SM * Self::THREADS) / 8 * 8,
             spill_limit: 0,
-            public_pointers: &[],
+            public_pointers: ROWS,
             opcodes: None,
         }
     }

@@ -20,6 +20,10 @@
 //! Which key is at which position does not matter to a sum, if P and V agree. So no probability is moved: the keys of V
 //! are, within each 16 of them, when V is transposed. [`value_position`] says where to.
 //!
+//! Rows of packed sequences lie one behind the other; those of V, too, but each begins a group of 16: sequence b, whose
+//! keys begin with key s, with position `(s + 15 b) / 16 * 16`. That leaves room for those before, however long each is,
+//! and is known without their lengths.
+//!
 //! # Q and K may be rotated
 //!
 //! One large number in a head costs all others their precision. So Q and K can be multiplied with the same matrix before
@@ -44,6 +48,16 @@ pub const fn value_position(key: u32) -> u32 {
     let (upper, thread, low) = (within / 8, within / 2 % 4, within % 2);
     rest + 4 * thread + 2 * upper + low
 }
+
+/// The first group of keys of sequence `batch`, where keys begin with key `start`. Packed sequences are apart by so much
+/// that each begins a group: `gap` is [`VALUE_GAP`] there, and 0 where sequences are not packed.
+#[inline(always)]
+pub const fn first_value_group(start: u32, batch: u32, gap: u32) -> u32 {
+    (start + batch * gap) / VALUE_GROUP
+}
+
+/// Positions that packed sequences may leave free from one to the next.
+pub const VALUE_GAP: u32 = VALUE_GROUP - 1;
 
 /// log2 of the descale of numbers of which `largest` is the largest magnitude: the least with which that is no more than
 /// the format holds; within bounds that keep its products, and its inverse, normal.
@@ -161,6 +175,21 @@ mod tests {
                 assert_eq!(descale_exponent(fp8, tiny), -60);
             }
             assert!(power_of_2(descale_exponent(fp8, f32::INFINITY)).is_normal());
+        }
+    }
+
+    #[test]
+    fn packed_sequences_have_groups_of_their_own() {
+        for lens in
+            [[0, 0, 0, 0, 0], [1, 1, 1, 1, 1], [16, 16, 16, 0, 16], [17, 15, 31, 1, 33], [5, 300, 0, 7, 64]]
+        {
+            let (mut start, mut free) = (0, 0);
+            for (batch, len) in lens.into_iter().enumerate() {
+                let first = first_value_group(start, batch as u32, VALUE_GAP);
+                assert!(first >= free, "{lens:?}: sequence {batch} begins before the end of the one before");
+                (start, free) = (start + len, first + len.div_ceil(VALUE_GROUP));
+            }
+            assert!(free * VALUE_GROUP <= (start + 5 * VALUE_GAP).next_multiple_of(VALUE_GROUP), "{lens:?}");
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::band::Band;
 use crate::divisor::Divisor;
 use crate::dropout::Dropout;
-use crate::fp8::Descales;
+use crate::fp8::{Descales, VALUE_GROUP, first_value_group};
 use crate::rounding::Rounding;
 use crate::score_mod::ARGS_WORDS;
 use crate::sparse::Sparse;
@@ -173,7 +173,8 @@ pub struct Sequences {
 pub struct Steps {
     /// Units from one sequence to the next; 0 where sequences begin where [`Sequences`] says.
     pub batch: u32,
-    /// Units from one row to the next.
+    /// Units from one row to the next. Of transposed values of 8 bits, where a unit is a group of keys, the positions that
+    /// packed sequences may leave free from one to the next: see [`Self::value_coordinates`].
     pub row: u32,
     /// Units from one head to the next.
     pub head: u32,
@@ -191,6 +192,15 @@ impl Steps {
     pub const fn coordinates(&self, batch: u32, head: u32, start: u32, len: u32, row: u32) -> [u32; 3] {
         let end = batch * self.batch + head * self.head + (start + len) * self.row;
         [ROW_BOUND - len + row, end, ROW_BOUND]
+    }
+
+    /// The same in a map of transposed values of 8 bits, of which rows are the inner dimension: whole groups of keys, each
+    /// of which is a unit, as [`crate::fp8`] has it.
+    #[inline(always)]
+    pub const fn value_coordinates(&self, batch: u32, head: u32, start: u32, len: u32, row: u32) -> [u32; 3] {
+        let (first, groups) = (first_value_group(start, batch, self.row), len.div_ceil(VALUE_GROUP));
+        let end = batch * self.batch + head * self.head + first + groups;
+        [ROW_BOUND - groups * VALUE_GROUP + row, end, ROW_BOUND / VALUE_GROUP]
     }
 }
 
@@ -258,6 +268,11 @@ const fn divisor_in_common(a: u32, b: u32) -> u32 {
 pub struct QuantizeParams {
     /// Q, K and V.
     pub tensors: [QuantizeTensor; 3],
+    /// Device addresses of the first row of each of the packed sequences of Q, and of K and V, and the end of the last:
+    /// i32. 0: each sequence has as many rows, one behind the other by the first stride.
+    pub starts: [u64; 2],
+    /// Device addresses of the number of rows of each sequence of Q, and of K and V, that count: i32. 0: all.
+    pub used: [u64; 2],
     /// Device address of room for largest magnitudes, f32: of each head of Q, then K, then V, `most_parts` times as
     /// many as a CTA has warps.
     pub maxima: u64,
@@ -277,7 +292,7 @@ pub struct QuantizeParams {
 }
 
 const _: () = assert!(
-    size_of::<QuantizeParams>() == 3 * size_of::<QuantizeTensor>() + 2 * 8 + 4 * 4 + size_of::<Rounding>()
+    size_of::<QuantizeParams>() == 3 * size_of::<QuantizeTensor>() + 6 * 8 + 4 * 4 + size_of::<Rounding>()
 );
 
 /// One tensor that is rounded.
@@ -288,19 +303,21 @@ pub struct QuantizeTensor {
     pub from: u64,
     /// Bytes from one sequence to the next, from one row, from one head.
     pub strides_bytes: [u64; 3],
-    /// Device address of the result: heads of all sequences, one behind the other.
+    /// Device address of the result.
     pub to: u64,
-    /// Bytes from one of its rows to the next; of V, from one column.
-    pub to_row: u64,
+    /// Bytes from one of its sequences to the next; 0 where they are packed.
+    pub to_batch: u64,
     /// Bytes from one of its heads to the next.
     pub to_head: u64,
+    /// Bytes from one of its rows to the next; of V, from one column.
+    pub to_row: u64,
     /// Device address of the descales.
     pub descales: u64,
-    /// Rows of a head.
+    /// Rows of a head; of packed sequences together.
     pub rows: u32,
-    /// Parts of all heads.
+    /// Parts of all heads of all sequences.
     pub units: u32,
-    /// Parts of a head.
+    /// Parts of a head. It may have more rows than so many parts: they take turns.
     pub parts: Divisor,
     /// Heads of a sequence.
     pub heads: Divisor,
@@ -310,7 +327,7 @@ pub struct QuantizeTensor {
     pub first_head: u32,
 }
 
-const _: () = assert!(size_of::<QuantizeTensor>() == 8 * 8 + 2 * 4 + 3 * 12 + 4);
+const _: () = assert!(size_of::<QuantizeTensor>() == 9 * 8 + 2 * 4 + 3 * 12 + 4);
 
 /// Run-time parameters of a kernel that merges attention states. Its rows have three coordinates, batch, head and
 /// position, in the order in which the output lies in memory: outer, middle, inner.

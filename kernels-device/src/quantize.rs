@@ -11,7 +11,9 @@
 //!                       divided by it and rounded
 //! ```
 //!
-//! Work comes in *units*: a part of the rows of a head of one of the tensors. CTAs take them in turn.
+//! Work comes in *units*: a part of the rows of a head of one of the tensors. CTAs take them in turn. How long packed
+//! sequences are is known on the device only, so the parts of a head are as many for all; where that is too few, each
+//! takes another part of the rows, until none is left.
 //!
 //! Factors are powers of 2: the numbers that are rounded are exact, and so is what the result stands for. Formats of 8
 //! bits are floating-point numbers, so nothing is lost by it but, at most, one power of 2 of their range.
@@ -24,13 +26,15 @@
 
 use crate::config::{Dtype, Fp8};
 use crate::entry::{QuantizeVariant, TENSOR_CTAS, TENSOR_MAXIMA};
-use crate::fp8::{VALUE_GROUP, descale_exponent, power_of_2, signs};
+use crate::fp8::{VALUE_GAP, VALUE_GROUP, descale_exponent, first_value_group, power_of_2, signs};
 use crate::params::{QuantizeParams, QuantizeTensor};
 use crate::ptx::math::{
     abs, add, add_towards_zero, anew, fma, max, mul, pack_x4, select_equal, select_less, unpack,
 };
 use crate::ptx::{global, grid, thread, warp};
 use crate::rounding::{RANDOM_GROUP, Rounding};
+use crate::schedule::Span;
+use crate::search;
 
 const THREADS: u32 = QuantizeVariant::THREADS;
 const WARPS: u32 = QuantizeVariant::WARPS;
@@ -48,6 +52,12 @@ struct Unit {
     /// Of all sequences.
     head: u32,
     part: u32,
+    /// The rows of its sequence.
+    span: Span,
+    /// Address of the first one of the head.
+    source: u64,
+    /// Address of what it is rounded to.
+    to: u64,
 }
 
 /// 32-bit words of the parameters of a tensor.
@@ -76,8 +86,11 @@ fn one_of(index: u32, [q, k, v]: [[u32; WORDS]; 3]) -> QuantizeTensor {
 
 impl Unit {
     /// The unit of number `unit`.
+    ///
+    /// # Safety
+    /// The host has checked the parameters, and nobody writes the numbers of rows.
     #[inline(always)]
-    fn new(p: &QuantizeParams, unit: u32) -> Self {
+    unsafe fn new(p: &QuantizeParams, unit: u32) -> Self {
         let [q, k] = [p.tensors[0].units, p.tensors[1].units];
         let (index, at) = match unit {
             _ if unit < q => (0, unit),
@@ -87,22 +100,29 @@ impl Unit {
         let tensor = one_of(index, p.tensors.each_ref().map(words));
         let (head, part) = tensor.parts.split(at);
         let rotation_block = if index == 2 { 0 } else { p.rotation_block };
-        Unit { tensor, index, rotation_block, head, part }
+        let (batch, of_sequence) = tensor.heads.split(head);
+        let QuantizeTensor { rows, strides_bytes, .. } = tensor;
+        let (starts, used) = if index == 0 { (p.starts[0], p.used[0]) } else { (p.starts[1], p.used[1]) };
+        // SAFETY: the caller's.
+        let span = unsafe { search::rows([starts, used], rows, batch) };
+        let at = |place: u64, [of_batch, of_row, of_head]: [u64; 3], row: u32| {
+            place + batch as u64 * of_batch + row as u64 * of_row + of_sequence as u64 * of_head
+        };
+        let source = at(tensor.from, strides_bytes, span.start);
+        let (first, to_row) = if index == 2 {
+            let gap = if starts == 0 { 0 } else { VALUE_GAP };
+            (VALUE_GROUP * first_value_group(span.start, batch, gap), 1)
+        } else {
+            (span.start, tensor.to_row)
+        };
+        let to = at(tensor.to, [tensor.to_batch, to_row, tensor.to_head], first);
+        Unit { tensor, index, rotation_block, head, part, span, source, to }
     }
 
-    /// Address of the first row of the head.
+    /// The rows from `first` to before the end of the part that they begin.
     #[inline(always)]
-    fn source(&self) -> u64 {
-        let (batch, head) = self.tensor.heads.split(self.head);
-        let [of_batch, _, of_head] = self.tensor.strides_bytes;
-        self.tensor.from + batch as u64 * of_batch + head as u64 * of_head
-    }
-
-    /// The first row of the part, and the end.
-    #[inline(always)]
-    fn rows(&self, p: &QuantizeParams) -> [u32; 2] {
-        let first = self.part * p.part_rows;
-        [first, (first + p.part_rows).min(self.tensor.rows)]
+    fn rows(&self, p: &QuantizeParams, first: u32) -> [u32; 2] {
+        [first, (first + p.part_rows).min(self.span.len)]
     }
 
     /// Groups of 8 columns of the rows from the first to before the end.
@@ -125,7 +145,7 @@ impl Unit {
     #[inline(always)]
     unsafe fn numbers(&self, dtype: Dtype, [row, group]: [u32; 2]) -> [f32; GROUP as usize] {
         let at =
-            self.source() + row as u64 * self.tensor.strides_bytes[1] + (group * GROUP * Dtype::SIZE) as u64;
+            self.source + row as u64 * self.tensor.strides_bytes[1] + (group * GROUP * Dtype::SIZE) as u64;
         // SAFETY: the caller's.
         unsafe {
             let words = global::load_x4(at);
@@ -176,21 +196,25 @@ pub unsafe fn largest(dtype: Dtype, p: &QuantizeParams) {
         let mut at = thread::block_idx_x();
         while at < p.units {
             let unit = Unit::new(p, at);
-            let rows = unit.rows(p);
-            let (groups, lane) = (unit.groups(rows), thread::thread_idx_x() % 32);
+            let lane = thread::thread_idx_x() % 32;
             let mut largest = 0.0;
-            let mut of_warp = warp::broadcast(thread::thread_idx_x() / 32) * 32;
-            while of_warp < groups {
-                // Lanes beyond the last group read that once more. No block ends among them.
-                let i = of_warp + lane;
-                let numbers = unit.numbers(dtype, unit.place(rows[0], i.min(groups - 1)));
-                let mut element = 0;
-                while element < GROUP as usize {
-                    let magnitude = if i < groups { abs(numbers[element]) } else { 0.0 };
-                    largest = max(largest, magnitude);
-                    element += 1;
+            let mut first = unit.part * p.part_rows;
+            while first < unit.span.len {
+                let groups = unit.groups(unit.rows(p, first));
+                let mut of_warp = warp::broadcast(thread::thread_idx_x() / 32) * 32;
+                while of_warp < groups {
+                    // Lanes beyond the last group read that once more. No block ends among them.
+                    let i = of_warp + lane;
+                    let numbers = unit.numbers(dtype, unit.place(first, i.min(groups - 1)));
+                    let mut element = 0;
+                    while element < GROUP as usize {
+                        let magnitude = if i < groups { abs(numbers[element]) } else { 0.0 };
+                        largest = max(largest, magnitude);
+                        element += 1;
+                    }
+                    of_warp += THREADS;
                 }
-                of_warp += THREADS;
+                first += unit.tensor.parts.value * p.part_rows;
             }
             let warp = warp::broadcast(thread::thread_idx_x() / 32);
             warp::sync_warp();
@@ -268,10 +292,14 @@ pub unsafe fn round(dtype: Dtype, fp8: Fp8, p: &QuantizeParams) {
                 global::store_f32(unit.tensor.descales + 4 * unit.head as u64, descale);
             }
             let factor = power_of_2(-exponent);
-            if unit.index == 2 {
-                transpose(dtype, fp8, &unit, unit.rows(p), factor, &p.rounding);
-            } else {
-                copy(dtype, fp8, &unit, unit.rows(p), factor, &p.rounding);
+            let mut first = unit.part * p.part_rows;
+            while first < unit.span.len {
+                if unit.index == 2 {
+                    transpose(dtype, fp8, &unit, unit.rows(p, first), factor, &p.rounding);
+                } else {
+                    copy(dtype, fp8, &unit, unit.rows(p, first), factor, &p.rounding);
+                }
+                first += unit.tensor.parts.value * p.part_rows;
             }
             at += thread::grid_dim_x();
         }
@@ -281,8 +309,6 @@ pub unsafe fn round(dtype: Dtype, fp8: Fp8, p: &QuantizeParams) {
 /// Rounds rows of Q or K.
 #[inline(always)]
 unsafe fn copy(dtype: Dtype, fp8: Fp8, unit: &Unit, rows: [u32; 2], factor: f32, rounding: &Rounding) {
-    let QuantizeTensor { to, to_row, to_head, .. } = unit.tensor;
-    let to = to + unit.head as u64 * to_head;
     let (groups, lane) = (unit.groups(rows), thread::thread_idx_x() % 32);
     // SAFETY: the caller's; warps are together.
     unsafe {
@@ -299,7 +325,7 @@ unsafe fn copy(dtype: Dtype, fp8: Fp8, unit: &Unit, rows: [u32; 2], factor: f32,
             }
             let [a, b, c, d, e, f, g, h] = settled(rounding, fp8, unit, row, group, numbers);
             if i < groups {
-                let at = to + row as u64 * to_row + (group * GROUP) as u64;
+                let at = unit.to + row as u64 * unit.tensor.to_row + (group * GROUP) as u64;
                 global::store_x2(at, [pack_x4(fp8, [a, b, c, d]), pack_x4(fp8, [e, f, g, h])]);
             }
             of_warp += THREADS;
@@ -362,8 +388,7 @@ unsafe fn transpose(
     factor: f32,
     rounding: &Rounding,
 ) {
-    let QuantizeTensor { to, to_row, to_head, groups, strides_bytes, .. } = unit.tensor;
-    let (source, to) = (unit.source(), to + unit.head as u64 * to_head);
+    let QuantizeTensor { to_row, groups, strides_bytes, .. } = unit.tensor;
     let pairs = groups.value * GROUP / 2;
     let mut group = first / VALUE_GROUP;
     let mut pair = thread::thread_idx_x();
@@ -372,7 +397,7 @@ unsafe fn transpose(
         group += 1;
     }
     while group * VALUE_GROUP < end {
-        let from = source + (4 * pair) as u64;
+        let from = unit.source + (4 * pair) as u64;
         let mut words = [0; VALUE_GROUP as usize];
         let mut key = 0;
         while key < VALUE_GROUP {
@@ -394,7 +419,7 @@ unsafe fn transpose(
                 key += 1;
             }
             let keys = settled(rounding, fp8, unit, line, of_8, keys);
-            let at = to + line as u64 * to_row + (group * VALUE_GROUP) as u64;
+            let at = unit.to + line as u64 * to_row + (group * VALUE_GROUP) as u64;
             // SAFETY: the caller's.
             unsafe { global::store_x4(at, permuted(fp8, keys)) };
             column += 1;

@@ -19,27 +19,36 @@ use crate::schedule::Span;
 /// The addresses in the parameters are 0, or those of arrays that have a value for it, which nobody writes meanwhile.
 #[inline(always)]
 pub unsafe fn load(params: &FwdParams, batch: u32) -> Sequence {
+    let sequences = &params.general.sequences;
+    let prefix = params.general.band.prefix;
+    // SAFETY: the caller's.
+    unsafe {
+        Sequence {
+            q: rows([sequences.start_q, sequences.used_q], params.seqlen_q, batch),
+            kv: rows([sequences.start_kv, sequences.used_kv], params.seqlen_kv, batch),
+            prefix: if prefix == 0 { 0 } else { load_constant(prefix + 4 * u64::from(batch)) },
+        }
+    }
+}
+
+/// The rows of sequence `batch` of a tensor that has `all` of them: by the arrays of the starts, and of how many count.
+///
+/// # Safety
+/// As [`load`].
+#[inline(always)]
+pub unsafe fn rows([starts, used]: [u64; 2], all: u32, batch: u32) -> Span {
     // SAFETY: the caller's.
     let value = |array: u64, index: u32| unsafe { load_constant(array + 4 * u64::from(index)) };
     // Whatever the numbers are, they become rows of the tensor.
-    let span = |start: u64, used: u64, rows: u32| {
-        let mut span = Span { start: 0, len: rows };
-        if start != 0 {
-            let (start, end) = (value(start, batch).min(rows), value(start, batch + 1).min(rows));
-            span = Span { start, len: end.saturating_sub(start) };
-        }
-        if used != 0 {
-            span.len = value(used, batch).min(span.len);
-        }
-        span
-    };
-    let sequences = &params.general.sequences;
-    let prefix = params.general.band.prefix;
-    Sequence {
-        q: span(sequences.start_q, sequences.used_q, params.seqlen_q),
-        kv: span(sequences.start_kv, sequences.used_kv, params.seqlen_kv),
-        prefix: if prefix == 0 { 0 } else { value(prefix, batch) },
+    let mut span = Span { start: 0, len: all };
+    if starts != 0 {
+        let (start, end) = (value(starts, batch).min(all), value(starts, batch + 1).min(all));
+        span = Span { start, len: end.saturating_sub(start) };
     }
+    if used != 0 {
+        span.len = value(used, batch).min(span.len);
+    }
+    span
 }
 
 /// Which work is that of this CTA's team: the first place, and how many tiles. Each warp finds out for itself.

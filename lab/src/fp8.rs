@@ -1,15 +1,17 @@
 //! Attention over 8 bits beside that over 16: every kernel of ours, timed.
 
+use std::iter::zip;
 use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use flashcore::{Attention, Device, Dtype, Fp8, Fp8Qkv, Shape, StochasticRounding};
+use flashcore::{Device, Dtype, Fp8, Fp8Qkv, Fp8Rounding, Shape};
 use flashcore_tests::cases::Case;
 use flashcore_tests::device::OnDevice as WideOnDevice;
 use flashcore_tests::extras::{Extras, Numbers};
 use flashcore_tests::fp8::{Narrow, OnDevice};
 use flashcore_tests::grid;
+use flashcore_tests::side_inputs::Lengths;
 use flashcore_tests::values::Values;
 use serde::Serialize;
 
@@ -21,7 +23,7 @@ use crate::timing::{Protocol, Recorded};
 /// Options of `fp8`.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  flashcore-lab fp8 --out fp8.json\n  flashcore-lab fp8 --shape 2,16,8192,128 --causal\n  flashcore-lab fp8 --shape 1,16,16384,128 --causal --window 1024"
+    after_help = "Examples:\n  flashcore-lab fp8 --out fp8.json\n  flashcore-lab fp8 --shape 2,16,8192,128 --causal\n  flashcore-lab fp8 --shape 1,16,16384,128 --causal --window 1024\n  flashcore-lab fp8 --shape 64,16,1,128 --causal --packed 8192"
 )]
 pub(crate) struct Options {
     #[command(flatten)]
@@ -29,6 +31,9 @@ pub(crate) struct Options {
     /// A query sees only so many keys before it, and its own
     #[arg(long, value_name = "KEYS")]
     window: Option<usize>,
+    /// As many packed sequences as the shape's batch, of 64 to KEYS tokens, each doubling as likely; its length is not used
+    #[arg(long, value_name = "KEYS", value_parser = clap::value_parser!(u32).range(64..))]
+    packed: Option<u32>,
     /// Scores x become CAP tanh(x / CAP)
     #[arg(long, value_name = "CAP")]
     softcap: Option<f32>,
@@ -71,7 +76,10 @@ pub(crate) fn run(device: flashcore::Result<Device>, options: &Options) -> Resul
     let mut rows = Vec::new();
     for case in options.shapes.cases_or(|masks| grid::large(&grid::LENGTHS, masks)) {
         let Options { window: left, softcap, .. } = *options;
-        let case = Case { extras: Extras { left, softcap, ..case.extras }, ..case };
+        let packed =
+            options.packed.map(|longest| Lengths::LogUniform { shortest: 64, longest: longest as usize });
+        let extras = Extras { left, softcap, packed_q: packed, packed_kv: packed, ..case.extras };
+        let case = Case { extras, ..case };
         for row in measure(&device, &case, options)? {
             let Row { shape, mask, kernel, chosen, us, tflops, of_bf16 } = &row;
             let chosen = if *chosen { "*" } else { " " };
@@ -89,7 +97,7 @@ pub(crate) fn run(device: flashcore::Result<Device>, options: &Options) -> Resul
 }
 
 /// Tensors of normal values, which are repeated where there are many.
-fn narrow(shape: Shape, seed: u64) -> Narrow {
+fn narrow(shape: Shape, sequences: usize, seed: u64) -> Narrow {
     const DISTINCT: usize = 1 << 20;
     let width = shape.head_dim;
     let few = Shape::new(1, DISTINCT / width, 1, width);
@@ -97,54 +105,54 @@ fn narrow(shape: Shape, seed: u64) -> Narrow {
     let few = Narrow::new(&q);
     let count = shape.batch * shape.seqlen * shape.heads * width;
     let elements = few.elements.iter().copied().cycle().take(count).collect();
-    let descales = vec![few.descales[0]; shape.batch * shape.heads];
+    let descales = vec![few.descales[0]; sequences * shape.heads];
     // What they stand for, nobody asks.
     Narrow { elements, descales, values: Values { shape, data: Vec::new() } }
 }
 
 /// Floating-point operations: two products of 2 for each pair of a query and a key that it sees.
-fn flops(case: &Case) -> f64 {
-    let Some(left) = case.extras.left else { return grid::flops(case) };
-    let (queries, keys) = (case.seqlen_q as i64, case.seqlen_kv as i64);
-    let seen = |query: i64| {
-        let at = query + keys - queries;
-        let end = if case.causal { (at + 1).clamp(0, keys) } else { keys };
-        (end - (at - left as i64).clamp(0, end)) as f64
+fn flops(case: &Case, numbers: &Numbers) -> f64 {
+    let left = case.extras.left.map_or(i64::MAX / 2, |left| left as i64);
+    let seen = |(queries, keys): (i64, i64)| -> f64 {
+        let of_query = |query: i64| {
+            let at = query + keys - queries;
+            let end = if case.causal { (at + 1).clamp(0, keys) } else { keys };
+            (end - (at - left).clamp(0, end)) as f64
+        };
+        (0..queries).map(of_query).sum()
     };
-    let pairs: f64 = (0..queries).map(seen).sum();
-    4.0 * (case.batch * case.heads_q * case.head_dim) as f64 * pairs
+    let lengths = zip(&numbers.queries, &numbers.keys).map(|(q, k)| (q.len as i64, k.len as i64));
+    4.0 * (case.heads_q * case.head_dim) as f64 * lengths.map(seen).sum::<f64>()
 }
 
 fn measure(device: &Device, case: &Case, options: &Options) -> Result<Vec<Row>> {
     let protocol = Protocol { min_ms: 1e3 * options.seconds, ..Protocol::STANDARD };
     let dtype = Dtype::Bf16;
     let inputs = [(case.shape_q(), 1), (case.shape_kv(), 2), (case.shape_kv(), 3)];
-    let extras = (case.extras, &Numbers::default());
-    let tensors =
-        OnDevice::new(device, &inputs.map(|(shape, seed)| narrow(shape, seed)), case.causal, extras, dtype)?;
-    let plans = tensors.plans()?;
-    let tensors = &tensors;
+    let numbers = case.numbers(0);
+    let inputs = inputs.map(|(shape, seed)| narrow(shape, case.batch, seed));
+    let tensors = &OnDevice::new(device, &inputs, case.causal, (case.extras, &numbers), dtype)?;
+    let (plans, sequences) = (tensors.plans()?, tensors.sequences());
     let wide_tensors = &WideOnDevice::new(device, case, &case.inputs(dtype, 0))?;
     let wide = Recorded::new(device, wide_tensors, protocol.launches)?;
-    let narrow = || Fp8Qkv::new(device, Fp8::E4m3, [case.shape_q(), case.shape_kv(), case.shape_kv()]);
+    let shapes = [case.shape_q(), case.shape_kv(), case.shape_kv()];
+    let narrow = || Fp8Qkv::for_sequences(device, Fp8::E4m3, shapes, sequences);
+    let to_nearest = Fp8Rounding::new().sequences(sequences);
     let [rounded, rotated, per_tensor] = &[narrow()?, narrow()?.rotated(), narrow()?.per_tensor()];
-    let mut attention = Attention::new().window(case.extras.left, case.causal.then_some(0));
-    if let Some(cap) = case.extras.softcap {
-        attention = attention.softcap(cap);
-    }
+    let attention = tensors.attention();
     let all = Recorded::record(device, wide_tensors, protocol.launches, |tensors, stream| {
         let WideOnDevice { q, k, v, out, .. } = tensors;
-        rounded.round(stream, q, k, v)?;
+        rounded.round_with(stream, to_nearest, q, k, v)?;
         attention.forward_fp8_into(stream, rounded.q.view(), rounded.k.view(), rounded.v.view(), out, None)
     })?;
     let rounding = |into: &'static str, to: &Fp8Qkv| {
         let record = Recorded::record(device, wide_tensors, protocol.launches, |tensors, stream| {
-            to.round(stream, &tensors.q, &tensors.k, &tensors.v)
+            to.round_with(stream, to_nearest, &tensors.q, &tensors.k, &tensors.v)
         });
         Ok::<_, anyhow::Error>((into, record?))
     };
     let by_chance = Recorded::record(device, wide_tensors, protocol.launches, |tensors, stream| {
-        rounded.round_stochastic(stream, StochasticRounding::new(1), &tensors.q, &tensors.k, &tensors.v)
+        rounded.round_with(stream, to_nearest.stochastic(1, 0), &tensors.q, &tensors.k, &tensors.v)
     })?;
     let roundings = [
         rounding("rounding alone", rounded)?,
@@ -180,7 +188,7 @@ fn measure(device: &Device, case: &Case, options: &Options) -> Result<Vec<Row>> 
         let mut ratios: Vec<f64> = wide_us.iter().zip(us).map(|(wide, us)| wide / us).collect();
         let us = median(&mut us.to_vec());
         let (shape, mask) = (Bhsd::from(case), mask(case.causal));
-        let tflops = flops(case) / us / 1e6;
+        let tflops = flops(case, &numbers) / us / 1e6;
         Row { shape, mask, kernel, chosen, us, tflops, of_bf16: median(&mut ratios) }
     };
     let mut rows = vec![

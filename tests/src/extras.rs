@@ -357,6 +357,10 @@ impl Extras {
     }
 }
 
+fn ints(array: &Option<Array<i32>>) -> Option<ArrayView<'_, i32>> {
+    array.as_ref().map(Array::view)
+}
+
 /// The numbers of a case on a device.
 #[derive(Debug)]
 pub struct ExtrasOnDevice {
@@ -409,17 +413,19 @@ impl ExtrasOnDevice {
         })
     }
 
-    /// The call with all of them.
-    pub fn attention(&self) -> Attention<'_> {
-        let Extras { left, right, chunk, softcap, approximate_tanh, dropout, .. } = self.extras;
+    /// Where sequences lie.
+    pub fn sequences(&self) -> Sequences<'_> {
         let mut sequences = Sequences::new();
-        fn ints(array: &Option<Array<i32>>) -> Option<ArrayView<'_, i32>> {
-            array.as_ref().map(Array::view)
-        }
         sequences = ints(&self.starts_q).map_or(sequences, |starts| sequences.starts_q(starts));
         sequences = ints(&self.starts_kv).map_or(sequences, |starts| sequences.starts_kv(starts));
         sequences = ints(&self.used_q).map_or(sequences, |used| sequences.used_q(used));
-        sequences = ints(&self.used_kv).map_or(sequences, |used| sequences.used_kv(used));
+        ints(&self.used_kv).map_or(sequences, |used| sequences.used_kv(used))
+    }
+
+    /// The call with all of them.
+    pub fn attention(&self) -> Attention<'_> {
+        let Extras { left, right, chunk, softcap, approximate_tanh, dropout, .. } = self.extras;
+        let sequences = self.sequences();
         let mut attention =
             Attention::new().window(left, right).align(self.extras.align()).sequences(sequences);
         attention = chunk.map_or(attention, |keys| attention.chunk(keys));

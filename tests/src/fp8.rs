@@ -8,7 +8,8 @@
 use std::sync::LazyLock;
 
 use flashcore::{
-    Device, Dtype, Fp8Element, Fp8Tensor, Fp8Values, Lse, Order, Plan, Pointers, Shape, Stream, Tensor,
+    Device, Dtype, Fp8Element, Fp8Tensor, Fp8Values, Lse, Order, Plan, Pointers, Sequences, Shape, Stream,
+    Tensor,
 };
 use flashcore_kernels::fp8::{rotation_block, signs};
 use float8::{F8E4M3, F8E5M2};
@@ -16,13 +17,15 @@ use rayon::prelude::*;
 
 use crate::device::{Outputs, download};
 use crate::extras::{Extras, ExtrasOnDevice, Numbers};
-use crate::oracle::{Attention, Position, philox};
+use crate::oracle::{Attention, Position, Tokens, philox};
 use crate::values::{Values, round};
 
 /// A type of 8 bits, and what its elements stand for.
 pub trait Format: Fp8Element + Send + Sync {
     /// The code of its largest number.
     const LARGEST: u8;
+    /// A code of none.
+    const NAN: u8 = 0x7F;
     /// The nearest element.
     fn of(x: f32) -> Self;
     /// What it stands for.
@@ -73,9 +76,9 @@ formats! {
 /// A tensor of 8 bits.
 #[derive(Clone, Debug)]
 pub struct Narrow<T = F8E4M3> {
-    /// Contiguous (batch, seqlen, heads, head_dim).
+    /// Contiguous (batch, seqlen, heads, head_dim). Rows that are no token's are NaN.
     pub elements: Vec<T>,
-    /// (batch, heads)
+    /// (sequences, heads)
     pub descales: Vec<f32>,
     /// What the elements stand for.
     pub values: Values,
@@ -112,51 +115,67 @@ pub fn one_neighbour<T: Format>(x: f32, random: u32) -> T {
 }
 
 impl<T: Format> Narrow<T> {
-    /// These values under descales of each head that are powers of 2, rounded to the nearest.
+    /// These values, of sequences that fill the tensor, under descales of each head that are powers of 2, rounded to the
+    /// nearest.
     pub fn new(values: &Values) -> Self {
-        Self::rounded(values, |_, x| T::of(x))
+        Self::of_sequences(values, &Tokens::dense(values.shape))
+    }
+
+    /// The same of these sequences.
+    pub fn of_sequences(values: &Values, sequences: &[Tokens]) -> Self {
+        Self::rounded(values, sequences, |_, x| T::of(x))
     }
 
     /// These values, of tensor `tensor`, rounded by chance: by the random numbers of a seed and an offset.
-    pub fn by_chance(values: &Values, tensor: usize, seed: (u64, u32)) -> Self {
+    pub fn by_chance(values: &Values, sequences: &[Tokens], tensor: usize, seed: (u64, u32)) -> Self {
         let heads = values.shape.heads;
-        Self::rounded(values, |place, x| one_neighbour(x, random_bits(seed, tensor, place, heads)))
+        let random = |place| random_bits(seed, tensor, place, heads);
+        Self::rounded(values, sequences, |place, x| one_neighbour(x, random(place)))
     }
 
     /// These values under one descale, rounded to the nearest.
-    pub fn per_tensor(values: &Values) -> Self {
-        let largest = Self::new(values).descales.into_iter().fold(0.0, f32::max);
-        Self::under(values, vec![largest; values.shape.batch * values.shape.heads], |_, x| T::of(x))
+    pub fn per_tensor(values: &Values, sequences: &[Tokens]) -> Self {
+        let mut descales = Self::of_sequences(values, sequences).descales;
+        let largest = descales.iter().copied().fold(0.0, f32::max);
+        descales.fill(largest);
+        Self::under(values, sequences, descales, |_, x| T::of(x))
     }
 
-    /// The same, where `round` rounds the number at \[b, s, h, d\].
-    fn rounded(values: &Values, round: impl Fn([usize; 4], f32) -> T) -> Self {
-        let Shape { batch, seqlen, heads, .. } = values.shape;
-        let largest = |b: usize, h: usize| {
-            let rows = (0..seqlen).flat_map(|s| values.row(b, s, h));
+    /// The same, where `round` rounds the number at \[sequence, s, h, d\].
+    fn rounded(values: &Values, sequences: &[Tokens], round: impl Fn([usize; 4], f32) -> T) -> Self {
+        let largest = |tokens: &Tokens, h: usize| {
+            let rows = (tokens.start..tokens.start + tokens.len).flat_map(|s| values.row(tokens.batch, s, h));
             rows.fold(0f32, |largest, x| largest.max(x.abs()))
         };
-        let places = (0..batch).flat_map(|b| (0..heads).map(move |h| (b, h)));
-        let descales: Vec<f32> = places.map(|(b, h)| descale::<T>(largest(b, h))).collect();
-        Self::under(values, descales, round)
+        let heads = |tokens| (0..values.shape.heads).map(move |h| descale::<T>(largest(tokens, h)));
+        let descales = sequences.iter().flat_map(heads).collect();
+        Self::under(values, sequences, descales, round)
     }
 
     /// The same under these descales.
-    fn under(values: &Values, descales: Vec<f32>, round: impl Fn([usize; 4], f32) -> T) -> Self {
+    fn under(
+        values: &Values,
+        sequences: &[Tokens],
+        descales: Vec<f32>,
+        round: impl Fn([usize; 4], f32) -> T,
+    ) -> Self {
         let Shape { seqlen, heads, head_dim, .. } = values.shape;
-        let place = |i: usize| {
-            let (row, d) = (i / head_dim, i % head_dim);
-            [row / heads / seqlen, row / heads % seqlen, row % heads, d]
-        };
-        let of = |i: usize| {
-            let [b, _, h, _] = place(i);
-            descales[b * heads + h]
-        };
-        let elements: Vec<T> =
-            values.data.iter().enumerate().map(|(i, x)| round(place(i), x / of(i))).collect();
-        let data = elements.iter().enumerate().map(|(i, x)| x.value() * of(i)).collect();
+        let mut elements = vec![T::from_code(T::NAN); values.data.len()];
+        let mut data = vec![f32::NAN; values.data.len()];
+        for (b, &Tokens { batch, start, len }) in sequences.iter().enumerate() {
+            for (s, h, d) in places(len, heads, head_dim) {
+                let i = ((batch * seqlen + start + s) * heads + h) * head_dim + d;
+                let descale = descales[b * heads + h];
+                elements[i] = round([b, s, h, d], values.data[i] / descale);
+                data[i] = elements[i].value() * descale;
+            }
+        }
         Narrow { values: Values { shape: values.shape, data }, elements, descales }
     }
+}
+
+fn places(len: usize, heads: usize, head_dim: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+    (0..len).flat_map(move |s| (0..heads).flat_map(move |h| (0..head_dim).map(move |d| (s, h, d))))
 }
 
 /// Values of q or k as they are rotated before they are rounded: in each block of columns, a Hadamard matrix over columns
@@ -182,6 +201,25 @@ pub fn rotated(values: &Values) -> Values {
         }
     }
     rotated
+}
+
+/// v as it lies on a device, of sequences that are packed if they have starts. Tensor cores multiply what is no key's with
+/// 0 if it shares a group with keys, so that it must not be NaN.
+pub fn values<T: Format>(
+    device: &Device,
+    v: &Narrow<T>,
+    starts: Option<&[i32]>,
+) -> flashcore::Result<Fp8Values> {
+    let finite = |&x: &T| if x.value().is_nan() { T::from_code(T::LARGEST) } else { x };
+    let elements: Vec<T> = v.elements.iter().map(finite).collect();
+    let (shape, order) = (v.values.shape, Order::Bshd);
+    match starts {
+        Some(starts) => {
+            let starts: Vec<u32> = starts.iter().map(|&start| start as u32).collect();
+            Fp8Values::from_slice_packed(device, &elements, shape, order, &starts, &v.descales)
+        }
+        None => Fp8Values::from_slice(device, &elements, shape, order, &v.descales),
+    }
 }
 
 /// The tensors of a call, outputs poisoned.
@@ -211,7 +249,7 @@ impl OnDevice {
             Fp8Tensor::from_slice(device, &x.elements, x.values.shape, Order::Bshd, &x.descales)
         };
         let (q, k) = (rows(q)?, rows(k)?);
-        let v = Fp8Values::from_slice(device, &v.elements, v.values.shape, Order::Bshd, &v.descales)?;
+        let v = values(device, v, numbers.starts_kv.as_deref())?;
         let shape = Shape { head_dim: v.shape().head_dim, ..q.shape() };
         let out = Tensor::zeros(device, dtype, shape, Order::Bshd)?;
         let lse = Lse::new(device, shape.batch, shape.heads, shape.seqlen)?;
@@ -225,6 +263,11 @@ impl OnDevice {
     pub fn poison(&self) -> flashcore::Result<()> {
         self.out.fill_bytes(0xFF)?;
         self.lse.fill_bytes(0xFF)
+    }
+
+    /// Where sequences lie.
+    pub fn sequences(&self) -> Sequences<'_> {
+        self.extras.sequences()
     }
 
     /// The call.
@@ -279,7 +322,7 @@ impl OnDevice {
     }
 }
 
-/// The right answer.
+/// The right answer. Rows that are no query's, which a kernel leaves as they are, are NaN.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// Contiguous (batch, seqlen, heads, head_dim).
@@ -300,13 +343,21 @@ type Row = (Vec<f64>, f64, Vec<f64>, Vec<f64>);
 /// The right answer in f64, and what it is the sum of.
 pub fn attend(attention: &Attention) -> Answer {
     let (shape, v) = (attention.q.shape, &attention.v);
+    let columns = v.shape.head_dim;
+    let position = |row: usize| {
+        let (batch, token, h) =
+            (row / shape.heads / shape.seqlen, row / shape.heads % shape.seqlen, row % shape.heads);
+        let has = |of: &Tokens| of.batch == batch && (of.start..of.start + of.len).contains(&token);
+        let b = attention.queries.iter().position(has)?;
+        Some(Position { b, s: token - attention.queries[b].start, h })
+    };
     let rows: Vec<_> = (0..shape.batch * shape.seqlen * shape.heads)
         .into_par_iter()
         .map(|row| {
-            let (b, s, h) =
-                (row / shape.heads / shape.seqlen, row / shape.heads % shape.seqlen, row % shape.heads);
-            let at = Position { b, s, h };
-            let columns = v.shape.head_dim;
+            let Some(at) = position(row) else {
+                let nothing = vec![f64::NAN; columns];
+                return (nothing.clone(), f64::NAN, nothing.clone(), nothing);
+            };
             let (mut o, mut spread, mut magnitude) =
                 (vec![0.0; columns], vec![0.0; columns], vec![0.0; columns]);
             let (weights, lse) = attention.weights(at);
@@ -358,8 +409,10 @@ pub struct Errors {
     pub lse: f64,
 }
 
+/// Of those that are numbers.
 fn rms(numbers: impl Iterator<Item = f64>) -> f64 {
-    let (sum, count) = numbers.fold((0.0, 0usize), |(sum, count), x| (sum + x * x, count + 1));
+    let (sum, count) =
+        numbers.filter(|x| !x.is_nan()).fold((0.0, 0usize), |(sum, count), x| (sum + x * x, count + 1));
     (sum / count.max(1) as f64).sqrt()
 }
 
@@ -367,8 +420,11 @@ impl Answer {
     /// What is wrong with `o`, contiguous (batch, seqlen, heads, head_dim), and `lse`.
     pub fn errors(&self, o: &[f32], lse: &[f32]) -> Errors {
         assert_eq!((o.len(), lse.len()), (self.o.len(), self.lse.len()));
+        // What is to be left as it is does not count, unless it is not.
         let error = |got: f32, want: f64| {
-            if got.is_finite() && want.is_finite() {
+            if want.is_nan() && got.is_nan() {
+                f64::NAN
+            } else if got.is_finite() && want.is_finite() {
                 (f64::from(got) - want).abs()
             } else if f64::from(got) == want {
                 0.0
@@ -380,13 +436,17 @@ impl Answer {
         let rms_error = rms(errors());
         let beyond =
             |(error, magnitude): (f64, &f64)| (error - self.floor).max(0.0) / magnitude.max(self.floor);
-        let towards_zero: f64 =
-            o.iter().zip(&self.o).map(|(&got, &want)| (want - f64::from(got)) * want.signum()).sum();
+        let towards_zero: f64 = o
+            .iter()
+            .zip(&self.o)
+            .map(|(&got, &want)| (want - f64::from(got)) * want.signum())
+            .filter(|x| !x.is_nan())
+            .sum();
         Errors {
             rms: rms_error,
             relative: rms_error / rms(self.o.iter().copied()),
             of_spread: rms_error / rms(self.spread.iter().copied()),
-            shrinkage: towards_zero / self.o.iter().map(|x| x.abs()).sum::<f64>(),
+            shrinkage: towards_zero / self.o.iter().map(|x| x.abs()).filter(|x| !x.is_nan()).sum::<f64>(),
             max: errors().fold(0.0, f64::max),
             of_magnitude: errors().zip(&self.magnitude).map(beyond).fold(0.0, f64::max),
             lse: lse.iter().zip(&self.lse).map(|(&got, &want)| error(got, want)).fold(0.0, f64::max),

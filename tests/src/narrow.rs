@@ -1,6 +1,6 @@
 //! Cases over elements of 8 bits: their inputs, and how far from the right answer a kernel may be.
 
-use flashcore::{Device, Dtype, Fp8, Fp8Qkv, Order, StochasticRounding};
+use flashcore::{Device, Dtype, Fp8, Fp8Qkv, Fp8Rounding, Order};
 
 use crate::cases::{Case, Layout};
 use crate::compare::Verdict;
@@ -8,7 +8,7 @@ use crate::device::{Failure, Judged, Outputs, upload};
 use crate::extras::{Extras, Numbers};
 use crate::fp8::{Answer, Format, Narrow, OnDevice, attend};
 use crate::inputs::Fill;
-use crate::oracle::Attention;
+use crate::oracle::{Attention, Tokens};
 use crate::values::{HostTensor, Values};
 
 /// How far off tensor cores may be with a score: they cut each product to 13 fraction bits of the largest one, or of the
@@ -71,7 +71,9 @@ impl<T: Format> Inputs<T> {
     }
 
     fn rounded(case: &Case, wide: [HostTensor; 3], numbers: Numbers) -> Self {
-        let tensors = wide.each_ref().map(|tensor| Narrow::<T>::new(&tensor.values()));
+        let [q, k, v] = wide.each_ref().map(|tensor| tensor.values());
+        let rounded = |values: &Values, tokens: &[Tokens]| Narrow::<T>::of_sequences(values, tokens);
+        let tensors = [rounded(&q, &numbers.queries), rounded(&k, &numbers.keys), rounded(&v, &numbers.keys)];
         let [q, k, v] = tensors.each_ref().map(|tensor| tensor.values.clone());
         let plain = Attention::new(q, k, v, 1.0 / (case.head_dim as f64).sqrt());
         let attention = case.extras.judged_by(case.causal, &numbers, plain);
@@ -109,19 +111,20 @@ impl<T: Format> Inputs<T> {
         let tensors = self.upload(device)?;
         let [q, k, v] = self.wide.each_ref().map(|tensor| upload(device, tensor));
         let (q16, k16, v16) = (q?, k?, v?);
-        let rounded = Fp8Qkv::new(device, T::KIND, [q16.shape(), k16.shape(), v16.shape()])?;
-        rounded.round(&stream, &q16, &k16, &v16)?;
+        let (shapes, sequences) = ([q16.shape(), k16.shape(), v16.shape()], tensors.sequences());
+        let rounded = Fp8Qkv::for_sequences(device, T::KIND, shapes, sequences)?;
+        let rounding = Fp8Rounding::new().sequences(sequences);
+        rounded.round_with(&stream, rounding, &q16, &k16, &v16)?;
         let (q, k, v) = (rounded.q.view(), rounded.k.view(), rounded.v.view());
         tensors.attention().forward_fp8_into(&stream, q, k, v, &tensors.out, Some(tensors.lse.view()))?;
-        let rounding = match T::KIND {
+        let name = match T::KIND {
             Fp8::E4m3 => "rounding to e4m3, and attention",
             Fp8::E5m2 => "rounding to e5m2, and attention",
         };
-        let mut judged = vec![(rounding, self.judge(&answer, &tensors.written()?))];
+        let mut judged = vec![(name, self.judge(&answer, &tensors.written()?))];
         // What comes of that is judged elsewhere; here it is run, for those who watch.
-        let others =
-            Fp8Qkv::new(device, T::KIND, [q16.shape(), k16.shape(), v16.shape()])?.rotated().per_tensor();
-        others.round_stochastic(&stream, StochasticRounding::new(1), &q16, &k16, &v16)?;
+        let others = Fp8Qkv::for_sequences(device, T::KIND, shapes, sequences)?.rotated().per_tensor();
+        others.round_with(&stream, rounding.stochastic(1, 0), &q16, &k16, &v16)?;
         for plan in tensors.plans()? {
             tensors.poison()?;
             tensors.run_plan(&plan, &stream)?;

@@ -3,11 +3,11 @@
 //! others, as they come on a GPU where K and V of all heads are more than its L2 holds.
 
 use flashcore::kernels::{Tile, Variant};
-use flashcore::{Plan, Result};
+use flashcore::{MASK_BLOCK, Plan, Result};
 use flashcore_kernels::params::Work;
 
 use crate::cases::Case;
-use crate::extras::Extras;
+use crate::extras::{Blocks, Extras, PerHead};
 use crate::kernel::OnDevice;
 
 /// Cases, each with the number of clusters that share its tiles.
@@ -47,13 +47,30 @@ pub fn cases(variant: &Variant) -> Vec<(Case, u32)> {
     if variant.is_general() {
         cases.extend(bands(variant).map(|case| (case, 1)));
     }
+    if variant.is_sparse() {
+        cases.extend(blocks(variant).map(|case| (case, 1)));
+    }
     cases
 }
 
-/// Masks under which the two consumers of a CTA part: each lets key tiles pass that only the other one's rows see.
-fn bands(variant: &Variant) -> [Case; 6] {
-    let block_n = variant.tile.block_n as usize;
-    let base = Case { seqlen_q: 200, heads_q: 2, heads_kv: 2, ..Case::of_kernel(variant) };
+/// Lists of key tiles such that work tiles without any are the first, the last, and among others.
+fn blocks(variant: &Variant) -> [Case; 2] {
+    let of = PerHead { batch: false, heads: false };
+    let blocks = Some(Blocks { of, checkerboard: true });
+    // One column of the board: every second tile of queries sees nothing.
+    [1, 3].map(|tiles| Case {
+        seqlen_q: tiles * MASK_BLOCK + 9,
+        seqlen_kv: MASK_BLOCK - 20,
+        heads_q: 2,
+        extras: Extras { blocks, ranges: None, ..Extras::of_kernel(variant) },
+        ..Case::of_kernel(variant)
+    })
+}
+
+/// Masks under which the consumers of a CTA part: each lets key tiles pass that only another one's rows see.
+fn bands(variant: &Variant) -> [Case; 7] {
+    let (block_m, block_n) = (variant.tile.block_m.max(128) as usize, variant.tile.block_n as usize);
+    let base = Case { seqlen_q: block_m + 72, heads_q: 2, heads_kv: 2, ..Case::of_kernel(variant) };
     // The row, most often a second consumer's first, stands at the first key of a chunk, behind so many others.
     let chunks = |case: Case, row: usize, keys: usize, others: usize| {
         let extras = Extras { chunk: Some(keys), ..case.extras };
@@ -62,10 +79,11 @@ fn bands(variant: &Variant) -> [Case; 6] {
     let rows_part = Case { seqlen_q: 96 + 3 * block_n, heads_q: 1, heads_kv: 1, ..base };
     let window = Extras { left: Some(block_n + 30), right: Some(20), ..base.extras };
     [
-        chunks(base, 64, block_n, 1),      // they end the work tile before beside this one
-        chunks(base, 64, 3 * block_n, 1),  // they end it on its own, before so many keys pass
-        chunks(base, 64, 3 * block_n, 0),  // the first one sees none
-        chunks(base, 192, 3 * block_n, 1), // keys pass after the last work tile
+        chunks(base, 64, block_n, 1),     // they end the work tile before beside this one
+        chunks(base, 64, 3 * block_n, 1), // they end it on its own, before so many keys pass
+        chunks(base, 64, 3 * block_n, 0), // the first one sees none
+        chunks(base, block_m - 64, 3 * block_n, 2), // the last one sees what lies behind all others' keys
+        chunks(base, block_m + 64, 3 * block_n, 1), // keys pass after the last work tile
         chunks(rows_part, 96, 3 * block_n, 1), // rows of one consumer: it masks several tiles
         Case { seqlen_kv: 3 * block_n + 136, extras: window, ..base }, // masks at both ends, and tiles without one
     ]

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use flashcore::driver::{Completion, EmulatorOptions};
 use flashcore::kernels::{Tile, Variant};
-use flashcore::{Device, Dtype, Fp8, Fp8Qkv, Plan, StochasticRounding};
+use flashcore::{Device, Dtype, Fp8, Fp8Qkv, Fp8Rounding, Plan};
 use flashcore_tests::cases::{Case, has_other_head_dims};
 use flashcore_tests::device::{Failure, OnDevice, Outputs};
 use flashcore_tests::kernel::{Elements, Inputs, different_kernels};
@@ -90,7 +90,7 @@ fn rounded(options: &EmulatorOptions, rotated_by_chance: bool) -> flashcore::Res
     for _ in 0..2 {
         match rotated_by_chance {
             false => narrow.round(&stream, &q, &k, &v)?,
-            true => narrow.round_stochastic(&stream, StochasticRounding::new(5), &q, &k, &v)?,
+            true => narrow.round_with(&stream, Fp8Rounding::new().stochastic(5, 0), &q, &k, &v)?,
         }
     }
     for kernel in gpu.emulator().expect("it is emulated").take_reports() {

@@ -3,16 +3,16 @@
 use std::iter::zip;
 use std::process::ExitCode;
 
-use flashcore::{
-    Attention, Device, Dtype, Error, Fp8, Fp8Qkv, Fp8Values, Order, Shape, StochasticRounding, attention_fp8,
-};
+use flashcore::{Attention, Device, Dtype, Error, Fp8, Fp8Qkv, Fp8Rounding, Shape, attention_fp8};
+use flashcore_kernels::fp8::value_position;
 use flashcore_tests::cases::Layout;
 use flashcore_tests::device::{download, upload};
-use flashcore_tests::extras::{Extras, Numbers, Prefix};
+use flashcore_tests::extras::{Extras, ExtrasOnDevice, Numbers, Prefix};
 use flashcore_tests::fp8::{Format, Narrow, OnDevice, attend, one_neighbour, rotated};
 use flashcore_tests::inputs::{Fill, normal};
 use flashcore_tests::narrow::score_error;
-use flashcore_tests::oracle::{self, Mask};
+use flashcore_tests::oracle::{self, Mask, Tokens};
+use flashcore_tests::side_inputs::Lengths;
 use flashcore_tests::suite::{Resource, Suite, backends, other_schedules};
 use flashcore_tests::values::{HostTensor, Values};
 use float8::{F8E4M3, F8E5M2};
@@ -36,6 +36,12 @@ struct Case {
 }
 
 impl Case {
+    /// Sequences; packed ones are more.
+    fn sequences(&self) -> usize {
+        let Extras { packed_q, packed_kv, .. } = self.extras;
+        if packed_q.is_some() || packed_kv.is_some() { 6 } else { 2 }
+    }
+
     fn name(&self) -> String {
         let Case { head_dim, causal, lengths: (q, k), heads: (of_q, of_k), fill, fp8, dtype, extras } = self;
         let causal = if *causal { "_causal" } else { "" };
@@ -46,12 +52,16 @@ impl Case {
     /// The numbers that go along.
     fn numbers(&self) -> Numbers {
         let [q, k] = self.shapes();
-        self.extras.numbers(q.batch, q.seqlen, k.seqlen, q.heads, 1)
+        self.extras.numbers(self.sequences(), q.seqlen, k.seqlen, q.heads, 1)
     }
 
     fn shapes(&self) -> [Shape; 2] {
         let Case { head_dim, lengths: (q, k), heads: (of_q, of_k), .. } = *self;
-        [Shape::new(2, q, of_q, head_dim), Shape::new(2, k, of_k, head_dim)]
+        let shape = |packed: Option<Lengths>, seqlen, heads| match packed {
+            Some(lengths) => Shape::new(1, Extras::total(lengths, self.sequences()), heads, head_dim),
+            None => Shape::new(self.sequences(), seqlen, heads, head_dim),
+        };
+        [shape(self.extras.packed_q, q, of_q), shape(self.extras.packed_kv, k, of_k)]
     }
 }
 
@@ -91,9 +101,11 @@ fn agrees(device: &Device, case: &Case) -> Result<(), String> {
 /// Bounds are the same for all formats, since weights are always e4m3.
 fn agrees_in<T: Format>(device: &Device, case: &Case) -> Result<(), String> {
     let [q, k] = case.shapes();
-    let inputs = case.fill.values(q, k, 1).map(|values| Narrow::<T>::new(&values));
-    let [q, k, v] = inputs.each_ref().map(|x| &x.values);
     let numbers = case.numbers();
+    let [q, k, v] = case.fill.values(q, k, 1);
+    let narrow = Narrow::<T>::of_sequences;
+    let inputs = [narrow(&q, &numbers.queries), narrow(&k, &numbers.keys), narrow(&v, &numbers.keys)];
+    let [q, k, v] = inputs.each_ref().map(|x| &x.values);
     let answer = attend(&case.extras.judged_by(case.causal, &numbers, plain(q, k, v, case.causal)));
     let score_error = score_error(q, k, case.fill);
     let outputs = run(device, &inputs, case.causal, (case.extras, &numbers), case.dtype);
@@ -184,26 +196,58 @@ enum How {
     PerTensor,
 }
 
+/// What is rounded.
+#[derive(Clone, Copy, Debug)]
+struct Rounded {
+    /// Of q, k and v; of packed sequences, but for their rows.
+    shapes: [Shape; 3],
+    /// How many packed sequences there are, if they are.
+    extras: Extras,
+    sequences: usize,
+    dtype: Dtype,
+    layout: Layout,
+    rotates: bool,
+}
+
 /// The kernels round to the very bits that the host does.
-fn rounds_as_the_host_does<T: Format>(
-    device: &Device,
-    (shapes, dtype, layout, rotates): ([Shape; 3], Dtype, Layout, bool),
-    how: How,
-) -> Result<(), Error> {
-    let host = wide(shapes, dtype, layout, Outliers::Numbers(100.0));
+fn rounds_as_the_host_does<T: Format>(device: &Device, of: Rounded, how: How) -> Result<(), Error> {
+    let Rounded { mut shapes, extras, sequences, dtype, layout, rotates } = of;
+    let packed = [extras.packed_q, extras.packed_kv, extras.packed_kv];
+    for (shape, lengths) in zip(&mut shapes, packed) {
+        if let Some(lengths) = lengths {
+            (shape.batch, shape.seqlen) = (1, Extras::total(lengths, sequences));
+        }
+    }
+    let numbers = extras.numbers(sequences, shapes[0].seqlen, shapes[1].seqlen, 1, 1);
+    let tokens: [&[Tokens]; 3] = [&numbers.queries, &numbers.keys, &numbers.keys];
+    let mut host = wide(shapes, dtype, layout, Outliers::Numbers(100.0));
+    for (tensor, tokens) in zip(&mut host, tokens) {
+        // Rows that do not count are no numbers, and make none of others.
+        let values = tensor.values();
+        let counts =
+            |b, s| tokens.iter().any(|of| of.batch == b && (of.start..of.start + of.len).contains(&s));
+        let poisoned =
+            Values::from_fn(
+                values.shape,
+                |b, s, h, d| {
+                    if counts(b, s) { values.row(b, s, h)[d] } else { f32::NAN }
+                },
+            );
+        *tensor = HostTensor::lay_out(&poisoned, dtype, layout.query(values.shape));
+    }
     let [q, k, v] = host.each_ref().map(|tensor| upload(device, tensor));
     let (q, k, v) = (q?, k?, v?);
-    let narrow = Fp8Qkv::new(device, T::KIND, shapes)?;
+    let on_device = ExtrasOnDevice::new(device, extras, &numbers, dtype)?;
+    let narrow = Fp8Qkv::for_sequences(device, T::KIND, shapes, on_device.sequences())?;
     let narrow = if rotates { narrow.rotated() } else { narrow };
     let stream = device.stream()?;
     let narrow = if matches!(how, How::PerTensor) { narrow.per_tensor() } else { narrow };
-    match how {
-        How::ToTheNearest | How::PerTensor => narrow.round(&stream, &q, &k, &v)?,
-        How::ByChance(seed, offset) => {
-            let rounding = StochasticRounding::new(seed).offset(offset);
-            narrow.round_stochastic(&stream, rounding, &q, &k, &v)?;
-        }
-    }
+    let rounding = Fp8Rounding::new().sequences(on_device.sequences());
+    let rounding = match how {
+        How::ToTheNearest | How::PerTensor => rounding,
+        How::ByChance(seed, offset) => rounding.stochastic(seed, offset),
+    };
+    narrow.round_with(&stream, rounding, &q, &k, &v)?;
     let [mut q, mut k, v] = host.map(|tensor| tensor.values());
     let mut restored = 1.0;
     if rotates {
@@ -211,28 +255,45 @@ fn rounds_as_the_host_does<T: Format>(
         restored = (1 << shapes[0].head_dim.trailing_zeros()) as f32;
     }
     let round = |values: &Values, tensor| match how {
-        How::ToTheNearest => Narrow::<T>::new(values),
-        How::ByChance(seed, offset) => Narrow::by_chance(values, tensor, (seed, offset)),
-        How::PerTensor => Narrow::per_tensor(values),
+        How::ToTheNearest => Narrow::<T>::of_sequences(values, tokens[tensor]),
+        How::ByChance(seed, offset) => Narrow::by_chance(values, tokens[tensor], tensor, (seed, offset)),
+        How::PerTensor => Narrow::per_tensor(values, tokens[tensor]),
     };
     let mut expected = [round(&q, 0), round(&k, 1), round(&v, 2)];
     expected[0].descales.iter_mut().for_each(|descale| *descale *= restored);
-    for (of, expected) in [(&narrow.q, &expected[0]), (&narrow.k, &expected[1])] {
+    for (of, expected, tokens) in
+        [(&narrow.q, &expected[0], &numbers.queries), (&narrow.k, &expected[1], &numbers.keys)]
+    {
         assert_eq!(of.descales()?, expected.descales);
-        let (bytes, Shape { batch, seqlen, heads, head_dim }) = (of.to_bytes()?, of.shape());
+        let (bytes, Shape { seqlen, heads, head_dim, .. }) = (of.to_bytes()?, of.shape());
         let strides = of.strides();
-        for row in 0..batch * seqlen * heads {
-            let (b, s, h) = (row / heads / seqlen, row / heads % seqlen, row % heads);
-            let at = b * strides.batch + s * strides.seqlen + h * strides.heads;
-            let elements: Vec<u8> =
-                expected.elements[row * head_dim..][..head_dim].iter().map(|x| x.code()).collect();
-            assert_eq!(bytes[at..][..head_dim], elements, "row {row}");
+        for of in tokens {
+            for (s, h) in (of.start..of.start + of.len).flat_map(|s| (0..heads).map(move |h| (s, h))) {
+                let at = of.batch * strides.batch + s * strides.seqlen + h * strides.heads;
+                let row = (of.batch * seqlen + s) * heads + h;
+                let elements: Vec<u8> =
+                    expected.elements[row * head_dim..][..head_dim].iter().map(|x| x.code()).collect();
+                assert_eq!(bytes[at..][..head_dim], elements, "row {row}");
+            }
         }
     }
     let [_, _, v] = expected;
     assert_eq!(narrow.v.descales()?, v.descales);
-    let values = Fp8Values::from_slice(device, &v.elements, v.values.shape, Order::Bshd, &v.descales)?;
-    assert_eq!(narrow.v.to_bytes()?, values.to_bytes()?);
+    let (bytes, Shape { batch, seqlen, heads, head_dim }) = (narrow.v.to_bytes()?, v.values.shape);
+    let line = bytes.len() / (batch * heads * head_dim).max(1);
+    for (sequence, of) in numbers.keys.iter().enumerate() {
+        let first = if numbers.starts_kv.is_some() { (of.start + 15 * sequence) / 16 * 16 } else { 0 };
+        for (h, d) in (0..heads).flat_map(|h| (0..head_dim).map(move |d| (h, d))) {
+            // What fills the last group is zeros.
+            let mut expected = vec![0; of.len.next_multiple_of(16)];
+            for key in 0..of.len {
+                let row = (of.batch * seqlen + of.start + key) * heads + h;
+                expected[value_position(key as u32) as usize] = v.elements[row * head_dim + d].code();
+            }
+            let at = ((of.batch * heads + h) * head_dim + d) * line + first;
+            assert_eq!(bytes[at..][..expected.len()], expected, "sequence {sequence}, head {h}, column {d}");
+        }
+    }
     Ok(())
 }
 
@@ -263,7 +324,7 @@ fn chance_leaves_exact_numbers<T: Format>(device: &Device, dtype: Dtype) -> Resu
         assert_eq!(kept, code & 0x7F <= T::LARGEST || code == 0x7F, "{code:#x}");
     }
     for offset in 0..4 {
-        narrow.round_stochastic(&stream, StochasticRounding::new(5).offset(offset), &wide, &wide, &wide)?;
+        narrow.round_with(&stream, Fp8Rounding::new().stochastic(5, offset), &wide, &wide, &wide)?;
         assert_eq!(bytes(&narrow)?, nearest, "offset {offset}");
     }
     Ok(())
@@ -287,8 +348,8 @@ fn chance_is_right_on_average<T: Format>(device: &Device) -> Result<(), Error> {
     let (narrow, stream) = (Fp8Qkv::new(device, T::KIND, [shape; 3])?, device.stream()?);
     let mut sums = vec![[0.0; 3]; shape.head_dim];
     for offset in 0..CALLS {
-        let rounding = StochasticRounding::new(11).offset(offset as u32);
-        narrow.round_stochastic(&stream, rounding, &wide, &wide, &wide)?;
+        let rounding = Fp8Rounding::new().stochastic(11, offset as u32);
+        narrow.round_with(&stream, rounding, &wide, &wide, &wide)?;
         for (tensor, bytes) in bytes(&narrow)?.iter().enumerate() {
             for (i, &byte) in bytes.iter().enumerate() {
                 // v lies transposed; its first key, as that of q and k, is in the first place.
@@ -325,13 +386,13 @@ fn chances_are_told_apart(device: &Device) -> Result<(), Error> {
     let values = Values::from_fn(shape, |_, s, _, d| one.row(0, s, 0)[d]);
     let wide = upload(device, &HostTensor::lay_out(&values, Dtype::F16, Layout::Bshd.query(shape)))?;
     let (narrow, stream) = (Fp8Qkv::new(device, Fp8::E4m3, [shape; 3])?, device.stream()?);
-    let round = |rounding: StochasticRounding| {
-        narrow.round_stochastic(&stream, rounding, &wide, &wide, &wide)?;
+    let round = |rounding: Fp8Rounding<'_>| {
+        narrow.round_with(&stream, rounding, &wide, &wide, &wide)?;
         bytes(&narrow)
     };
-    let seed = StochasticRounding::new(1 << 40);
-    let first = round(seed)?;
-    let others = [seed.offset(1), StochasticRounding::new(0), StochasticRounding::new((1 << 40) + 1)];
+    let by = |seed, offset| Fp8Rounding::new().stochastic(seed, offset);
+    let first = round(by(1 << 40, 0))?;
+    let others = [by(1 << 40, 1), by(0, 0), by((1 << 40) + 1, 0)];
     // Chances that have nothing to do with each other agree on two of three numbers, as these fractions are equally likely.
     let differ = |a: &[u8], b: &[u8]| {
         let differences = zip(a, b).filter(|(a, b)| a != b).count() as f64 / a.len() as f64;
@@ -348,7 +409,7 @@ fn chances_are_told_apart(device: &Device) -> Result<(), Error> {
     for (i, j) in (0..4).flat_map(|i| (0..i).map(move |j| (i, j))) {
         differ(heads[i], heads[j]);
     }
-    assert_eq!(round(seed)?, first);
+    assert_eq!(round(by(1 << 40, 0))?, first);
     Ok(())
 }
 
@@ -460,6 +521,27 @@ fn main() -> ExitCode {
             cases.push(Case { head_dim, lengths, heads: (1, 1), extras: features[0], ..base });
         }
     }
+    let packed = |lengths| Extras { packed_q: Some(lengths), packed_kv: Some(lengths), ..nothing };
+    let sequences = [
+        packed(Lengths::Uniform { longest: 300 }),
+        Extras { right: Some(0), ..packed(Lengths::WithZeros { longest: 150 }) },
+        Extras { used: true, right: Some(0), ..packed(Lengths::WithOnes { longest: 200 }) },
+        Extras { used: true, ..nothing },
+        Extras { used: true, packed_q: Some(Lengths::Uniform { longest: 9 }), ..nothing },
+        Extras { left: Some(60), packed_kv: Some(Lengths::Uniform { longest: 300 }), ..nothing },
+        Extras {
+            softcap: Some(5.0),
+            sinks: true,
+            packed_q: Some(Lengths::Uniform { longest: 50 }),
+            packed_kv: Some(Lengths::Uniform { longest: 300 }),
+            ..nothing
+        },
+    ];
+    for head_dim in [64, 128, 256] {
+        for extras in sequences {
+            cases.push(Case { head_dim, heads: (2, 1), extras, ..base });
+        }
+    }
     for head_dim in [8, 16, 40, 72, 104, 136, 192, 248] {
         // Rows on the host have no gaps, and must be of whole steps.
         if head_dim % flashcore::FP8_STEP == 0 {
@@ -502,7 +584,18 @@ fn main() -> ExitCode {
         [shape(1, 1, 1, 8), shape(1, 17, 1, 8), shape(1, 17, 1, 8)],
         [shape(1, 20, 4, 128), shape(1, 5000, 1, 128), shape(1, 5000, 1, 128)],
     ];
-    for (shapes, layout) in zip(sizes, [Layout::Bshd, Layout::Padded, Layout::Bhsd, Layout::Bshd]) {
+    let layouts = [Layout::Bshd, Layout::Padded, Layout::Bhsd, Layout::Bshd];
+    let dense = zip(sizes, layouts).map(|(shapes, layout)| (shapes, layout, nothing));
+    // Longer than they are on average by far, and so than the parts of a head.
+    let uneven = Lengths::LogUniform { shortest: 1, longest: 900 };
+    let rounded = [
+        packed(uneven),
+        Extras { used: true, ..packed(Lengths::WithZeros { longest: 70 }) },
+        Extras { used: true, packed_q: Some(Lengths::Uniform { longest: 40 }), ..nothing },
+    ];
+    let three = sizes[0].map(|shape| Shape { batch: 7, ..shape });
+    let of_sequences = rounded.map(|extras| (three, Layout::Padded, extras));
+    for (i, (shapes, layout, extras)) in dense.chain(of_sequences).enumerate() {
         for dtype in [Dtype::F16, Dtype::Bf16] {
             for rotates in [false, true] {
                 let rotated = if rotates { "_rotated" } else { "" };
@@ -511,8 +604,9 @@ fn main() -> ExitCode {
                     (How::ByChance(0xFEDC_BA98_7654_3210, 9), "by_chance"),
                     (How::PerTensor, "per_tensor"),
                 ] {
-                    let name = format!("rounds_{called}_{}{rotated}_{}", shapes[1].seqlen, dtype.name());
-                    let of = (shapes, dtype, layout, rotates);
+                    let name = format!("rounds_{called}_{i}{extras}{rotated}_{}", dtype.name());
+                    let sequences = shapes[0].batch;
+                    let of = Rounded { shapes, extras, sequences, dtype, layout, rotates };
                     suite.test(format!("{name}_e4m3"), move |device| {
                         rounds_as_the_host_does::<F8E4M3>(device, of, how)
                     });

@@ -15,7 +15,8 @@ use crate::ir::{
 /// What is known of a value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Taint {
-    /// It depends on no data; and perhaps it points into what a parameter points to, by the offset of that.
+    /// It depends on no data; and perhaps it points into what a parameter points to, by the offset of that. Those that point
+    /// to what is public are all alike.
     Public(Option<u32>),
     /// It depends on what this instruction brings.
     Secret(u32),
@@ -151,7 +152,9 @@ impl<'a> Secrets<'a> {
         let cell = match space {
             Space::Param => match address.base {
                 Operand::Param(offset) => {
-                    Taint::Public(u32::try_from(i64::from(offset) + address.offset).ok())
+                    let offset = u32::try_from(i64::from(offset) + address.offset).ok();
+                    let public = offset.filter(|offset| self.public_pointers.contains(offset));
+                    Taint::Public(public.and(self.public_pointers.first().copied()).or(offset))
                 }
                 _ => PUBLIC,
             },
@@ -195,6 +198,7 @@ impl<'a> Secrets<'a> {
                     _ => PUBLIC,
                 }
             }
+            (AluOp::Selp, None) => self.taint(&sources[0]).join(self.taint(&sources[1])),
             _ => PUBLIC,
         }
     }
