@@ -20,7 +20,7 @@ use crate::tensor_map::ALIGNMENT;
 use crate::{Attention, Device, Sequences, Stream};
 
 /// Parts of a head, at most: each has a largest number, and all parts read those of all.
-const MOST_PARTS: usize = 32;
+const MOST_PARTS: usize = 64;
 /// Rows of a part, at least.
 const LEAST_ROWS: usize = 128;
 /// Heads, and parts of heads, are counted in i32.

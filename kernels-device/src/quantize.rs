@@ -40,6 +40,8 @@ const THREADS: u32 = QuantizeVariant::THREADS;
 const WARPS: u32 = QuantizeVariant::WARPS;
 /// Elements that a thread reads at once.
 const GROUP: u32 = 8;
+/// Groups that a thread has asked for before it uses the first: memory is far away, and the more is on its way, the faster.
+const ON_THE_WAY: u32 = 4;
 const SIGN: u32 = 1 << 31;
 
 /// What a unit is of.
@@ -138,25 +140,42 @@ impl Unit {
         [first + row, group]
     }
 
-    /// The numbers of group `group` of row `row`, rotated if they are to be.
+    /// Groups `i`, `i + THREADS` and so on of those of the rows from `first` on, or the last one instead of what is beyond.
     ///
     /// # Safety
-    /// All lanes of the warp execute it together, with groups one behind the other. The group is there, and readable.
+    /// There are `groups` groups, at least one, and they are readable.
     #[inline(always)]
-    unsafe fn numbers(&self, dtype: Dtype, [row, group]: [u32; 2]) -> [f32; GROUP as usize] {
-        let at =
-            self.source + row as u64 * self.tensor.strides_bytes[1] + (group * GROUP * Dtype::SIZE) as u64;
+    unsafe fn load(&self, first: u32, i: u32, groups: u32) -> [[u32; 4]; ON_THE_WAY as usize] {
+        let mut words = [[0; 4]; ON_THE_WAY as usize];
+        let mut ahead = 0;
+        while ahead < ON_THE_WAY {
+            let [row, group] = self.place(first, (i + ahead * THREADS).min(groups - 1));
+            let row = self.source + row as u64 * self.tensor.strides_bytes[1];
+            // SAFETY: the caller's.
+            words[ahead as usize] = unsafe { global::load_x4(row + (group * GROUP * Dtype::SIZE) as u64) };
+            ahead += 1;
+        }
+        words
+    }
+
+    /// The numbers of group `group` of a row, which is in these words, rotated if they are to be.
+    ///
+    /// # Safety
+    /// All lanes of the warp execute it together, with groups one behind the other.
+    #[inline(always)]
+    unsafe fn numbers(&self, dtype: Dtype, group: u32, words: [u32; 4]) -> [f32; GROUP as usize] {
+        let mut numbers = [0.0; GROUP as usize];
+        let mut word = 0;
+        while word < 4 {
+            let [low, high] = unpack(dtype, words[word]);
+            [numbers[2 * word], numbers[2 * word + 1]] = [low, high];
+            word += 1;
+        }
         // SAFETY: the caller's.
-        unsafe {
-            let words = global::load_x4(at);
-            let mut numbers = [0.0; GROUP as usize];
-            let mut word = 0;
-            while word < 4 {
-                let [low, high] = unpack(dtype, words[word]);
-                [numbers[2 * word], numbers[2 * word + 1]] = [low, high];
-                word += 1;
-            }
-            if self.rotation_block == 0 { numbers } else { rotated(numbers, group, self.rotation_block) }
+        if self.rotation_block == 0 {
+            numbers
+        } else {
+            unsafe { rotated(numbers, group, self.rotation_block) }
         }
     }
 
@@ -204,15 +223,21 @@ pub unsafe fn largest(dtype: Dtype, p: &QuantizeParams) {
                 let mut of_warp = warp::broadcast(thread::thread_idx_x() / 32) * 32;
                 while of_warp < groups {
                     // Lanes beyond the last group read that once more. No block ends among them.
-                    let i = of_warp + lane;
-                    let numbers = unit.numbers(dtype, unit.place(first, i.min(groups - 1)));
-                    let mut element = 0;
-                    while element < GROUP as usize {
-                        let magnitude = if i < groups { abs(numbers[element]) } else { 0.0 };
-                        largest = max(largest, magnitude);
-                        element += 1;
+                    let words = unit.load(first, of_warp + lane, groups);
+                    let mut ahead = 0;
+                    while ahead < ON_THE_WAY as usize {
+                        let i = of_warp + lane + ahead as u32 * THREADS;
+                        let [_, group] = unit.place(first, i.min(groups - 1));
+                        let numbers = unit.numbers(dtype, group, words[ahead]);
+                        let mut element = 0;
+                        while element < GROUP as usize {
+                            let magnitude = if i < groups { abs(numbers[element]) } else { 0.0 };
+                            largest = max(largest, magnitude);
+                            element += 1;
+                        }
+                        ahead += 1;
                     }
-                    of_warp += THREADS;
+                    of_warp += ON_THE_WAY * THREADS;
                 }
                 first += unit.tensor.parts.value * p.part_rows;
             }
@@ -315,20 +340,25 @@ unsafe fn copy(dtype: Dtype, fp8: Fp8, unit: &Unit, rows: [u32; 2], factor: f32,
         let mut of_warp = warp::broadcast(thread::thread_idx_x() / 32) * 32;
         while of_warp < groups {
             // As where the largest is sought.
-            let i = of_warp + lane;
-            let [row, group] = unit.place(rows[0], i.min(groups - 1));
-            let mut numbers = unit.numbers(dtype, [row, group]);
-            let mut element = 0;
-            while element < GROUP as usize {
-                numbers[element] = mul(numbers[element], factor);
-                element += 1;
+            let words = unit.load(rows[0], of_warp + lane, groups);
+            let mut ahead = 0;
+            while ahead < ON_THE_WAY as usize {
+                let i = of_warp + lane + ahead as u32 * THREADS;
+                let [row, group] = unit.place(rows[0], i.min(groups - 1));
+                let mut numbers = unit.numbers(dtype, group, words[ahead]);
+                let mut element = 0;
+                while element < GROUP as usize {
+                    numbers[element] = mul(numbers[element], factor);
+                    element += 1;
+                }
+                let [a, b, c, d, e, f, g, h] = settled(rounding, fp8, unit, row, group, numbers);
+                if i < groups {
+                    let at = unit.to + row as u64 * unit.tensor.to_row + (group * GROUP) as u64;
+                    global::store_x2(at, [pack_x4(fp8, [a, b, c, d]), pack_x4(fp8, [e, f, g, h])]);
+                }
+                ahead += 1;
             }
-            let [a, b, c, d, e, f, g, h] = settled(rounding, fp8, unit, row, group, numbers);
-            if i < groups {
-                let at = unit.to + row as u64 * unit.tensor.to_row + (group * GROUP) as u64;
-                global::store_x2(at, [pack_x4(fp8, [a, b, c, d]), pack_x4(fp8, [e, f, g, h])]);
-            }
-            of_warp += THREADS;
+            of_warp += ON_THE_WAY * THREADS;
         }
     }
 }
