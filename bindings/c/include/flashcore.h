@@ -3,7 +3,7 @@
 // Threads: every function may be called from any thread, at the same time and on the same device.
 //
 // Lifetimes: structs are read during a call and may go afterwards. Device memory must stay until the work that uses it
-// has completed: fc_attention_forward and fc_merge_attention_states return before that.
+// has completed: fc_attention_forward, fc_attention_fp8 and fc_merge_attention_states return before that.
 //
 // Units: sizes and strides of tensors count elements; all other sizes count bytes.
 //
@@ -30,7 +30,7 @@ enum fc_status
   : int32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
-    // Done, or, for `fc_attention_forward` and `fc_merge_attention_states`, submitted.
+    // Done, or, for `fc_attention_forward`, `fc_attention_fp8` and `fc_merge_attention_states`, submitted.
     FC_OK = 0,
     // A pointer that must not be null is null.
     FC_ERROR_NULL_ARGUMENT = 1,
@@ -48,6 +48,10 @@ enum fc_status
     FC_ERROR_INTERNAL = 7,
     // `align` is no `fc_align`.
     FC_ERROR_UNKNOWN_ALIGN = 8,
+    // `format` is no `fc_fp8`.
+    FC_ERROR_UNKNOWN_FP8 = 9,
+    // The handle of room for q, k and v of 8 bits is null, or was destroyed, or was never made.
+    FC_ERROR_FP8_QKV_HANDLE = 10,
     // The CUDA driver library cannot be loaded.
     FC_ERROR_NO_DRIVER = 20,
     // The CUDA driver must be updated.
@@ -82,7 +86,7 @@ enum fc_status
     // There are more tiles of queries, or rows to merge or of a mask of dropout, than a launch can count: split the batch.
     FC_ERROR_TOO_MANY_TILES = 42,
     // head_dim is not a multiple of 8 from 8 to 512, or above 256 with a softcap, slopes, a bias, dropout, key ranges or a
-    // block mask.
+    // block mask, or in 8 bits.
     FC_ERROR_HEAD_DIM = 43,
     // A dimension disagrees with that of another tensor.
     FC_ERROR_SHAPE_MISMATCH = 44,
@@ -104,6 +108,8 @@ enum fc_status
     FC_ERROR_DROPOUT_RATE = 52,
     // Key ranges or a block mask beside a softcap, slopes, a bias or dropout.
     FC_ERROR_SPARSE_SCORES = 53,
+    // What attention over 8 bits does not have, or not in this format.
+    FC_ERROR_FP8_FEATURES = 54,
     // A tensor with elements has a null address.
     FC_ERROR_NULL_POINTER = 60,
     // An address is not memory of the device.
@@ -171,9 +177,32 @@ typedef int32_t fc_dtype;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+// Element types of 8 bits.
+enum fc_fp8
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // 4 significant bits, from 2⁻⁶ to 448.
+    FC_E4M3 = 1,
+    // 3 significant bits, from 2⁻¹⁴ to 57344. Masks are none and causal; it goes with neither softcap nor sinks.
+    FC_E5M2 = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum fc_fp8 fc_fp8;
+#else
+typedef int32_t fc_fp8;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
 // An open device. Handles are not memory: they are never dereferenced, and no number is given twice, so that using one
 // after `fc_device_close` is an error and not a crash.
 typedef struct fc_device fc_device;
+
+// Device memory for q, k and v of 8 bits, and their descales. As of devices, handles are never dereferenced, and no number
+// is given twice, so that using one after `fc_fp8_qkv_destroy` is an error and not a crash.
+typedef struct fc_fp8_qkv fc_fp8_qkv;
 
 // A tensor in device memory: (batch, seqlen, heads, head_dim), wherever its elements lie. All numbers count elements,
 // of 2 bytes each. The elements of a head are neighbours; the strides say how far apart the rest is. Contiguous
@@ -189,7 +218,7 @@ typedef struct {
     // Attention heads.
     size_t heads;
     // Elements of a head: a multiple of 8 up to 512, or up to 256 with a softcap, slopes, a bias, dropout, key ranges or
-    // a block mask.
+    // a block mask, or in 8 bits.
     size_t head_dim;
     // From one sequence to the next, a multiple of 8.
     size_t stride_batch;
@@ -362,6 +391,20 @@ typedef struct {
     char name[FC_NAME_BYTES];
 } fc_device_properties;
 
+// How numbers become numbers of 8 bits. Each is divided by the descale of its head, a power of 2 with which the head's
+// largest number just fits the format, and rounded to the nearest; kernels multiply with the descales again.
+typedef struct {
+    // `sizeof(fc_fp8_options)`, set by the caller.
+    size_t struct_size;
+    // An `fc_fp8`: that of q, k and v.
+    int32_t format;
+    // Not 0: q and k are rotated before they are rounded (signs and a Hadamard matrix), which spreads numbers that are
+    // much larger than others. Scores are what they were. 0: they are rounded as they are.
+    int32_t rotated;
+    // Not 0: one descale for all heads of q, of k and of v. 0: one for each head of each sequence.
+    int32_t per_tensor;
+} fc_fp8_options;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -442,8 +485,9 @@ fc_status fc_device_open_cuda(uint32_t ordinal,
 // `device` must be null, which is an error, or point to where the handle is to be written.
 fc_status fc_device_open_emulated(fc_device **device);
 
-// Closes a device, when its work is done. Memory that `fc_alloc` gave is freed with it, and kernels are unloaded:
-// graphs that recorded calls must not be launched any more. Calls that other threads are in still come to their end.
+// Closes a device, when its work is done. Memory that `fc_alloc` gave is freed with it, rooms of `fc_fp8_qkv_create` are
+// destroyed, and kernels are unloaded: graphs that recorded calls must not be launched any more. Calls that other threads
+// are in still come to their end.
 fc_status fc_device_close(fc_device *device);
 
 // Tells facts of a device.
@@ -488,6 +532,50 @@ fc_status fc_dropout_mask(const fc_device *device,
                           size_t seqlen_q,
                           size_t seqlen_kv,
                           uint8_t *mask);
+
+// Makes room for q, k and v of 8 bits, which `fc_attention_fp8` needs. Of the three tensors only batch, seqlen, heads and
+// head_dim are looked at, which are those of the calls to come; head_dim is a multiple of 8 up to 256.
+//
+// Each call gives a new handle. Room may be used again and again, but only by one call at a time: the calls are on one
+// stream, or each waits for the one before it. Closing the device destroys it, too.
+//
+// # Safety
+// The structs must be null, which is an error, or readable, and `options` with its `struct_size` set. `qkv` must be null,
+// which is an error, or point to where the handle is to be written.
+fc_status fc_fp8_qkv_create(const fc_device *device,
+                            const fc_tensor *q,
+                            const fc_tensor *k,
+                            const fc_tensor *v,
+                            const fc_fp8_options *options,
+                            fc_fp8_qkv **qkv);
+
+// Frees such room, when all work of the device is done. Null is allowed and does nothing. Graphs that recorded calls with
+// it must not be launched any more.
+fc_status fc_fp8_qkv_destroy(fc_fp8_qkv *qkv);
+
+// As `fc_attention_forward` on the device of `qkv`, by way of 8 bits: submits to `stream` what rounds q, k and v into the
+// room of `qkv`, and attention over what is there. Allocates no device memory, waits for nothing, and may be recorded in a
+// CUDA graph.
+//
+// q, k and v are f16 or bf16, all of one type, of the shapes that the room was made for; out is f16 or bf16, and may lie
+// where q, k or v do: they have been rounded by then. Scores, softmax and sums are f32; weights are rounded to e4m3. O is
+// off by some percent of its root mean square, the log-sum-exp by what rounding does to scores.
+//
+// `options` may say what `fc_attention_forward` takes, but for what there is no kernel for: FC_ERROR_FP8_FEATURES.
+//
+// After an error `out` and `lse` are as they were, with two exceptions: FC_ERROR_HAZARDS and FC_ERROR_EMULATOR_REFUSED may
+// leave anything in them. The structs are read during the call only; `options` may be null.
+//
+// # Safety
+// As of `fc_attention_forward`; besides, work that used `qkv` before must be done, or come earlier on `stream`.
+fc_status fc_attention_fp8(const fc_fp8_qkv *qkv,
+                           void *stream,
+                           const fc_tensor *q,
+                           const fc_tensor *k,
+                           const fc_tensor *v,
+                           const fc_tensor *out,
+                           float *lse,
+                           const fc_attention_options *options);
 
 // Allocates device memory, aligned to 256 bytes, with any contents; null for 0 bytes. Memory from elsewhere in the
 // primary context (cudaMalloc, PyTorch) does just as well.

@@ -40,7 +40,7 @@ pub struct fc_tensor {
     /// Attention heads.
     pub heads: usize,
     /// Elements of a head: a multiple of 8 up to 512, or up to 256 with a softcap, slopes, a bias, dropout, key ranges or
-    /// a block mask.
+    /// a block mask, or in 8 bits.
     pub head_dim: usize,
     /// From one sequence to the next, a multiple of 8.
     pub stride_batch: usize,
@@ -62,12 +62,15 @@ fn dtype(operand: &'static str, number: i32) -> Result<Dtype, Failure> {
 }
 
 impl fc_tensor {
-    pub(crate) fn layout(&self, operand: &'static str) -> Result<TensorLayout, Failure> {
+    pub(crate) fn shape(&self) -> Shape {
+        Shape::new(self.batch, self.seqlen, self.heads, self.head_dim)
+    }
+
+    fn layout(&self, operand: &'static str) -> Result<TensorLayout, Failure> {
         let dtype = dtype(operand, self.dtype)?;
-        let shape = Shape::new(self.batch, self.seqlen, self.heads, self.head_dim);
         let strides =
             Strides { batch: self.stride_batch, seqlen: self.stride_seqlen, heads: self.stride_heads };
-        Ok(TensorLayout { dtype, shape, strides })
+        Ok(TensorLayout { dtype, shape: self.shape(), strides })
     }
 }
 
@@ -324,7 +327,7 @@ pub(crate) unsafe fn array<T>(pointer: *const T, len: usize) -> Option<ArrayView
 /// # Safety
 /// The pointer must be null, or point to a struct whose `struct_size` is set. Its arrays are those of
 /// [`ArrayView::from_raw_parts`], its bias is that of [`BiasView::from_raw_parts`].
-unsafe fn attention(options: *const fc_attention_options) -> Result<Attention<'static>, Failure> {
+pub(crate) unsafe fn attention(options: *const fc_attention_options) -> Result<Attention<'static>, Failure> {
     let mut ours = fc_attention_options::PLAIN;
     if !options.is_null() {
         // SAFETY: not null, and the caller vouches for the rest.
@@ -369,7 +372,9 @@ pub(crate) unsafe fn tensor(
 ///
 /// # Safety
 /// The pointers must be null, or point to structs.
-unsafe fn tensors([q, k, v, out]: [*const fc_tensor; 4]) -> Result<[(fc_tensor, TensorLayout); 4], Failure> {
+pub(crate) unsafe fn tensors(
+    [q, k, v, out]: [*const fc_tensor; 4],
+) -> Result<[(fc_tensor, TensorLayout); 4], Failure> {
     // SAFETY: the caller's.
     unsafe { Ok([tensor(q, "q")?, tensor(k, "k")?, tensor(v, "v")?, tensor(out, "out")?]) }
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use flashcore::{Device, Stream};
 
 use crate::call::{call, require_size, required};
+use crate::fp8::Rooms;
 use crate::status::{Failure, fc_status};
 
 /// An open device. Handles are not memory: they are never dereferenced, and no number is given twice, so that using one
@@ -16,17 +17,23 @@ pub struct fc_device {
     _opaque: (),
 }
 
-/// A device, and the memory that `fc_alloc` gave of it.
+/// A device, the memory that `fc_alloc` gave of it, and the rooms of `fc_fp8_qkv_create`.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) device: Device,
     allocations: Mutex<BTreeSet<u64>>,
+    rooms: Mutex<Rooms>,
 }
 
 impl Opened {
     /// Addresses that `fc_alloc` gave and `fc_free` did not take back.
     pub(crate) fn allocations(&self) -> MutexGuard<'_, BTreeSet<u64>> {
         self.allocations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Rooms that were made and not destroyed.
+    pub(crate) fn rooms(&self) -> MutexGuard<'_, Rooms> {
+        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The caller's stream.
@@ -51,10 +58,15 @@ impl Drop for Opened {
 /// Open devices by the numbers that their handles are.
 static OPEN: RwLock<BTreeMap<usize, Arc<Opened>>> = RwLock::new(BTreeMap::new());
 
-fn open(device: Device) -> *mut fc_device {
+/// A number that no handle is.
+pub(crate) fn next_handle() -> usize {
     static LAST: AtomicUsize = AtomicUsize::new(0);
-    let number = LAST.fetch_add(1, Ordering::Relaxed) + 1;
-    let opened = Opened { device, allocations: Mutex::default() };
+    LAST.fetch_add(1, Ordering::Relaxed) + 1
+}
+
+fn open(device: Device) -> *mut fc_device {
+    let number = next_handle();
+    let opened = Opened { device, allocations: Mutex::default(), rooms: Mutex::default() };
     OPEN.write().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::new(opened));
     std::ptr::without_provenance_mut(number)
 }
@@ -63,6 +75,11 @@ fn open(device: Device) -> *mut fc_device {
 pub(crate) fn opened(handle: *const fc_device) -> Result<Arc<Opened>, Failure> {
     let open = OPEN.read().unwrap_or_else(PoisonError::into_inner);
     open.get(&handle.addr()).cloned().ok_or(Failure::DeviceHandle { handle: handle.addr() })
+}
+
+/// All devices that are open.
+pub(crate) fn all_opened() -> Vec<Arc<Opened>> {
+    OPEN.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
 }
 
 /// Opens CUDA device `ordinal`, through its primary context: memory and streams of the CUDA runtime, of PyTorch and of
@@ -97,8 +114,9 @@ pub unsafe extern "C" fn fc_device_open_emulated(device: *mut *mut fc_device) ->
     })
 }
 
-/// Closes a device, when its work is done. Memory that `fc_alloc` gave is freed with it, and kernels are unloaded:
-/// graphs that recorded calls must not be launched any more. Calls that other threads are in still come to their end.
+/// Closes a device, when its work is done. Memory that `fc_alloc` gave is freed with it, rooms of `fc_fp8_qkv_create` are
+/// destroyed, and kernels are unloaded: graphs that recorded calls must not be launched any more. Calls that other threads
+/// are in still come to their end.
 #[unsafe(no_mangle)]
 pub extern "C" fn fc_device_close(device: *mut fc_device) -> fc_status {
     call(|| {

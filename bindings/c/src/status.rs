@@ -7,7 +7,7 @@ use flashcore::Error;
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum fc_status {
-    /// Done, or, for `fc_attention_forward` and `fc_merge_attention_states`, submitted.
+    /// Done, or, for `fc_attention_forward`, `fc_attention_fp8` and `fc_merge_attention_states`, submitted.
     FC_OK = 0,
 
     /// A pointer that must not be null is null.
@@ -26,6 +26,10 @@ pub enum fc_status {
     FC_ERROR_INTERNAL = 7,
     /// `align` is no `fc_align`.
     FC_ERROR_UNKNOWN_ALIGN = 8,
+    /// `format` is no `fc_fp8`.
+    FC_ERROR_UNKNOWN_FP8 = 9,
+    /// The handle of room for q, k and v of 8 bits is null, or was destroyed, or was never made.
+    FC_ERROR_FP8_QKV_HANDLE = 10,
 
     /// The CUDA driver library cannot be loaded.
     FC_ERROR_NO_DRIVER = 20,
@@ -62,7 +66,7 @@ pub enum fc_status {
     /// There are more tiles of queries, or rows to merge or of a mask of dropout, than a launch can count: split the batch.
     FC_ERROR_TOO_MANY_TILES = 42,
     /// head_dim is not a multiple of 8 from 8 to 512, or above 256 with a softcap, slopes, a bias, dropout, key ranges or a
-    /// block mask.
+    /// block mask, or in 8 bits.
     FC_ERROR_HEAD_DIM = 43,
     /// A dimension disagrees with that of another tensor.
     FC_ERROR_SHAPE_MISMATCH = 44,
@@ -84,6 +88,8 @@ pub enum fc_status {
     FC_ERROR_DROPOUT_RATE = 52,
     /// Key ranges or a block mask beside a softcap, slopes, a bias or dropout.
     FC_ERROR_SPARSE_SCORES = 53,
+    /// What attention over 8 bits does not have, or not in this format.
+    FC_ERROR_FP8_FEATURES = 54,
 
     /// A tensor with elements has a null address.
     FC_ERROR_NULL_POINTER = 60,
@@ -122,6 +128,10 @@ pub(crate) enum Failure {
     UnknownDtype { operand: &'static str, found: i32 },
     #[error("align is {found}, which is no fc_align")]
     UnknownAlign { found: i32 },
+    #[error("format is {found}, which is no fc_fp8")]
+    UnknownFp8 { found: i32 },
+    #[error("the handle {handle:#x} is no room for q, k and v of 8 bits")]
+    Fp8QkvHandle { handle: usize },
     #[error("the text needs {needed} bytes, but the buffer has {capacity}")]
     BufferTooSmall { needed: usize, capacity: usize },
     #[error("{ptr:#x} is not memory that fc_alloc gave, or was freed before")]
@@ -141,6 +151,8 @@ impl Failure {
             Failure::DeviceHandle { .. } => fc_status::FC_ERROR_DEVICE_HANDLE,
             Failure::UnknownDtype { .. } => fc_status::FC_ERROR_UNKNOWN_DTYPE,
             Failure::UnknownAlign { .. } => fc_status::FC_ERROR_UNKNOWN_ALIGN,
+            Failure::UnknownFp8 { .. } => fc_status::FC_ERROR_UNKNOWN_FP8,
+            Failure::Fp8QkvHandle { .. } => fc_status::FC_ERROR_FP8_QKV_HANDLE,
             Failure::BufferTooSmall { .. } => fc_status::FC_ERROR_BUFFER_TOO_SMALL,
             Failure::NotAllocated { .. } => fc_status::FC_ERROR_NOT_ALLOCATED,
             Failure::NotDeviceMemory { .. } => fc_status::FC_ERROR_NOT_DEVICE_POINTER,
@@ -178,6 +190,7 @@ fn of_host(error: &Error) -> fc_status {
         Error::BiasOfPacked { .. } => fc_status::FC_ERROR_BIAS_OF_PACKED,
         Error::DropoutRate { .. } => fc_status::FC_ERROR_DROPOUT_RATE,
         Error::SparseScores => fc_status::FC_ERROR_SPARSE_SCORES,
+        Error::Fp8Features => fc_status::FC_ERROR_FP8_FEATURES,
         Error::NullPointer { .. } => fc_status::FC_ERROR_NULL_POINTER,
         Error::NotDevicePointer { .. } => fc_status::FC_ERROR_NOT_DEVICE_POINTER,
         Error::WrongDevice { .. } => fc_status::FC_ERROR_WRONG_DEVICE,
@@ -188,8 +201,8 @@ fn of_host(error: &Error) -> fc_status {
         Error::Aliasing { .. } => fc_status::FC_ERROR_ALIASING,
         Error::ReachesTooFar { .. } => fc_status::FC_ERROR_REACHES_TOO_FAR,
         Error::BiasKeysApart { .. } => fc_status::FC_ERROR_BIAS_KEYS_APART,
-        // About events, graphs, time, host data, tensor maps, chunks and starts of nothing, which this interface does
-        // not have.
+        // About events, graphs, time, host data, tensor maps, chunks and starts of nothing, and tensors of 8 bits of the
+        // caller's, which this interface does not have.
         _ => fc_status::FC_ERROR_INTERNAL,
     }
 }

@@ -59,9 +59,34 @@ fn errors_of_other_machines_have_their_codes() {
     }
 }
 
-/// A call may be recorded, allocates nothing, and computes when the recording is launched.
 #[test]
 fn calls_may_be_recorded() {
+    // SAFETY: all memory is live until the graph has run.
+    may_be_recorded(|handle, stream, q, out| unsafe {
+        fc_attention_forward(handle, stream, q, q, q, out, null_mut(), null())
+    });
+}
+
+#[test]
+fn calls_of_8_bits_may_be_recorded() {
+    let room = std::cell::OnceCell::new();
+    may_be_recorded(|handle, stream, q, out| {
+        let make = || {
+            let (mut room, struct_size) = (null_mut(), size_of::<fc_fp8_options>());
+            let options =
+                fc_fp8_options { struct_size, format: fc_fp8::FC_E4M3 as i32, rotated: 1, per_tensor: 1 };
+            // SAFETY: structs, and the pointer of a handle.
+            let status = unsafe { fc_fp8_qkv_create(handle, q, q, q, &options, &mut room) };
+            assert_eq!(status, fc_status::FC_OK);
+            room
+        };
+        // SAFETY: all memory is live until the graph has run.
+        unsafe { fc_attention_fp8(*room.get_or_init(make), stream, q, q, q, out, null_mut(), null()) }
+    });
+}
+
+/// A call over ones, made once before, may be recorded, allocates nothing, and computes when the recording is launched.
+fn may_be_recorded(submit: impl Fn(*mut fc_device, *mut c_void, &fc_tensor, &fc_tensor) -> fc_status) {
     const BYTES: usize = 2 * 64 * 64;
     let mut handle = null_mut();
     // SAFETY: the pointer is that of a handle.
@@ -91,15 +116,14 @@ fn calls_may_be_recorded() {
     let opened = device::opened(handle).unwrap();
     let stream = opened.device.stream().unwrap();
     let raw = std::ptr::without_provenance_mut(stream.raw() as usize);
-    let allocated = opened.allocations().len();
+    assert_eq!(submit(handle, raw, &q, &out), fc_status::FC_OK);
+    let allocated = (opened.allocations().len(), opened.rooms().len());
     let graph = Graph::capture(&stream, |_| {
-        // SAFETY: all memory is live until the graph has run.
-        let status = unsafe { fc_attention_forward(handle, raw, &q, &q, &q, &out, null_mut(), null()) };
-        assert_eq!(status, fc_status::FC_OK);
+        assert_eq!(submit(handle, raw, &q, &out), fc_status::FC_OK);
         Ok(())
     })
     .unwrap();
-    assert_eq!(opened.allocations().len(), allocated);
+    assert_eq!((opened.allocations().len(), opened.rooms().len()), allocated);
     let mut result = [0u16; BYTES / 2];
     // SAFETY: the memory is live, and the pointers are those of as many bytes.
     unsafe {

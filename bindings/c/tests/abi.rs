@@ -7,7 +7,7 @@ use std::ptr::{null, null_mut};
 use std::thread;
 
 use flashcore::driver::Graph;
-use flashcore::{BiasLayout, Device, Dtype, Plan, Slopes, block_lists, dropout_mask};
+use flashcore::{BiasLayout, Device, Dtype, Fp8, Fp8Qkv, Plan, Slopes, block_lists, dropout_mask};
 use flashcore_c::fc_status::*;
 use flashcore_c::*;
 use flashcore_tests::cases::{Case, Inputs, Layout};
@@ -942,6 +942,273 @@ fn masks_of_dropout_are_those_of_the_host(kind: &Kind) -> Result<(), Failure> {
     Ok(())
 }
 
+/// How a call is rounded to 8 bits.
+#[derive(Clone, Copy, Debug)]
+struct Narrowing {
+    kind: Fp8,
+    rotated: bool,
+    per_tensor: bool,
+}
+
+const E4M3: Narrowing = Narrowing { kind: Fp8::E4m3, rotated: false, per_tensor: false };
+const E5M2: Narrowing = Narrowing { kind: Fp8::E5m2, ..E4M3 };
+
+impl Narrowing {
+    fn options(self) -> fc_fp8_options {
+        fc_fp8_options {
+            struct_size: size_of::<fc_fp8_options>(),
+            format: match self.kind {
+                Fp8::E4m3 => fc_fp8::FC_E4M3 as i32,
+                Fp8::E5m2 => fc_fp8::FC_E5M2 as i32,
+            },
+            rotated: self.rotated.into(),
+            per_tensor: self.per_tensor.into(),
+        }
+    }
+
+    /// What the host crate computes.
+    fn host(self, kind: Kind, case: &Case, inputs: &Inputs) -> Result<Outputs, Failure> {
+        let device = kind.host()?;
+        let (tensors, stream) = (OnDevice::new(&device, case, inputs)?, device.stream()?);
+        let OnDevice { q, k, v, out, lse, .. } = &tensors;
+        let mut room = Fp8Qkv::new(&device, self.kind, [q.shape(), k.shape(), v.shape()])?;
+        room = if self.rotated { room.rotated() } else { room };
+        room = if self.per_tensor { room.per_tensor() } else { room };
+        room.round(&stream, q, k, v)?;
+        let (q, k, v) = (room.q.view(), room.k.view(), room.v.view());
+        tensors.attention().forward_fp8_into(&stream, q, k, v, out, Some(lse.view()))?;
+        Ok(tensors.outputs()?)
+    }
+}
+
+impl Call {
+    fn room(&self, device: &Opened, options: &fc_fp8_options) -> *mut fc_fp8_qkv {
+        let (Call { q, k, v, .. }, mut room) = (self, null_mut());
+        // SAFETY: structs, and the pointer of a handle.
+        ok(unsafe { fc_fp8_qkv_create(device.0, q, k, v, options, &mut room) });
+        room
+    }
+
+    fn forward_fp8(&self, room: *const fc_fp8_qkv) -> fc_status {
+        let Call { q, k, v, out, lse, options, .. } = self;
+        // SAFETY: the memory lives until the device is closed.
+        unsafe { fc_attention_fp8(room, null_mut(), q, k, v, out, *lse, options) }
+    }
+}
+
+/// How far numbers are from others, relative to these, in the root mean square.
+fn relative_rms(found: &HostTensor, expected: &HostTensor) -> f64 {
+    let (found, expected) = (found.values().data, expected.values().data);
+    let sum = |numbers: &mut dyn Iterator<Item = f32>| numbers.map(|x| f64::from(x).powi(2)).sum::<f64>();
+    let errors = sum(&mut found.iter().zip(&expected).map(|(found, expected)| found - expected));
+    (errors / sum(&mut expected.iter().copied())).sqrt()
+}
+
+/// In 8 bits: the bits of the host crate, and near the result of 16 bits, but not near that under another mask.
+fn same_bits_in_fp8(kind: Kind, case: &Case, narrowing: Narrowing) -> Result<(), Failure> {
+    let limit = if narrowing.kind == Fp8::E4m3 { 0.08 } else { 0.16 };
+    for dtype in [Dtype::F16, Dtype::Bf16] {
+        let inputs = case.inputs(dtype, 1);
+        let expected = narrowing.host(kind, case, &inputs)?;
+        let device = kind.open();
+        let mut call = Call::new(&device, case, &inputs);
+        let room = call.room(&device, &narrowing.options());
+        ok(call.forward_fp8(room));
+        let found = call.outputs(&device);
+        assert_eq!((&found.out, bits(&found.lse)), (&expected.out, bits(&expected.lse)));
+
+        // Room may be used again, and a log-sum-exp need not be wanted.
+        (call.out, call.lse) = (device.tensor(&call.poison), null_mut());
+        ok(call.forward_fp8(room));
+        assert_eq!(call.outputs(&device).out, expected.out);
+
+        let wide = host(kind, case, &inputs)?;
+        let error = relative_rms(&found.out, &wide.out);
+        assert!(error < limit, "relative error {error}");
+        let of_lse = found.lse.iter().zip(&wide.lse).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
+        assert!(of_lse < 0.5, "error of the log-sum-exp {of_lse}");
+        let other = Case { causal: !case.causal, ..*case };
+        let error = relative_rms(&found.out, &host(kind, &other, &other.inputs(dtype, 1))?.out);
+        assert!(error > 2.0 * limit, "another mask makes a difference of {error}");
+    }
+    Ok(())
+}
+
+/// The output may be of the other type, and lie where q does.
+fn outputs_of_fp8(kind: &Kind) -> Result<(), Failure> {
+    let case = Case { seqlen_q: 64, seqlen_kv: 100, head_dim: 64, ..Case::default() };
+    let inputs = case.inputs(Dtype::Bf16, 3);
+    let device = kind.open();
+    let mut call = Call::new(&device, &case, &inputs);
+    let room = call.room(&device, &E4M3.options());
+    ok(call.forward_fp8(room));
+    let expected = call.outputs(&device);
+    let out = call.out;
+    call.out.dtype = fc_dtype::FC_F16 as i32;
+    ok(call.forward_fp8(room));
+    let found = call.outputs(&device);
+    assert!(relative_rms(&HostTensor { dtype: Dtype::F16, ..found.out }, &expected.out) < 0.01);
+    assert_eq!(bits(&found.lse), bits(&expected.lse));
+    (call.q, call.out) = (device.tensor(&HostTensor { bits: inputs.q.bits.clone(), ..inputs.q }), out);
+    call.out.data = call.q.data;
+    ok(call.forward_fp8(room));
+    assert_eq!(call.outputs(&device).out, expected.out);
+    Ok(())
+}
+
+/// Threads share room: that of a call is not used by another before it is done.
+fn two_threads_in_one_room(kind: &Kind) -> Result<(), Failure> {
+    let case = Case { seqlen_q: 100, head_dim: 64, ..Case::default() };
+    let device = kind.open();
+    let inputs = [1, 2].map(|seed| case.inputs(Dtype::Bf16, seed));
+    let room = Call::new(&device, &case, &inputs[0]).room(&device, &E4M3.options());
+    let (handle, room) = (device.0.addr(), room.addr());
+    thread::scope(|scope| {
+        let threads = inputs.each_ref().map(|inputs| {
+            scope.spawn(move || {
+                let device = std::mem::ManuallyDrop::new(Opened(std::ptr::without_provenance_mut(handle)));
+                let expected = E4M3.host(*kind, &case, inputs)?;
+                let call = Call::new(&device, &case, inputs);
+                for _ in 0..3 {
+                    ok(call.forward_fp8(std::ptr::without_provenance(room)));
+                    assert_eq!(call.outputs(&device).out, expected.out);
+                }
+                Ok(())
+            })
+        });
+        threads.into_iter().try_for_each(|thread| thread.join().expect("no panic"))
+    })
+}
+
+fn wrong_rooms_are_refused(kind: &Kind) -> Result<(), Failure> {
+    let case = Case { seqlen_q: 64, seqlen_kv: 64, head_dim: 64, ..Case::default() };
+    let device = kind.open();
+    let Call { q, k, v, .. } = Call::new(&device, &case, &case.inputs(Dtype::F16, 5));
+    let right = E4M3.options();
+    let mut room = null_mut();
+    let (pq, pk, pv, of_room) = (&raw const q, &raw const k, &raw const v, &raw mut room);
+    for (name, (q, k, v, options, room)) in [
+        ("q", (null(), pk, pv, &raw const right, of_room)),
+        ("k", (pq, null(), pv, &raw const right, of_room)),
+        ("v", (pq, pk, null(), &raw const right, of_room)),
+        ("options", (pq, pk, pv, null(), of_room)),
+        ("qkv", (pq, pk, pv, &raw const right, null_mut())),
+    ] {
+        // SAFETY: null, or what it should be.
+        let status = unsafe { fc_fp8_qkv_create(device.0, q, k, v, options, room) };
+        refused(status, FC_ERROR_NULL_ARGUMENT, &format!("argument {name} is null"));
+    }
+    let mut refuse = |q: fc_tensor, options, status, message: &str| {
+        // SAFETY: structs, and the pointer of a handle.
+        let found = unsafe { fc_fp8_qkv_create(device.0, &q, &k, &v, &options, &mut room) };
+        refused(found, status, message);
+    };
+    let (size, needed) = (right.struct_size - 8, right.struct_size);
+    let message = format!("options has struct_size {size}, but this library needs {needed}");
+    refuse(q, fc_fp8_options { struct_size: size, ..right }, FC_ERROR_STRUCT_SIZE, &message);
+    for format in [0, 3] {
+        let message = format!("format is {format}, which is no fc_fp8");
+        refuse(q, fc_fp8_options { format, ..right }, FC_ERROR_UNKNOWN_FP8, &message);
+    }
+    for head_dim in [12, 264] {
+        let message =
+            format!("head_dim {head_dim} is not supported: it must be a multiple of 8 from 8 to 256");
+        refuse(fc_tensor { head_dim, ..q }, right, FC_ERROR_HEAD_DIM, &message);
+    }
+    let seqlen = flashcore::MAX_DIM + 1;
+    let message = format!("q has seqlen {seqlen}; at most {} is supported", flashcore::MAX_DIM);
+    refuse(fc_tensor { seqlen, ..q }, right, FC_ERROR_DIMENSION_TOO_LARGE, &message);
+    assert!(room.is_null());
+    ok(fc_fp8_qkv_destroy(null_mut()));
+    Ok(())
+}
+
+/// Handles of rooms are used up once they are destroyed, or their device is closed.
+fn rooms_are_destroyed(kind: &Kind) -> Result<(), Failure> {
+    let case = Case { seqlen_q: 64, seqlen_kv: 64, head_dim: 64, ..Case::default() };
+    let device = kind.open();
+    let call = Call::new(&device, &case, &case.inputs(Dtype::F16, 5));
+    let [one, other] = [E4M3, E5M2].map(|narrowing| call.room(&device, &narrowing.options()));
+    let no_room = |room: *mut fc_fp8_qkv| {
+        let message = format!("the handle {:#x} is no room for q, k and v of 8 bits", room.addr());
+        refused(call.forward_fp8(room), FC_ERROR_FP8_QKV_HANDLE, &message);
+        if !room.is_null() {
+            refused(fc_fp8_qkv_destroy(room), FC_ERROR_FP8_QKV_HANDLE, &message);
+        }
+    };
+    no_room(null_mut());
+    no_room(device.0.cast());
+    ok(fc_fp8_qkv_destroy(one));
+    no_room(one);
+    ok(call.forward_fp8(other));
+    drop(device);
+    no_room(other);
+    Ok(())
+}
+
+fn mistakes_in_fp8_are_refused(kind: &Kind) -> Result<(), Failure> {
+    let case = Case { seqlen_q: 64, seqlen_kv: 64, head_dim: 64, ..Case::default() };
+    let device = kind.open();
+    let right = Call::new(&device, &case, &case.inputs(Dtype::F16, 5));
+    let [e4m3, e5m2] = [E4M3, E5M2].map(|narrowing| right.room(&device, &narrowing.options()));
+    let floats = device.upload(&[1f32; 6]).cast_const().cast();
+    let refuse = |room, change: &dyn Fn(&mut Call), status, message: &str| {
+        let mut wrong = Call { poison: right.poison.clone(), ..right };
+        change(&mut wrong);
+        refused(wrong.forward_fp8(room), status, message);
+        assert_eq!(device.download::<u16>(right.out.data, right.poison.bits.len()), right.poison.bits);
+    };
+    let mismatch = |operand: &str, dim: &str, expected: usize, found: usize| {
+        format!("{operand} has {dim} {found}, but {expected} is needed to agree with the other tensors")
+    };
+    let message = "q has element type 0, which is no fc_dtype";
+    refuse(e4m3, &|call| call.q.dtype = 0, FC_ERROR_UNKNOWN_DTYPE, message);
+    let message = "k has element type bf16, but f16 is needed to agree with the other tensors";
+    refuse(e4m3, &|call| call.k.dtype = fc_dtype::FC_BF16 as i32, FC_ERROR_DTYPE_MISMATCH, message);
+    refuse(e4m3, &|call| call.q.seqlen = 63, FC_ERROR_SHAPE_MISMATCH, &mismatch("q", "seqlen", 64, 63));
+    refuse(e4m3, &|call| call.k.heads = 2, FC_ERROR_SHAPE_MISMATCH, &mismatch("k", "heads", 3, 2));
+    refuse(e4m3, &|call| call.v.head_dim = 56, FC_ERROR_SHAPE_MISMATCH, &mismatch("v", "head_dim", 64, 56));
+    refuse(e4m3, &|call| call.out.batch = 1, FC_ERROR_SHAPE_MISMATCH, &mismatch("out", "batch", 2, 1));
+    refuse(e4m3, &|call| call.v.data = null_mut(), FC_ERROR_NULL_POINTER, "v is a null pointer");
+    refuse(e4m3, &|call| call.out.data = null_mut(), FC_ERROR_NULL_POINTER, "out is a null pointer");
+    let host = [0u128; 1];
+    let message = format!("q at {:p} is not device memory", host.as_ptr());
+    let of_host = |call: &mut Call| call.q.data = host.as_ptr().cast_mut().cast();
+    refuse(e4m3, &of_host, FC_ERROR_NOT_DEVICE_POINTER, &message);
+    let misaligned = right.k.data.wrapping_byte_add(2);
+    let message = format!("k at {misaligned:p} is not aligned to 16 bytes");
+    refuse(e4m3, &|call| call.k.data = misaligned, FC_ERROR_MISALIGNED, &message);
+    let message = "k has seqlen stride 196 (elements); it must be a multiple of 8";
+    refuse(e4m3, &|call| call.k.stride_seqlen += 4, FC_ERROR_STRIDE_MISALIGNED, message);
+    let message = "the memory of lse overlaps that of out";
+    refuse(e4m3, &|call| call.lse = call.out.data.cast(), FC_ERROR_ALIASING, message);
+    let message = "softmax scale -1 is not supported: it must be positive, finite and not denormal";
+    let scaled = |call: &mut Call| (call.options.has_scale, call.options.scale) = (1, -1.0);
+    refuse(e4m3, &scaled, FC_ERROR_SCALE, message);
+    let needed = size_of::<fc_attention_options>();
+    let message = format!("options has struct_size 7, but this library needs {needed}");
+    refuse(e4m3, &|call| call.options.struct_size = 7, FC_ERROR_STRUCT_SIZE, &message);
+    let message = "align is 2, which is no fc_align";
+    refuse(e4m3, &|call| call.options.align = 2, FC_ERROR_UNKNOWN_ALIGN, message);
+
+    let message = flashcore::Error::Fp8Features.to_string();
+    let slopes = |call: &mut Call| (call.options.alibi_slopes, call.options.num_alibi_slopes) = (floats, 3);
+    refuse(e4m3, &slopes, FC_ERROR_FP8_FEATURES, &message);
+    refuse(e4m3, &|call| call.options.dropout_p = 0.5, FC_ERROR_FP8_FEATURES, &message);
+    refuse(e5m2, &|call| call.options.softcap = 5.0, FC_ERROR_FP8_FEATURES, &message);
+    for (missing, name) in ["q", "k", "v", "out"].into_iter().enumerate() {
+        let mut tensors: [*const fc_tensor; 4] = [&right.q, &right.k, &right.v, &right.out];
+        tensors[missing] = null();
+        let [q, k, v, out] = tensors;
+        // SAFETY: null, or a struct.
+        let status = unsafe { fc_attention_fp8(e4m3, null_mut(), q, k, v, out, null_mut(), null()) };
+        refused(status, FC_ERROR_NULL_ARGUMENT, &format!("argument {name} is null"));
+    }
+    ok(right.forward_fp8(e4m3));
+    ok(right.forward_fp8(e5m2));
+    Ok(())
+}
+
 fn null_arguments_are_refused(kind: &Kind) -> Result<(), Failure> {
     let case = Case { seqlen_q: 64, seqlen_kv: 64, head_dim: 64, ..Case::default() };
     let device = kind.open();
@@ -1003,7 +1270,7 @@ fn closed_devices_are_refused(kind: &Kind) -> Result<(), Failure> {
     ok(fc_device_close(closed));
     for handle in [closed, null_mut()] {
         let message = format!("the device handle {:#x} is not open", handle.addr());
-        let (mut memory, mut length, mut byte) = (null_mut(), 0, 0u8);
+        let (mut memory, mut length, mut byte, mut room) = (null_mut(), 0, 0u8, null_mut());
         // SAFETY: the handle is what is tested; all else is as it should be.
         let statuses = unsafe {
             [
@@ -1019,6 +1286,7 @@ fn closed_devices_are_refused(kind: &Kind) -> Result<(), Failure> {
                 fc_attention_plan_text(handle, &q, &k, &v, &out, &options, null_mut(), 0, &mut length),
                 fc_attention_forward(handle, null_mut(), &q, &k, &v, &out, null_mut(), &options),
                 fc_merge_attention_states(handle, null_mut(), &q, null(), &q, null(), &out, null_mut()),
+                fc_fp8_qkv_create(handle, &q, &k, &v, &E4M3.options(), &mut room),
             ]
         };
         for status in statuses {
@@ -1105,8 +1373,29 @@ fn main() -> ExitCode {
     for case in cases.into_iter().chain(with).chain([causal_varlen, odd_keys, some_blocks]) {
         suite.test(format!("same_bits_{case}"), move |kind: &Kind| same_bits(*kind, &case));
     }
+    let causal = Case { causal: true, head_dim: 64, ..base };
+    let band = Extras { left: Some(20), softcap: Some(5.0), sinks: true, ..extras };
+    for (case, narrowing) in [
+        (Case { layout: Layout::Padded, ..causal }, E4M3),
+        (causal, E5M2),
+        (Case { head_dim: 128, ..base }, Narrowing { rotated: true, ..E4M3 }),
+        (Case { head_dim: 72, layout: Layout::Bhsd, ..causal }, Narrowing { per_tensor: true, ..E4M3 }),
+        (Case { scale: Some(0.25), ..causal }, Narrowing { rotated: true, per_tensor: true, ..E5M2 }),
+        (Case { extras: band, ..causal }, E4M3),
+    ] {
+        let Narrowing { kind: format, rotated, per_tensor } = narrowing;
+        let rotated = if rotated { "_rotated" } else { "" };
+        let per_tensor = if per_tensor { "_per_tensor" } else { "" };
+        let name = format!("same_bits_{}{rotated}{per_tensor}_{case}", format.name());
+        suite.test(name, move |kind: &Kind| same_bits_in_fp8(*kind, &case, narrowing));
+    }
     type Test = fn(&Kind) -> Result<(), Failure>;
-    let tests: [(&str, Test); 19] = [
+    let tests: [(&str, Test); 24] = [
+        ("outputs_of_fp8", outputs_of_fp8),
+        ("two_threads_in_one_room", two_threads_in_one_room),
+        ("wrong_rooms_are_refused", wrong_rooms_are_refused),
+        ("rooms_are_destroyed", rooms_are_destroyed),
+        ("mistakes_in_fp8_are_refused", mistakes_in_fp8_are_refused),
         ("masks_of_dropout_are_those_of_the_host", masks_of_dropout_are_those_of_the_host),
         ("merges_have_the_same_bits", merges_have_the_same_bits),
         ("wrong_merges_are_refused", wrong_merges_are_refused),

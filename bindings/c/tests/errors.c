@@ -199,6 +199,36 @@ int main(void) {
     t = *k, t.heads = 1;
     expect("merge of other shapes", MERGE(q, &t, out), FC_ERROR_SHAPE_MISMATCH);
 
+    // 8 bits.
+    fc_fp8_qkv *qkv = NULL;
+    fc_fp8_options narrow = {.struct_size = sizeof narrow, .format = FC_E4M3};
+#define ROOM(q, out) fc_fp8_qkv_create(device, q, k, v, &narrow, out)
+#define FP8(q, k, out) fc_attention_fp8(qkv, NULL, q, k, v, out, NULL, &options)
+    memset(&options, 0, sizeof options);
+    options.struct_size = sizeof options;
+    expect("room", ROOM(q, &qkv), FC_OK);
+    expect("8 bits", FP8(q, k, out), FC_OK);
+    expect("room for nothing", ROOM(NULL, &qkv), FC_ERROR_NULL_ARGUMENT);
+    expect("room nowhere", ROOM(q, NULL), FC_ERROR_NULL_ARGUMENT);
+    t = *q, t.head_dim = 264;
+    expect("room for long heads", ROOM(&t, &qkv), FC_ERROR_HEAD_DIM);
+    narrow.format = 3;
+    expect("format", ROOM(q, &qkv), FC_ERROR_UNKNOWN_FP8);
+    narrow.struct_size--;
+    expect("size of formats", ROOM(q, &qkv), FC_ERROR_STRUCT_SIZE);
+    t = *k, t.seqlen = 63;
+    expect("other shapes than there is room for", FP8(q, &t, out), FC_ERROR_SHAPE_MISMATCH);
+    t = *k, t.dtype = FC_BF16;
+    expect("types of 8 bits", FP8(q, &t, out), FC_ERROR_DTYPE_MISMATCH);
+    expect("8 bits of nothing", FP8(NULL, k, out), FC_ERROR_NULL_ARGUMENT);
+    options.dropout_p = 0.5F;
+    expect("what 8 bits do not have", FP8(q, k, out), FC_ERROR_FP8_FEATURES);
+    options.dropout_p = 0;
+    expect("destroy nothing", fc_fp8_qkv_destroy(NULL), FC_OK);
+    expect("destroy", fc_fp8_qkv_destroy(qkv), FC_OK);
+    expect("destroy twice", fc_fp8_qkv_destroy(qkv), FC_ERROR_FP8_QKV_HANDLE);
+    expect("destroyed", FP8(q, k, out), FC_ERROR_FP8_QKV_HANDLE);
+
     expect("close", fc_device_close(device), FC_OK);
     expect("close twice", fc_device_close(device), FC_ERROR_DEVICE_HANDLE);
     expect("closed", FORWARD(q, k, v, out, NULL), FC_ERROR_DEVICE_HANDLE);
