@@ -35,6 +35,8 @@ def test_numbers_are_those_of_the_header():
     assert expected == {"ABI_VERSION": str(_library.ABI_VERSION), "NAME_BYTES": str(_library.NAME_BYTES)}
     dtypes = dict(re.findall(r"FC_(B?F16) = (\d+)", header()))
     assert dtypes == {"F16": str(_library.F16), "BF16": str(_library.BF16)}
+    formats = dict(re.findall(r"FC_(E\dM\d) = (\d+)", header()))
+    assert formats == {"E4M3": str(_library.E4M3), "E5M2": str(_library.E5M2)}
 
 
 def test_functions_are_those_of_the_header():
@@ -124,4 +126,4 @@ def test_the_example_of_the_documentation_runs():
     import doctest
 
     results = doctest.testmod(sys.modules["flashcore._attention"], optionflags=doctest.ELLIPSIS)
-    assert results.attempted == 14 and results.failed == 0
+    assert results.attempted == 22 and results.failed == 0

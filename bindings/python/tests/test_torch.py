@@ -270,6 +270,35 @@ def test_arrays_of_other_things_are_refused():
         flashcore.attention(q, q, q, seqused_kv=ints(1, 2).numpy())
 
 
+def test_8_bits_are_those_of_numpy():
+    q, k = normal(2, 20, 4, 64), normal(2, 30, 2, 64)
+    for options in (dict(causal=True), dict(format="e5m2", rotated=True), dict(per_tensor=True, softcap=3.0)):
+        found, lse = flashcore.attention_fp8(q, k, k, return_lse=True, **options)
+        arrays = q.numpy(), k.numpy(), k.numpy()
+        expected, expected_lse = flashcore.attention_fp8(*arrays, return_lse=True, **options)
+        assert (found.numpy() == expected).all() and (lse.numpy() == expected_lse).all()
+        out = torch.empty_like(q)
+        assert flashcore.attention_fp8(q, k, k, out=out, **options) is out and torch.equal(out, found)
+
+
+def test_the_operator_of_8_bits():
+    q, k = normal(2, 20, 4, 64), normal(2, 30, 2, 64)
+    torch.library.opcheck(operators.attention_fp8, (q, k, k, "e4m3", True, False, True, 0.3))
+
+    def model(q, k):
+        out, lse = flashcore.attention_fp8(q * 1, k, k, rotated=True, softcap=3.0, return_lse=True)
+        return out + 0, lse, flashcore.attention_fp8(q, k, k, rotated=True, softcap=3.0)
+
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    for found, expected in zip(compiled(q, k), model(q, k)):
+        assert torch.equal(found, expected)
+    q.requires_grad_()
+    with pytest.raises(flashcore.UnsupportedError, match="no backward pass yet"):
+        flashcore.attention_fp8(q, k, k).sum().backward()
+    with pytest.raises(flashcore.ArgumentError, match="out and room cannot be given"):
+        flashcore.attention_fp8(q, k, k, room=flashcore.fp8_room(q, k, k))
+
+
 def states(dtype=torch.float16):
     """Two states of the same queries."""
     q = normal(2, 20, 4, 64, dtype=dtype)

@@ -10,7 +10,16 @@ tells what runs here.
 
 import sys
 
-from ._attention import attention, block_lists, dropout_mask, merge_attention_states, plan, preload
+from ._attention import (
+    attention,
+    attention_fp8,
+    block_lists,
+    dropout_mask,
+    fp8_room,
+    merge_attention_states,
+    plan,
+    preload,
+)
 from ._errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -22,6 +31,7 @@ from ._errors import (
     Status,
     UnsupportedError,
 )
+from ._fp8 import Fp8Room
 from ._library import VERSION as __version__
 
 if hasattr(getattr(sys.modules.get("torch"), "library", None), "custom_op"):
@@ -34,14 +44,17 @@ __all__ = [
     "DeviceError",
     "EmulatedWarning",
     "Error",
+    "Fp8Room",
     "InternalError",
     "OutOfMemoryError",
     "Status",
     "UnsupportedError",
     "__version__",
     "attention",
+    "attention_fp8",
     "block_lists",
     "dropout_mask",
+    "fp8_room",
     "merge_attention_states",
     "plan",
     "preload",

@@ -5,6 +5,7 @@ from typing import Any
 
 from . import _library
 from ._features import gather, pack_dropout
+from ._fp8 import Fp8Room, Narrow
 from ._framework import FRAMEWORKS, Framework, no_tensor
 
 
@@ -174,6 +175,118 @@ def attention(
         approximate_softcap,
     )
     return framework.attention(q, k, v, causal, scale, features, return_lse, out)
+
+
+def attention_fp8(
+    q: Any,
+    k: Any,
+    v: Any,
+    *,
+    format: str = "e4m3",
+    rotated: bool = False,
+    per_tensor: bool = False,
+    room: Fp8Room | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    return_lse: bool = False,
+    out: Any = None,
+    window: tuple[int | None, int | None] = (None, None),
+    align: str = "bottom-right",
+    chunk: int | None = None,
+    softcap: float | None = None,
+    sinks: Any = None,
+    prefix: Any = None,
+    cu_seqlens_q: Any = None,
+    cu_seqlens_kv: Any = None,
+    seqused_q: Any = None,
+    seqused_kv: Any = None,
+    alibi_slopes: Any = None,
+    bias: Any = None,
+    dropout_p: float = 0.0,
+    dropout_seed: int = 0,
+    dropout_offset: int = 0,
+    key_ranges: Any = None,
+    block_mask: Any = None,
+    approximate_softcap: bool = False,
+) -> Any:
+    """:func:`attention` by way of 8 bits: q, k and v are rounded, on the device, and tensor cores multiply twice as
+    fast.
+
+    Args:
+        q: Queries in f16 or bf16, as of :func:`attention`, but for head_dim, which is up to 256.
+        k: Keys.
+        v: Values.
+        format: What numbers are rounded to: "e4m3", of 4 significant bits, or "e5m2", of 3. Each is divided by the
+            descale of its head before, a power of 2 with which the head's largest number just fits; kernels multiply
+            with it again.
+        rotated: q and k are rotated before (signs and a Hadamard matrix over their columns), which spreads columns that
+            are much larger than others. Scores are what they were.
+        per_tensor: One descale for all heads of q, of k and of v.
+        room: Where q, k and v of 8 bits lie: what :func:`fp8_room` made for tensors of these shapes, which also says
+            how they are rounded. Not given, it is memory that this library keeps for the stream, of the eight
+            combinations of stream, shapes and rounding that were used last: about half as many bytes as q, k and v
+            have. A call that a CUDA graph records needs a room that lives as long as the graph.
+
+    All others are those of :func:`attention`, and so is what is returned and raised. The output is off by some percent
+    of its root mean square. ``out`` may be q.
+
+    Raises:
+        UnsupportedError: What there is no kernel of 8 bits for, such as biases and dropout; of e5m2 also windows,
+            chunks, prefixes, ``softcap`` and ``sinks``.
+
+    >>> import numpy, flashcore
+    >>> q, k, v = (numpy.random.randn(1, 100, 2, 64).astype(numpy.float16) for _ in "qkv")
+    >>> out = flashcore.attention_fp8(q, k, v, causal=True, rotated=True)
+    >>> bool(abs(out - flashcore.attention(q, k, v, causal=True)).mean() < 0.05)
+    True
+    """
+    framework = FRAMEWORKS.get(type(q)) or _framework(q)
+    features = gather(
+        framework,
+        window,
+        align,
+        chunk,
+        softcap,
+        sinks,
+        prefix,
+        cu_seqlens_q,
+        cu_seqlens_kv,
+        seqused_q,
+        seqused_kv,
+        alibi_slopes,
+        bias,
+        dropout_p,
+        dropout_seed,
+        dropout_offset,
+        key_ranges,
+        block_mask,
+        approximate_softcap,
+    )
+    narrow = Narrow(format, rotated, per_tensor)
+    return framework.attention_fp8(q, k, v, causal, scale, features, return_lse, out, narrow, room)
+
+
+def fp8_room(
+    q: Any, k: Any, v: Any, *, format: str = "e4m3", rotated: bool = False, per_tensor: bool = False
+) -> Fp8Room:
+    """Room for q, k and v of 8 bits, which :func:`attention_fp8` takes as ``room``: for CUDA graphs, and for who wants
+    to know how much memory is used, and when.
+
+    Only kind, device and shapes of the tensors are looked at; the other arguments are those of :func:`attention_fp8`. A
+    room is used by one call at a time: calls are on one stream, or each waits for the one before it. It is freed,
+    after all work of the device, when nobody refers to it, and has to live as long as graphs that recorded calls in it.
+
+    Raises:
+        ArgumentError, ArgumentTypeError, DeviceError: As :func:`attention`.
+
+    >>> import numpy, flashcore
+    >>> q = numpy.ones((1, 100, 2, 64), numpy.float16)
+    >>> room = flashcore.fp8_room(q, q, q)
+    >>> flashcore.attention_fp8(q, q, q, room=room)[0, 99, 1, :4]
+    array([1., 1., 1., 1.], dtype=float16)
+    """
+    framework = FRAMEWORKS.get(type(q)) or _framework(q)
+    return framework.fp8_room(q, k, v, Narrow(format, rotated, per_tensor))
 
 
 def merge_attention_states(o1: Any, lse1: Any, o2: Any, lse2: Any, *, out: Any = None, lse: Any = None) -> Any:

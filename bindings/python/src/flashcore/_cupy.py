@@ -53,6 +53,9 @@ class CuPy(Framework):
             count, numbers = joined(cupy, one, other)
             return cupy.ascontiguousarray(count), cupy.ascontiguousarray(numbers)
 
+    def capturing(self, q: Any) -> bool:
+        return bool(cupy.cuda.runtime.streamIsCapturing(self.stream(q)))
+
     def stream(self, q: Any) -> int | None:
         if not self.owns(q):
             return 0

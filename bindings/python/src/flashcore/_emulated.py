@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from . import _library
 
 if TYPE_CHECKING:
-    from ._framework import Operand
+    from ._framework import Forward, Operand
 
 #: Addresses keep their remainder by this, so that the emulated device finds misaligned what a GPU would.
 _ALIGNMENT = 256
@@ -30,9 +30,10 @@ def forward(
     side: dict[str, Operand],
     lse: int,
     options: Callable[[Callable[[int], int]], bytes],
+    forward: Forward,
 ) -> None:
-    """Attention over q, k, v and out in host memory; ``lse`` is an address, or 0 for none. ``options`` gets what tells
-    where the arrays and the bias of ``side`` are on the device."""
+    """Attention over q, k, v and out in host memory, which ``forward`` submits; ``lse`` is an address, or 0 for none.
+    ``options`` gets what tells where the arrays and the bias of ``side`` are on the device."""
     spans = {name: operand.span() for name, operand in operands.items()}
     spans |= {name: operand.bias_span() if name == "bias" else operand.span(4) for name, operand in side.items()}
     batch, seqlen, heads, _ = operands["q"].shape
@@ -40,7 +41,7 @@ def forward(
 
     def submit(device: _library.Device, moved: Callable[[int], int]) -> None:
         packed = [operand.at(moved(operand.address)) for operand in operands.values()]
-        _library.forward(device.handle, 0, packed, moved(lse), options(moved))
+        forward(device.handle, 0, packed, moved(lse), options(moved))
 
     _compute(spans, submit)
 

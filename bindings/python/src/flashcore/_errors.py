@@ -14,6 +14,8 @@ class Status(enum.IntEnum):
     NOT_ALLOCATED = 6
     INTERNAL = 7
     UNKNOWN_ALIGN = 8
+    UNKNOWN_FP8 = 9
+    FP8_QKV_HANDLE = 10
     NO_DRIVER = 20
     DRIVER_TOO_OLD = 21
     NO_DEVICE = 22
@@ -41,6 +43,7 @@ class Status(enum.IntEnum):
     BIAS_OF_PACKED = 51
     DROPOUT_RATE = 52
     SPARSE_SCORES = 53
+    FP8_FEATURES = 54
     NULL_POINTER = 60
     NOT_DEVICE_POINTER = 61
     WRONG_DEVICE = 62
@@ -108,6 +111,8 @@ def failure(number: int, message: str) -> Error:
         return Error(message, number)
     if status in _TYPE_STATUSES:
         return ArgumentTypeError(message, status)
+    if status == Status.FP8_FEATURES:
+        return UnsupportedError(message, status)
     if status >= Status.SHAPE_OVERFLOW:
         return ArgumentError(message, status)
     if status == Status.OUT_OF_MEMORY:

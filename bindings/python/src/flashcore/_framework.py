@@ -10,7 +10,10 @@ from typing import Any
 from . import _emulated, _library
 from ._errors import ArgumentError, ArgumentTypeError, EmulatedWarning, Status
 from ._features import ARRAYS, MASKS, Features, pack_options
+from ._fp8 import Fp8Room, Narrow
 
+#: What submits a call of a device's handle, a stream, q, k, v and out, the log-sum-exp's address, and options.
+Forward = Callable[[int, int, Sequence[bytes], int, bytes], None]
 _DIMS = ("batch", "seqlen", "heads", "head_dim")
 _WARNING = (
     "these tensors lie in CPU memory, so flashcore computes on its emulator: the result is right, but this is about "
@@ -277,6 +280,10 @@ class Framework(ABC):
         """The address where the memory ends that a tensor is part of, as far as the framework tells."""
         return operand.span().stop
 
+    def capturing(self, q: Any) -> bool:
+        """Whether a CUDA graph records the work that is submitted to q's stream."""
+        return False
+
     def submitted(self, device: _library.Device, stream: int) -> None:  # noqa: B027 (most have nothing to do)
         """Called when the work has been submitted."""
 
@@ -423,8 +430,11 @@ class Framework(ABC):
         features: Features | None,
         return_lse: bool,
         out: Any,
+        forward: Forward | None = None,
     ) -> Any:
-        """What :func:`flashcore.attention` does for tensors of this framework."""
+        """What :func:`flashcore.attention` does for tensors of this framework; ``forward`` submits it, if it
+        is not ``_library.forward``."""
+        forward = forward or _library.forward
         stream = self.stream(q)
         operands, side = self.inputs(q, k, v, features, stream)
         options = pack_options(causal, scale, features, side)
@@ -442,13 +452,50 @@ class Framework(ABC):
             def moved_options(moved: Callable[[int], int]) -> bytes:
                 return pack_options(causal, scale, features, side, moved)
 
-            _emulated.forward(operands, side, lse_address, moved_options)
+            _emulated.forward(operands, side, lse_address, moved_options, forward)
         else:
             device = _library.cuda(operands["q"].ordinal or 0)
             packed = [operand.packed() for operand in operands.values()]
-            _library.forward(device.handle, stream, packed, lse_address, options)
+            forward(device.handle, stream, packed, lse_address, options)
             self.submitted(device, stream)
         return out if lse is None else (out, lse)
+
+    def attention_fp8(
+        self,
+        q: Any,
+        k: Any,
+        v: Any,
+        causal: bool,
+        scale: float | None,
+        features: Features | None,
+        return_lse: bool,
+        out: Any,
+        narrow: Narrow,
+        room: Fp8Room | None,
+    ) -> Any:
+        """What :func:`flashcore.attention_fp8` does for tensors of this framework."""
+        forward = self.narrowing(q, narrow, room)
+        return self.attention(q, k, v, causal, scale, features, return_lse, out, forward)
+
+    def narrowing(self, q: Any, narrow: Narrow, room: Fp8Room | None) -> Forward:
+        """What submits attention over 8 bits."""
+        if room is not None:
+            return room.forward
+        if self.capturing(q):
+            raise ArgumentError(
+                "a call that a CUDA graph records needs a room that stays: room=flashcore.fp8_room(q, k, v)"
+            )
+        return narrow.forward
+
+    def fp8_room(self, q: Any, k: Any, v: Any, narrow: Narrow) -> Fp8Room:
+        """What :func:`flashcore.fp8_room` does for tensors of this framework."""
+        stream = self.stream(q)
+        operands = [
+            self.operand(name, tensor, q, stream, packed=len(getattr(tensor, "shape", ())) == 3)
+            for name, tensor in (("q", q), ("k", k), ("v", v))
+        ]
+        device = _library.emulated() if stream is None else _library.cuda(operands[0].ordinal or 0)
+        return Fp8Room(device.handle, [operand.packed() for operand in operands], narrow)
 
     def merge(self, o1: Any, lse1: Any, o2: Any, lse2: Any, out: Any, lse: Any) -> Any:
         """What :func:`flashcore.merge_attention_states` does for tensors of this framework."""

@@ -18,12 +18,16 @@ F16 = 1
 BF16 = 2
 #: ``fc_dtype`` of an element type, by its name in NumPy.
 DTYPES = {"float16": F16, "bfloat16": BF16}
+#: ``fc_fp8``.
+E4M3 = 1
+E5M2 = 2
 
 #: ``fc_tensor``: address; batch, seqlen, heads, head_dim; strides of the first three, in elements; ``fc_dtype``.
 pack_tensor = struct.Struct("@8Qi4x").pack
 _OPTIONS = struct.Struct("@QiifiQQiiQfi8Q2Q9Qi4xfIQ4Q6Q")
 _pack_options = _OPTIONS.pack
 _OPTIONS_BYTES = _OPTIONS.size
+_FP8_OPTIONS = struct.Struct("@Qiii4x")
 
 
 class DeviceProperties(ctypes.Structure):
@@ -66,6 +70,9 @@ _SIGNATURES = {
         c_int32,
         [c_void_p, _ADDRESS, c_float, c_uint64, c_uint32, *[c_size_t] * 4, _ADDRESS],
     ),
+    "fc_fp8_qkv_create": (c_int32, [c_void_p, *[_TENSOR] * 3, c_char_p, POINTER(c_void_p)]),
+    "fc_fp8_qkv_destroy": (c_int32, [c_void_p]),
+    "fc_attention_fp8": (c_int32, [c_void_p, _ADDRESS, *[_TENSOR] * 4, _ADDRESS, c_char_p]),
     "fc_device_open_cuda": (c_int32, [c_uint32, POINTER(c_void_p)]),
     "fc_device_open_emulated": (c_int32, [POINTER(c_void_p)]),
     "fc_device_get_properties": (c_int32, [c_void_p, POINTER(DeviceProperties)]),
@@ -92,6 +99,7 @@ def _load() -> ctypes.CDLL:
 
 library = _load()
 _forward = library.fc_attention_forward
+_forward_fp8 = library.fc_attention_fp8
 _merge = library.fc_merge_attention_states
 _last_error = library.fc_last_error
 
@@ -132,6 +140,30 @@ _DEFAULT_SCALE = [pack_all_options(causal, None, *_PLAIN) for causal in (False, 
 def forward(handle: int, stream: int, tensors: Sequence[bytes], lse: int, options: bytes) -> None:
     """``fc_attention_forward`` over q, k, v and out; ``lse`` is an address, or 0 for none."""
     status = _forward(handle, stream, *tensors, lse, options)
+    if status:
+        check(status)
+
+
+def pack_fp8_options(format: int, rotated: bool, per_tensor: bool) -> bytes:
+    """``fc_fp8_options``."""
+    return _FP8_OPTIONS.pack(_FP8_OPTIONS.size, format, rotated, per_tensor)
+
+
+def create_fp8(handle: int, tensors: Sequence[bytes], options: bytes) -> int:
+    """``fc_fp8_qkv_create`` for the shapes of q, k and v; ``options`` are ``fc_fp8_options``."""
+    qkv = c_void_p()
+    check(library.fc_fp8_qkv_create(handle, *tensors, options, byref(qkv)))
+    return qkv.value or 0
+
+
+def destroy_fp8(qkv: int) -> None:
+    """``fc_fp8_qkv_destroy``."""
+    check(library.fc_fp8_qkv_destroy(qkv))
+
+
+def forward_fp8(qkv: int, stream: int, tensors: Sequence[bytes], lse: int, options: bytes) -> None:
+    """``fc_attention_fp8`` over q, k, v and out; ``lse`` is an address, or 0 for none."""
+    status = _forward_fp8(qkv, stream, *tensors, lse, options)
     if status:
         check(status)
 

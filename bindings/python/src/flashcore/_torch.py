@@ -8,8 +8,10 @@ import torch
 from . import _library
 from ._errors import ArgumentError
 from ._features import Features, pack_options
+from ._fp8 import Fp8Room, Narrow
 from ._framework import (
     FRAMEWORKS,
+    Forward,
     Framework,
     Operand,
     check_rank,
@@ -99,6 +101,9 @@ class Torch(Framework):
     def stream(self, q: Any) -> int | None:
         return _current_stream(q.get_device()) if self.owns(q) and q.is_cuda else None
 
+    def capturing(self, q: Any) -> bool:
+        return self.owns(q) and q.is_cuda and torch.cuda.is_current_stream_capturing()
+
     def attention(
         self,
         q: Any,
@@ -109,15 +114,36 @@ class Torch(Framework):
         features: Features | None,
         return_lse: bool,
         out: Any,
+        forward: Forward | None = None,
     ) -> Any:
-        if (
-            _is_compiling()
-            or not (type(k) in _PLAIN and type(v) in _PLAIN and type(q) in _PLAIN)
-            or (_is_grad_enabled() and _needs_gradients(q, k, v, features))
-            or q.is_meta
-        ):
+        if _is_traced(q, k, v, features):
             return self._dispatch(q, k, v, causal, scale, features, return_lse, out)
-        return self.compute(q, k, v, causal, scale, features, return_lse, out)
+        return self.compute(q, k, v, causal, scale, features, return_lse, out, forward)
+
+    def attention_fp8(
+        self,
+        q: Any,
+        k: Any,
+        v: Any,
+        causal: bool,
+        scale: float | None,
+        features: Features | None,
+        return_lse: bool,
+        out: Any,
+        narrow: Narrow,
+        room: Fp8Room | None,
+    ) -> Any:
+        if not _is_traced(q, k, v, features):
+            forward = self.narrowing(q, narrow, room)
+            return self.compute(q, k, v, causal, scale, features, return_lse, out, forward)
+        if room is not None or out is not None:
+            raise ArgumentError("out and room cannot be given where calls are traced, or a backward pass is recorded")
+        from . import torch as operators
+
+        self._check_all_owned(q, k, v, features)
+        others = () if features is None else features.signed()
+        result, lse = operators.attention_fp8(q, k, v, *narrow, causal, scale, *others)
+        return (result, lse) if return_lse else result
 
     def compute(
         self,
@@ -129,11 +155,12 @@ class Torch(Framework):
         features: Features | None,
         return_lse: bool,
         out: Any,
+        forward: Forward | None = None,
     ) -> Any:
         """Attention over tensors that have memory. Records nothing for a backward pass."""
         ordinal = q.get_device()
         if ordinal < 0:
-            return super().attention(q, k, v, causal, scale, features, return_lse, out)
+            return super().attention(q, k, v, causal, scale, features, return_lse, out, forward)
         if out is None:
             out = self.empty_output(q, v)
         else:
@@ -153,7 +180,7 @@ class Torch(Framework):
         lse = self.empty_lse(q) if return_lse else None
         lse_address = 0 if lse is None else lse.data_ptr()
         stream = _current_stream(ordinal)
-        _forward(_cuda(ordinal).handle, stream, tensors, lse_address, options)
+        (forward or _forward)(_cuda(ordinal).handle, stream, tensors, lse_address, options)
         return out if lse is None else (out, lse)
 
     def _dispatch(
@@ -170,9 +197,7 @@ class Torch(Framework):
         """By the operators, which tracers and autograd know."""
         from . import torch as operators
 
-        tensors = {"q": q, "k": k, "v": v} | ({} if features is None else features.tensors())
-        for name, tensor in tensors.items():
-            self.check_owned(name, tensor, q)
+        self._check_all_owned(q, k, v, features)
         others = () if features is None else features.signed()
         if out is None:
             operator = operators.attention_with_lse if return_lse else operators.attention
@@ -181,6 +206,11 @@ class Torch(Framework):
             raise ArgumentError("out cannot be given where a backward pass is recorded")
         lse = operators.attention_out(q, k, v, out, causal, scale, *others)
         return (out, lse) if return_lse else out
+
+    def _check_all_owned(self, q: Any, k: Any, v: Any, features: Features | None) -> None:
+        tensors = {"q": q, "k": k, "v": v} | ({} if features is None else features.tensors())
+        for name, tensor in tensors.items():
+            self.check_owned(name, tensor, q)
 
     def merge(self, o1: Any, lse1: Any, o2: Any, lse2: Any, out: Any, lse: Any) -> Any:
         inputs = (o1, lse1, o2, lse2)
@@ -208,6 +238,16 @@ class Torch(Framework):
         lse = self.empty_lse(o1) if lse is None else lse
         operators.merge_attention_states_out(o1, lse1, o2, lse2, out, lse)
         return out, lse
+
+
+def _is_traced(q: Any, k: Any, v: Any, features: Features | None) -> bool:
+    """Whether somebody wants to know of the call: a compiler, a tracer, autograd."""
+    return (
+        _is_compiling()
+        or not (type(k) in _PLAIN and type(v) in _PLAIN and type(q) in _PLAIN)
+        or (_is_grad_enabled() and _needs_gradients(q, k, v, features))
+        or q.is_meta
+    )
 
 
 def _needs_gradients(q: Any, k: Any, v: Any, features: Features | None) -> bool:

@@ -20,11 +20,13 @@ import torch
 
 from ._errors import UnsupportedError
 from ._features import Features
+from ._fp8 import Narrow
 from ._framework import check_rank, packing
 from ._torch import TORCH
 
 __all__ = [
     "attention",
+    "attention_fp8",
     "attention_out",
     "attention_with_lse",
     "merge_attention_states",
@@ -107,6 +109,30 @@ def attention_out(
     return lse
 
 
+@torch.library.custom_op(
+    "flashcore::attention_fp8",
+    mutates_args=(),
+    schema=(
+        f"(Tensor q, Tensor k, Tensor v, str format, bool rotated, bool per_tensor, {_OPTIONS}) -> (Tensor, Tensor)"
+    ),
+)
+def attention_fp8(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    format: str,
+    rotated: bool,
+    per_tensor: bool,
+    causal: bool = False,
+    scale: Optional[float] = None,
+    *features: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The operator ``flashcore::attention_fp8``: :func:`flashcore.attention_fp8`, output and log-sum-exp."""
+    forward = TORCH.narrowing(q, Narrow(format, rotated, per_tensor), None)
+    out, lse = TORCH.compute(q, k, v, causal, scale, _features(features), True, None, forward)
+    return out, lse
+
+
 def _features(features: tuple[Any, ...]) -> Optional[Features]:
     """Those of an operator's arguments; PyTorch leaves out the last ones if they have their defaults."""
     return Features(*features) if features else None
@@ -151,6 +177,22 @@ def _(q: Any, k: Any, v: Any, causal: bool = False, scale: Any = None, *features
     return TORCH.empty_output(q, v), TORCH.empty_lse(q)
 
 
+@attention_fp8.register_fake
+def _(
+    q: Any,
+    k: Any,
+    v: Any,
+    format: str,
+    rotated: bool,
+    per_tensor: bool,
+    causal: bool = False,
+    scale: Any = None,
+    *features: Any,
+) -> Any:
+    _check_rank(q, features)
+    return TORCH.empty_output(q, v), TORCH.empty_lse(q)
+
+
 @attention_out.register_fake
 def _(q: Any, k: Any, v: Any, out: Any, causal: bool = False, scale: Any = None, *features: Any) -> Any:
     _check_rank(q, features)
@@ -174,6 +216,7 @@ def _backward(context: Any, *gradients: torch.Tensor) -> None:
 
 attention.register_autograd(_backward)
 attention_with_lse.register_autograd(_backward)
+attention_fp8.register_autograd(_backward)
 merge_attention_states.register_autograd(_backward)
 
 
