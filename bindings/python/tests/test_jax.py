@@ -32,6 +32,19 @@ def test_results_are_those_of_the_reference(dtype, causal):
     assert np.array_equal(before, q)
 
 
+def test_8_bits_are_those_of_numpy():
+    q, k = normal((2, 40, 4, 64), jnp.bfloat16), normal((2, 50, 2, 64), jnp.bfloat16, 1)
+    found, lse = flashcore.attention_fp8(q, k, k, causal=True, rotated=True, return_lse=True)
+    assert isinstance(found, jax.Array)
+    arrays = np.array(q), np.array(k), np.array(k)
+    expected, expected_lse = flashcore.attention_fp8(*arrays, causal=True, rotated=True, return_lse=True)
+    assert np.array_equal(found, expected) and np.array_equal(lse, expected_lse)
+    room = flashcore.fp8_room(q, k, k, rotated=True)
+    assert np.array_equal(flashcore.attention_fp8(q, k, k, causal=True, room=room), expected)
+    with pytest.raises(flashcore.UnsupportedError, match="cannot be traced"):
+        jax.jit(lambda q: flashcore.attention_fp8(q, q, q))(q)
+
+
 def test_slopes_and_biases():
     q, k, bias = (
         normal((2, 40, 4, 64), jnp.float16),
