@@ -494,6 +494,36 @@ def test_cuda_graphs(call):
     check(out, q, k, k, causal=True)
 
 
+def test_8_bits_on_streams_and_in_graphs():
+    inputs = [[normal(1, 4096, 8, 128) for _ in "qkv"] for _ in range(4)]
+    expected = [flashcore.attention_fp8(*qkv, causal=True, rotated=True) for qkv in inputs]
+    for out, qkv in zip(expected, inputs):
+        wide = flashcore.attention(*qkv, causal=True)
+        assert (out.float() - wide.float()).norm() < 0.08 * wide.float().norm()
+    streams = [torch.cuda.Stream() for _ in inputs]
+    torch.cuda.synchronize()
+    for _ in range(20):
+        found = []
+        for stream, qkv in zip(streams, inputs):
+            with torch.cuda.stream(stream):
+                found.append(flashcore.attention_fp8(*qkv, causal=True, rotated=True))
+        torch.cuda.synchronize()
+        assert all(map(torch.equal, found, expected))
+
+    q, k, v = (x.clone() for x in inputs[0])
+    out, room = torch.empty_like(q), flashcore.fp8_room(q, k, v, rotated=True)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        flashcore.attention_fp8(q, k, v, causal=True, room=room, out=out)
+        with pytest.raises(flashcore.ArgumentError, match="needs a room that stays"):
+            flashcore.attention_fp8(q, k, v)
+    for of, qkv in zip(expected, inputs):
+        for to, x in zip((q, k, v), qkv):
+            to.copy_(x)
+        graph.replay()
+        assert torch.equal(out, of)
+
+
 @pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
 def test_compiled_graphs_have_no_break(mode):
     def model(q, k, v):

@@ -127,7 +127,8 @@ def attention_fp8(
     scale: Optional[float] = None,
     *features: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The operator ``flashcore::attention_fp8``: :func:`flashcore.attention_fp8`, output and log-sum-exp."""
+    """The operator ``flashcore::attention_fp8``: :func:`flashcore.attention_fp8`, output and log-sum-exp, in a room
+    that is kept: CUDA graphs cannot record it, nor can ``mode="reduce-overhead"`` of ``torch.compile``."""
     forward = TORCH.narrowing(q, Narrow(format, rotated, per_tensor), None)
     out, lse = TORCH.compute(q, k, v, causal, scale, _features(features), True, None, forward)
     return out, lse
