@@ -34,7 +34,7 @@ for message in map(json.loads, sys.stdin):
     if message.get("executable"):
         shutil.copy(message["executable"], sys.argv[1] + "/" + message["target"]["name"])' "$out"
 }
-cargo test --no-run --test flash_attn --test features "${options[@]}" | copy
+cargo test --no-run --test flash_attn --test features --test fp8 "${options[@]}" | copy
 cargo build --example decoder "${options[@]}" | copy
 cp gpu/run.sh "$out"
 tar -C "$(dirname "$out")" -cf - "$(basename "$out")" | xz -T2 >"$out.tar.xz"

@@ -28,7 +28,7 @@ step() { # name, pattern of the lines to show, command
     tail -n 15 "$out/$name.log"
   fi
 }
-for tests in flash_attn features; do
+for tests in flash_attn features fp8; do
   step "$tests" '^test result|^test .*ignored' "$here/$tests"
   # On a GPU node, nothing may be skipped.
   grep -q '\.\.\. ignored$' "$out/$tests.log" && failed=1

@@ -5,6 +5,7 @@ use flashcore::{Align, Dropout, Operand};
 
 #[cfg(feature = "cuda")]
 use crate::cuda;
+use crate::fp8::Fp8Options;
 use crate::numbers::Numbers;
 use crate::operand::check_location;
 use crate::{Error, computed, cpu};
@@ -55,6 +56,7 @@ use crate::{Error, computed, cpu};
 pub struct Attention {
     /// All that needs no numbers.
     scalars: flashcore::Attention<'static>,
+    fp8: Option<Fp8Options>,
     numbers: Numbers<Tensor>,
     bias: Option<Tensor>,
 }
@@ -198,6 +200,17 @@ impl Attention {
         self
     }
 
+    /// Goes by way of 8 bits: q, k and v are rounded, on the device, and tensor cores multiply twice as fast. The output is
+    /// off by some percent of its root mean square: docs/fp8.md of the repository tells how much, and why.
+    ///
+    /// head_dim is at most 256, and some of the above has no kernel of 8 bits: [`flashcore::Error::Fp8Features`]. On a GPU,
+    /// memory for the rounded tensors, half as many bytes as theirs, is kept for the next call: that of the eight
+    /// combinations of stream, shapes and rounding that were used last.
+    pub fn fp8(mut self, options: Fp8Options) -> Self {
+        self.fp8 = Some(options);
+        self
+    }
+
     /// The output, in the shape of q but for the head_dim, which is that of v, contiguous. Rows that see no key, and
     /// rows that are of no sequence or do not count, are zeros.
     ///
@@ -244,10 +257,12 @@ impl Attention {
         let numbers = self.numbers.stored(sizes);
         let bias = self.bias.as_ref().map(Tensor::storage_and_layout);
         match location {
-            DeviceLocation::Cpu => cpu::forward(&self.scalars, &stored, &numbers, bias.as_ref(), want_lse),
+            DeviceLocation::Cpu => {
+                cpu::forward(&self.scalars, self.fp8, &stored, &numbers, bias.as_ref(), want_lse)
+            }
             #[cfg(feature = "cuda")]
             DeviceLocation::Cuda { .. } => {
-                cuda::forward(&self.scalars, &stored, &numbers, bias.as_ref(), want_lse)
+                cuda::forward(&self.scalars, self.fp8, &stored, &numbers, bias.as_ref(), want_lse)
             }
             found => Err(Error::NoKernels { operand: Operand::Q, found }.into()),
         }

@@ -7,6 +7,7 @@ use flashcore::{
 };
 use half::{bf16, f16};
 
+use crate::fp8::{Fp8Options, submit};
 use crate::numbers::Numbers;
 use crate::operand::{BiasInput, Input, QKV, STATES, Stored};
 
@@ -21,6 +22,7 @@ fn input<'a>((storage, layout): &'a Stored<'_>) -> candle_core::Result<(&'a CpuS
 /// The output, contiguous, and the log-sum-exp if it is wanted.
 pub(crate) fn forward(
     attention: &Attention<'static>,
+    fp8: Option<Fp8Options>,
     [q, k, v]: &[Stored<'_>; 3],
     numbers: &Numbers<Stored<'_>>,
     bias: Option<&Stored<'_>>,
@@ -35,8 +37,8 @@ pub(crate) fn forward(
     let numbers = numbers.try_map(|_, stored| bits(input(stored)?))?;
     let storages = storages.map(|(storage, _)| storage);
     let (out, lse) = match inputs[0].dtype() {
-        Dtype::F16 => forward_in::<f16>(attention, storages, inputs, &numbers, bias, want_lse)?,
-        Dtype::Bf16 => forward_in::<bf16>(attention, storages, inputs, &numbers, bias, want_lse)?,
+        Dtype::F16 => forward_in::<f16>(attention, fp8, storages, inputs, &numbers, bias, want_lse)?,
+        Dtype::Bf16 => forward_in::<bf16>(attention, fp8, storages, inputs, &numbers, bias, want_lse)?,
     };
     Ok((Storage::Cpu(out), lse.map(Storage::Cpu)))
 }
@@ -53,6 +55,7 @@ fn bits((storage, layout): (&CpuStorage, &Layout)) -> candle_core::Result<Vec<u3
 
 fn forward_in<T: Element + WithDType>(
     attention: &Attention<'static>,
+    fp8: Option<Fp8Options>,
     storages: [&CpuStorage; 3],
     inputs: [Input; 3],
     numbers: &Numbers<Vec<u32>>,
@@ -66,13 +69,14 @@ fn forward_in<T: Element + WithDType>(
         None => None,
     };
     let (out, lse) =
-        emulate(attention, elements, inputs, numbers, bias, want_lse).map_err(crate::Error::from)?;
+        emulate(attention, fp8, elements, inputs, numbers, bias, want_lse).map_err(crate::Error::from)?;
     Ok((T::to_cpu_storage_owned(out), lse.map(f32::to_cpu_storage_owned)))
 }
 
 /// Runs the call on an emulated device of its own, so that calls of several threads run side by side.
 fn emulate<T: Element>(
     attention: &Attention<'static>,
+    fp8: Option<Fp8Options>,
     elements: [&[T]; 3],
     [q, k, v]: [Input; 3],
     numbers: &Numbers<Vec<u32>>,
@@ -101,8 +105,9 @@ fn emulate<T: Element>(
     if let Some(lse) = lse.as_ref().filter(|_| numbers.skip_rows()) {
         lse.fill_bytes(0)?;
     }
-    let [q, k, v] = [view(q, &storages[0]), view(k, &storages[1]), view(v, &storages[2])];
-    attention.forward_into(&stream, &q, &k, &v, &out, lse.as_ref().map(Lse::view))?;
+    let room = fp8.map(|fp8| fp8.room(&device, [q, k, v].map(|input| input.shape()))).transpose()?;
+    let views = [view(q, &storages[0]), view(k, &storages[1]), view(v, &storages[2])];
+    submit(&attention, room.as_ref(), &stream, views, &out, lse.as_ref().map(Lse::view))?;
     Ok((out.to_vec()?, lse.map(|lse| lse.to_vec()).transpose()?))
 }
 

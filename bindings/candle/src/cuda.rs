@@ -14,6 +14,7 @@ use flashcore::{Attention, Device, Dtype, Element, LseView, Order, Shape, Stream
 use half::{bf16, f16};
 
 use crate::Error;
+use crate::fp8::{Fp8Options, kept_room, submit};
 use crate::numbers::Numbers;
 use crate::operand::{BiasInput, Input, QKV, STATES, Stored};
 
@@ -28,6 +29,7 @@ fn input<'a>((storage, layout): &'a Stored<'_>) -> candle_core::Result<(&'a Cuda
 /// The output, contiguous, and the log-sum-exp if it is wanted. Returns before they are computed.
 pub(crate) fn forward(
     attention: &Attention<'static>,
+    fp8: Option<Fp8Options>,
     [q, k, v]: &[Stored<'_>; 3],
     numbers: &Numbers<Stored<'_>>,
     bias: Option<&Stored<'_>>,
@@ -43,8 +45,8 @@ pub(crate) fn forward(
     let stream = storages[0].device().cuda_stream();
     let places = numbers.try_map(|_, stored| Place::of(input(stored)?, &stream))?;
     let (out, lse) = match inputs[0].dtype() {
-        Dtype::F16 => forward_in::<f16>(attention, storages, inputs, &places, bias, want_lse)?,
-        Dtype::Bf16 => forward_in::<bf16>(attention, storages, inputs, &places, bias, want_lse)?,
+        Dtype::F16 => forward_in::<f16>(attention, fp8, storages, inputs, &places, bias, want_lse)?,
+        Dtype::Bf16 => forward_in::<bf16>(attention, fp8, storages, inputs, &places, bias, want_lse)?,
     };
     Ok((Storage::Cuda(out), lse.map(Storage::Cuda)))
 }
@@ -75,6 +77,7 @@ impl<'a> Place<'a> {
 
 fn forward_in<T: Element + CudaDType + DeviceRepr + ValidAsZeroBits>(
     attention: &Attention<'static>,
+    fp8: Option<Fp8Options>,
     storages: [&CudaStorage; 3],
     inputs: [Input; 3],
     numbers: &Numbers<Place<'_>>,
@@ -99,7 +102,7 @@ fn forward_in<T: Element + CudaDType + DeviceRepr + ValidAsZeroBits>(
         // SAFETY: the guard orders all later use of the bias behind the work on candle's stream.
         attention = attention.bias(unsafe { bias.view(*ptr, *bytes) });
     }
-    launch(&attention, &stream, slices, inputs, &mut out, lse.as_mut()).map_err(Error::from)?;
+    launch(&attention, fp8, &stream, slices, inputs, &mut out, lse.as_mut()).map_err(Error::from)?;
     let lse = lse.map(|lse| CudaStorage::wrap_cuda_slice(lse, device.clone()));
     Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), lse))
 }
@@ -123,6 +126,7 @@ fn output<T: DeviceRepr + ValidAsZeroBits>(
 /// Submits the work to `stream`, behind all other work on these slices.
 fn launch<T: Element + DeviceRepr>(
     attention: &Attention<'_>,
+    fp8: Option<Fp8Options>,
     stream: &CudaStream,
     slices: [&CudaSlice<T>; 3],
     [q, k, v]: [Input; 3],
@@ -152,8 +156,10 @@ fn launch<T: Element + DeviceRepr>(
             lse.as_ref().map(|(ptr, _)| LseView::from_raw_parts(*ptr, lse_bytes)),
         )
     };
-    let [q, k, v] = views;
-    attention.forward_into(&borrowed, &q, &k, &v, &out, lse)
+    let shapes = [q, k, v].map(|input| input.shape());
+    let room = fp8.map(|fp8| kept_room(fp8, &borrowed, shapes)).transpose()?;
+    let room = room.as_ref().map(|room| room.lock().unwrap_or_else(PoisonError::into_inner));
+    submit(attention, room.as_deref(), &borrowed, views, &out, lse)
 }
 
 /// Two states merged: the output, contiguous, and its log-sum-exp, in new memory. Those of the states are stacked, and

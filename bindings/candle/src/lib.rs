@@ -15,7 +15,7 @@
 //! ```
 //!
 //! [`Attention`] is the call with everything: masks, softcap, sinks, ALiBi, biases, dropout, packed sequences, the
-//! log-sum-exp. The functions are short for it.
+//! log-sum-exp, 8 bits. The functions are short for it.
 //!
 //! # Tensors
 //!
@@ -45,6 +45,7 @@ mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod error;
+mod fp8;
 mod merge;
 mod numbers;
 mod operand;
@@ -53,7 +54,8 @@ use candle_core::{Result, Tensor};
 
 pub use attention::Attention;
 pub use error::Error;
-pub use flashcore::{Align, Dropout, block_lists};
+pub use flashcore::{Align, Dropout, Fp8, block_lists};
+pub use fp8::Fp8Options;
 pub use merge::merge_attention_states;
 
 /// Attention: `softmax(softmax_scale * q kᵀ) v`, in the shape of q.

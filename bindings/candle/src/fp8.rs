@@ -1,0 +1,91 @@
+//! Attention by way of 8 bits.
+
+#[cfg(feature = "cuda")]
+use std::sync::{Arc, Mutex, PoisonError};
+
+use flashcore::{AsTensorView, Attention, Device, Fp8, Fp8Qkv, LseView, Shape, Stream, TensorView};
+
+/// How q, k and v become numbers of 8 bits. Each is divided by the descale of its head, a power of 2 with which the head's
+/// largest number just fits the format, and rounded to the nearest; kernels multiply with the descales again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fp8Options {
+    kind: Fp8,
+    rotated: bool,
+    per_tensor: bool,
+}
+
+impl Fp8Options {
+    /// Rounding to this format, with a descale for each head of each sequence.
+    pub const fn new(kind: Fp8) -> Self {
+        Fp8Options { kind, rotated: false, per_tensor: false }
+    }
+
+    /// Rotates q and k before they are rounded, which spreads columns that are much larger than others; scores are what
+    /// they were. See [`Fp8Qkv::rotated`].
+    pub const fn rotated(mut self) -> Self {
+        self.rotated = true;
+        self
+    }
+
+    /// One descale for all heads of q, of k and of v.
+    pub const fn per_tensor(mut self) -> Self {
+        self.per_tensor = true;
+        self
+    }
+
+    /// Room for q, k and v of these shapes, which are rounded so.
+    pub(crate) fn room(self, device: &Device, shapes: [Shape; 3]) -> flashcore::Result<Fp8Qkv> {
+        let room = Fp8Qkv::new(device, self.kind, shapes)?;
+        let room = if self.rotated { room.rotated() } else { room };
+        Ok(if self.per_tensor { room.per_tensor() } else { room })
+    }
+}
+
+/// Submits attention: where there is `room`, over q, k and v as they are rounded into it.
+pub(crate) fn submit(
+    attention: &Attention<'_>,
+    room: Option<&Fp8Qkv>,
+    stream: &Stream,
+    [q, k, v]: [TensorView<'_>; 3],
+    out: &impl AsTensorView,
+    lse: Option<LseView<'_>>,
+) -> flashcore::Result<()> {
+    let Some(room) = room else { return attention.forward_into(stream, &q, &k, &v, out, lse) };
+    room.round(stream, &q, &k, &v)?;
+    attention.forward_fp8_into(stream, room.q.view(), room.k.view(), room.v.view(), out, lse)
+}
+
+/// A room that is kept, and what it is for: number of the device, stream, rounding, shapes.
+#[cfg(feature = "cuda")]
+type Kept = ((usize, u64, Fp8Options, [Shape; 3]), Arc<Mutex<Fp8Qkv>>);
+
+/// A room for these shapes that only calls on this stream use, of the eight that were used last. Whoever submits a call
+/// locks it: it is written and then read, and calls come one behind the other on a stream. Making room anew for each call
+/// would be as safe, but freeing it waits for the device.
+#[cfg(feature = "cuda")]
+pub(crate) fn kept_room(
+    options: Fp8Options,
+    stream: &Stream,
+    shapes: [Shape; 3],
+) -> flashcore::Result<Arc<Mutex<Fp8Qkv>>> {
+    const MOST: usize = 8;
+    // The last one was used last.
+    static KEPT: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
+    let key = (stream.device().properties().ordinal, stream.raw(), options, shapes);
+    let lock = || KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut kept = lock();
+    if let Some(place) = kept.iter().position(|(of, _)| *of == key) {
+        kept[place..].rotate_left(1);
+        return Ok(kept[kept.len() - 1].1.clone());
+    }
+    drop(kept);
+    let room = Arc::new(Mutex::new(options.room(stream.device(), shapes)?));
+    let mut kept = lock();
+    kept.push((key, room.clone()));
+    let surplus = kept.len().saturating_sub(MOST);
+    let old: Vec<_> = kept.drain(..surplus).collect();
+    drop(kept);
+    // Freed without the lock, since it waits for all work of the device.
+    drop(old);
+    Ok(room)
+}
