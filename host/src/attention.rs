@@ -63,7 +63,7 @@ pub struct Attention<'a> {
     causal: bool,
     features: Features,
     pub(crate) scale: Option<f32>,
-    pub(crate) sequences: Sequences<'a>,
+    sequences: Sequences<'a>,
     prefix: Option<ArrayView<'a, i32>>,
     ranges: Option<KeyRanges<'a>>,
     blocks: Option<BlockMask<'a>>,
@@ -118,11 +118,11 @@ impl<'a> Sequences<'a> {
         Sequences { used_kv: Some(used), ..self }
     }
 
-    /// How many packed sequences there are, of q and of k and v.
+    /// How many packed sequences there are, of q, and of k and v; `None` where they are not packed.
     ///
     /// # Errors
     /// [`Error::NoStarts`].
-    pub(crate) fn packed(&self) -> Result<[Option<usize>; 2]> {
+    pub fn packed(&self) -> Result<[Option<usize>; 2]> {
         let count = |operand, starts: Option<ArrayView<'_, i32>>| match starts {
             Some(starts) => starts.len().checked_sub(1).ok_or(Error::NoStarts { operand }).map(Some),
             None => Ok(None),
@@ -172,6 +172,11 @@ impl<'a> Attention<'a> {
     /// bottom-right).
     pub const fn causal(self, causal: bool) -> Self {
         Attention { causal, ..self }
+    }
+
+    /// Where sequences lie, as [`Self::sequences`] was told.
+    pub const fn get_sequences(&self) -> Sequences<'a> {
+        self.sequences
     }
 
     /// What scores are multiplied with before the softmax.

@@ -20,9 +20,9 @@ use crate::tensor_map::ALIGNMENT;
 use crate::{Attention, Device, Sequences, Stream};
 
 /// Parts of a head, at most: each has a largest number, and all parts read those of all.
-const MOST_PARTS: usize = 64;
-/// Rows of a part, at least.
-const LEAST_ROWS: usize = 128;
+const MOST_PARTS: usize = 128;
+/// Elements of a part, at least.
+const LEAST_ELEMENTS: usize = 1 << 14;
 /// Heads, and parts of heads, are counted in i32.
 const MAX_UNITS: usize = i32::MAX as usize;
 
@@ -94,20 +94,19 @@ impl Fp8Qkv {
     /// [`Error::HeadDim`], [`Error::DimensionTooLarge`], [`Error::TooManyTiles`], [`Error::ShapeOverflow`],
     /// [`Error::OutOfMemory`].
     pub fn new(device: &Device, kind: Fp8, shapes: [Shape; 3]) -> Result<Self> {
-        Fp8Qkv::for_sequences(device, kind, shapes, Sequences::new())
+        Fp8Qkv::for_sequences(device, kind, shapes, [None; 2])
     }
 
-    /// The same for sequences that are packed as these are, or as many others at other places: the batch is 1 then.
+    /// The same for so many packed sequences of q, and of k and v, of which the batch is 1: see [`Sequences::packed`].
     ///
     /// # Errors
-    /// As [`Self::new`], and [`Error::NoStarts`], [`Error::ShapeMismatch`].
+    /// As [`Self::new`], and [`Error::ShapeMismatch`].
     pub fn for_sequences(
         device: &Device,
         kind: Fp8,
         [q, k, v]: [Shape; 3],
-        sequences: Sequences<'_>,
+        packed: [Option<usize>; 2],
     ) -> Result<Self> {
-        let packed = sequences.packed()?;
         let parts = Parts::of([q, k, v], packed)?;
         let [of_q, of_k, _] = parts.sequences;
         Ok(Fp8Qkv {
@@ -360,7 +359,9 @@ impl Parts {
             heads = heads.saturating_add(sequences[i].saturating_mul(shape.heads));
         }
         let longest = lengths.into_iter().max().unwrap_or(0);
-        let rows = longest.div_ceil(MOST_PARTS).next_multiple_of(VALUE_GROUP as usize).max(LEAST_ROWS);
+        let widest = shapes.map(|shape| shape.head_dim).into_iter().max().unwrap_or(HEAD_DIM_STEP);
+        let rows = longest.div_ceil(MOST_PARTS).max(LEAST_ELEMENTS / widest);
+        let rows = rows.next_multiple_of(VALUE_GROUP as usize);
         let of_head = lengths.map(|length| length.div_ceil(rows));
         let mut units = [0; 3];
         for i in 0..3 {
@@ -415,8 +416,8 @@ pub fn attention_fp8(
     v: &impl AsTensorView,
 ) -> Result<Tensor> {
     let (q, k, v) = (q.as_view(), k.as_view(), v.as_view());
-    let (sequences, shapes) = (attention.sequences, [q.shape(), k.shape(), v.shape()]);
-    let narrow = Fp8Qkv::for_sequences(stream.device(), Fp8::E4m3, shapes, sequences)?;
+    let (sequences, shapes) = (attention.get_sequences(), [q.shape(), k.shape(), v.shape()]);
+    let narrow = Fp8Qkv::for_sequences(stream.device(), Fp8::E4m3, shapes, sequences.packed()?)?;
     narrow.round_with(stream, Fp8Rounding::new().sequences(sequences), &q, &k, &v)?;
     let shape = Shape { head_dim: v.shape().head_dim, ..q.shape() };
     let out = Tensor::uninit(stream.device(), q.dtype(), shape, q.layout().order())?;
@@ -464,7 +465,7 @@ mod tests {
         narrow.per_tensor().round(&device.stream().unwrap(), &q, &k, &v).unwrap();
         let launches = &mock.state().launches;
         let told: Vec<_> = launches.iter().map(|launch| (launch.symbol, launch.grid[0])).collect();
-        // A part has 128 rows: 8 heads of q, 4 of k and of v.
+        // Heads have one part each: 8 of q, 4 of k and of v.
         let expected =
             [("fp8_largest_bf16", 16), ("fp8_largest_of_tensors", 96), ("fp8_round_bf16_e4m3", 16)];
         assert_eq!(told, expected);

@@ -136,7 +136,8 @@ fn measure(device: &Device, case: &Case, options: &Options) -> Result<Vec<Row>> 
     let wide_tensors = &WideOnDevice::new(device, case, &case.inputs(dtype, 0))?;
     let wide = Recorded::new(device, wide_tensors, protocol.launches)?;
     let shapes = [case.shape_q(), case.shape_kv(), case.shape_kv()];
-    let narrow = || Fp8Qkv::for_sequences(device, Fp8::E4m3, shapes, sequences);
+    let packed = sequences.packed()?;
+    let narrow = || Fp8Qkv::for_sequences(device, Fp8::E4m3, shapes, packed);
     let to_nearest = Fp8Rounding::new().sequences(sequences);
     let [rounded, rotated, per_tensor] = &[narrow()?, narrow()?.rotated(), narrow()?.per_tensor()];
     let attention = tensors.attention();

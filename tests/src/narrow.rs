@@ -112,7 +112,8 @@ impl<T: Format> Inputs<T> {
         let [q, k, v] = self.wide.each_ref().map(|tensor| upload(device, tensor));
         let (q16, k16, v16) = (q?, k?, v?);
         let (shapes, sequences) = ([q16.shape(), k16.shape(), v16.shape()], tensors.sequences());
-        let rounded = Fp8Qkv::for_sequences(device, T::KIND, shapes, sequences)?;
+        let packed = sequences.packed()?;
+        let rounded = Fp8Qkv::for_sequences(device, T::KIND, shapes, packed)?;
         let rounding = Fp8Rounding::new().sequences(sequences);
         rounded.round_with(&stream, rounding, &q16, &k16, &v16)?;
         let (q, k, v) = (rounded.q.view(), rounded.k.view(), rounded.v.view());
@@ -123,7 +124,7 @@ impl<T: Format> Inputs<T> {
         };
         let mut judged = vec![(name, self.judge(&answer, &tensors.written()?))];
         // What comes of that is judged elsewhere; here it is run, for those who watch.
-        let others = Fp8Qkv::for_sequences(device, T::KIND, shapes, sequences)?.rotated().per_tensor();
+        let others = Fp8Qkv::for_sequences(device, T::KIND, shapes, packed)?.rotated().per_tensor();
         others.round_with(&stream, rounding.stochastic(1, 0), &q16, &k16, &v16)?;
         for plan in tensors.plans()? {
             tensors.poison()?;

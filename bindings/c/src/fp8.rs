@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use flashcore::{Device, Fp8, Fp8Qkv, Shape};
+use flashcore::{Device, Fp8, Fp8Qkv, Fp8Rounding, Shape};
 
 use crate::attention::{attention, fc_attention_options, fc_tensor, lse_view, tensors, view};
 use crate::call::{call, require_size, required};
@@ -35,6 +35,23 @@ pub struct fc_fp8_options {
     pub rotated: i32,
     /// Not 0: one descale for all heads of q, of k and of v. 0: one for each head of each sequence.
     pub per_tensor: i32,
+    /// How many packed sequences q has, whose batch is 1; 0: none, as where the calls' `cu_seqlens_q` is null.
+    pub num_sequences_q: usize,
+    /// The same of k and v.
+    pub num_sequences_kv: usize,
+}
+
+/// By which random numbers q, k and v are rounded: each number becomes one of its two neighbours in the format, such that
+/// what is rounded is right on average.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct fc_fp8_stochastic {
+    /// `sizeof(fc_fp8_stochastic)`, set by the caller.
+    pub struct_size: usize,
+    /// What becomes of a number follows from its place, the seed and the offset, and from nothing else.
+    pub seed: u64,
+    /// Other random numbers of the same seed: say, those of a step or of a layer.
+    pub offset: u32,
 }
 
 impl fc_fp8_options {
@@ -48,7 +65,8 @@ impl fc_fp8_options {
 
     /// Room for q, k and v of these shapes, which are rounded as the options say.
     fn room(&self, device: &Device, shapes: [Shape; 3]) -> Result<Fp8Qkv, Failure> {
-        let room = Fp8Qkv::new(device, self.kind()?, shapes)?;
+        let packed = [self.num_sequences_q, self.num_sequences_kv].map(|count| (count != 0).then_some(count));
+        let room = Fp8Qkv::for_sequences(device, self.kind()?, shapes, packed)?;
         let room = if self.rotated != 0 { room.rotated() } else { room };
         Ok(if self.per_tensor != 0 { room.per_tensor() } else { room })
     }
@@ -136,7 +154,8 @@ pub extern "C" fn fc_fp8_qkv_destroy(qkv: *mut fc_fp8_qkv) -> fc_status {
 /// where q, k or v do: they have been rounded by then. Scores, softmax and sums are f32; weights are rounded to e4m3. O is
 /// off by some percent of its root mean square, the log-sum-exp by what rounding does to scores.
 ///
-/// `options` may say what `fc_attention_forward` takes, but for what there is no kernel for: FC_ERROR_FP8_FEATURES.
+/// `options` may say what `fc_attention_forward` takes, but for what there is no kernel for: FC_ERROR_FP8_FEATURES. Rows that
+/// are no sequence's are not rounded. `stochastic` null: numbers are rounded to the nearest.
 ///
 /// After an error `out` and `lse` are as they were, with two exceptions: FC_ERROR_HAZARDS and FC_ERROR_EMULATOR_REFUSED may
 /// leave anything in them. The structs are read during the call only; `options` may be null.
@@ -153,6 +172,7 @@ pub unsafe extern "C" fn fc_attention_fp8(
     out: *const fc_tensor,
     lse: *mut f32,
     options: *const fc_attention_options,
+    stochastic: *const fc_fp8_stochastic,
 ) -> fc_status {
     call(|| {
         let (opened, room) = room(qkv)?;
@@ -163,8 +183,17 @@ pub unsafe extern "C" fn fc_attention_fp8(
         let [q, k, v, out] = tensors.map(|tensor| unsafe { view(tensor) });
         // SAFETY: the caller vouches for one value for each query.
         let lse = (!lse.is_null()).then(|| unsafe { lse_view(lse, q.shape()) });
+        let mut rounding = Fp8Rounding::new().sequences(attention.get_sequences());
+        if !stochastic.is_null() {
+            // SAFETY: not null, and the caller vouches for the rest.
+            let struct_size = unsafe { (&raw const (*stochastic).struct_size).read_unaligned() };
+            require_size::<fc_fp8_stochastic>(struct_size, "stochastic")?;
+            // SAFETY: as above; the struct is as large as ours.
+            let fc_fp8_stochastic { seed, offset, .. } = unsafe { stochastic.read_unaligned() };
+            rounding = rounding.stochastic(seed, offset);
+        }
         let room = room.lock().unwrap_or_else(PoisonError::into_inner);
-        room.round(&stream, &q, &k, &v)?;
+        room.round_with(&stream, rounding, &q, &k, &v)?;
         let (q, k, v) = (room.q.view(), room.k.view(), room.v.view());
         Ok(attention.forward_fp8_into(&stream, q, k, v, &out, lse)?)
     })

@@ -33,7 +33,10 @@ pub use device::{
     fc_stream_synchronize,
 };
 pub use dropout::fc_dropout_mask;
-pub use fp8::{fc_attention_fp8, fc_fp8, fc_fp8_options, fc_fp8_qkv, fc_fp8_qkv_create, fc_fp8_qkv_destroy};
+pub use fp8::{
+    fc_attention_fp8, fc_fp8, fc_fp8_options, fc_fp8_qkv, fc_fp8_qkv_create, fc_fp8_qkv_destroy,
+    fc_fp8_stochastic,
+};
 pub use memory::{fc_alloc, fc_copy_to_device, fc_copy_to_host, fc_free};
 pub use merge::fc_merge_attention_states;
 pub use sparse::{fc_block_lists, fc_block_mask, fc_key_ranges};

@@ -90,6 +90,8 @@ pub enum fc_status {
     FC_ERROR_SPARSE_SCORES = 53,
     /// What attention over 8 bits does not have, or not in this format.
     FC_ERROR_FP8_FEATURES = 54,
+    /// Room for numbers of 8 bits was made for another number of packed sequences.
+    FC_ERROR_FP8_PACKING = 55,
 
     /// A tensor with elements has a null address.
     FC_ERROR_NULL_POINTER = 60,
@@ -191,6 +193,7 @@ fn of_host(error: &Error) -> fc_status {
         Error::DropoutRate { .. } => fc_status::FC_ERROR_DROPOUT_RATE,
         Error::SparseScores => fc_status::FC_ERROR_SPARSE_SCORES,
         Error::Fp8Features => fc_status::FC_ERROR_FP8_FEATURES,
+        Error::Fp8Packing { .. } => fc_status::FC_ERROR_FP8_PACKING,
         Error::NullPointer { .. } => fc_status::FC_ERROR_NULL_POINTER,
         Error::NotDevicePointer { .. } => fc_status::FC_ERROR_NOT_DEVICE_POINTER,
         Error::WrongDevice { .. } => fc_status::FC_ERROR_WRONG_DEVICE,

@@ -73,15 +73,21 @@ fn calls_of_8_bits_may_be_recorded() {
     may_be_recorded(|handle, stream, q, out| {
         let make = || {
             let (mut room, struct_size) = (null_mut(), size_of::<fc_fp8_options>());
-            let options =
-                fc_fp8_options { struct_size, format: fc_fp8::FC_E4M3 as i32, rotated: 1, per_tensor: 1 };
+            let options = fc_fp8_options {
+                struct_size,
+                format: fc_fp8::FC_E4M3 as i32,
+                rotated: 1,
+                per_tensor: 1,
+                num_sequences_q: 0,
+                num_sequences_kv: 0,
+            };
             // SAFETY: structs, and the pointer of a handle.
             let status = unsafe { fc_fp8_qkv_create(handle, q, q, q, &options, &mut room) };
             assert_eq!(status, fc_status::FC_OK);
             room
         };
         // SAFETY: all memory is live until the graph has run.
-        unsafe { fc_attention_fp8(*room.get_or_init(make), stream, q, q, q, out, null_mut(), null()) }
+        unsafe { fc_attention_fp8(*room.get_or_init(make), stream, q, q, q, out, null_mut(), null(), null()) }
     });
 }
 

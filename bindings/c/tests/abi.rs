@@ -7,7 +7,9 @@ use std::ptr::{null, null_mut};
 use std::thread;
 
 use flashcore::driver::Graph;
-use flashcore::{BiasLayout, Device, Dtype, Fp8, Fp8Qkv, Plan, Slopes, block_lists, dropout_mask};
+use flashcore::{
+    BiasLayout, Device, Dtype, Fp8, Fp8Qkv, Fp8Rounding, Plan, Slopes, block_lists, dropout_mask,
+};
 use flashcore_c::fc_status::*;
 use flashcore_c::*;
 use flashcore_tests::cases::{Case, Inputs, Layout};
@@ -948,9 +950,11 @@ struct Narrowing {
     kind: Fp8,
     rotated: bool,
     per_tensor: bool,
+    /// Seed and offset.
+    stochastic: Option<(u64, u32)>,
 }
 
-const E4M3: Narrowing = Narrowing { kind: Fp8::E4m3, rotated: false, per_tensor: false };
+const E4M3: Narrowing = Narrowing { kind: Fp8::E4m3, rotated: false, per_tensor: false, stochastic: None };
 const E5M2: Narrowing = Narrowing { kind: Fp8::E5m2, ..E4M3 };
 
 impl Narrowing {
@@ -963,6 +967,19 @@ impl Narrowing {
             },
             rotated: self.rotated.into(),
             per_tensor: self.per_tensor.into(),
+            num_sequences_q: 0,
+            num_sequences_kv: 0,
+        }
+    }
+
+    /// The same for the sequences of a case.
+    fn options_of(self, case: &Case) -> fc_fp8_options {
+        let count = |packed: Option<Lengths>| packed.map_or(0, |_| case.batch);
+        let Extras { packed_q, packed_kv, .. } = case.extras;
+        fc_fp8_options {
+            num_sequences_q: count(packed_q),
+            num_sequences_kv: count(packed_kv),
+            ..self.options()
         }
     }
 
@@ -971,10 +988,14 @@ impl Narrowing {
         let device = kind.host()?;
         let (tensors, stream) = (OnDevice::new(&device, case, inputs)?, device.stream()?);
         let OnDevice { q, k, v, out, lse, .. } = &tensors;
-        let mut room = Fp8Qkv::new(&device, self.kind, [q.shape(), k.shape(), v.shape()])?;
+        let sequences = tensors.attention().get_sequences();
+        let shapes = [q.shape(), k.shape(), v.shape()];
+        let mut room = Fp8Qkv::for_sequences(&device, self.kind, shapes, sequences.packed()?)?;
         room = if self.rotated { room.rotated() } else { room };
         room = if self.per_tensor { room.per_tensor() } else { room };
-        room.round(&stream, q, k, v)?;
+        let rounding = Fp8Rounding::new().sequences(sequences);
+        let rounding = self.stochastic.map_or(rounding, |(seed, offset)| rounding.stochastic(seed, offset));
+        room.round_with(&stream, rounding, q, k, v)?;
         let (q, k, v) = (room.q.view(), room.k.view(), room.v.view());
         tensors.attention().forward_fp8_into(&stream, q, k, v, out, Some(lse.view()))?;
         Ok(tensors.outputs()?)
@@ -990,9 +1011,13 @@ impl Call {
     }
 
     fn forward_fp8(&self, room: *const fc_fp8_qkv) -> fc_status {
+        self.forward_fp8_by(room, null())
+    }
+
+    fn forward_fp8_by(&self, room: *const fc_fp8_qkv, stochastic: *const fc_fp8_stochastic) -> fc_status {
         let Call { q, k, v, out, lse, options, .. } = self;
         // SAFETY: the memory lives until the device is closed.
-        unsafe { fc_attention_fp8(room, null_mut(), q, k, v, out, *lse, options) }
+        unsafe { fc_attention_fp8(room, null_mut(), q, k, v, out, *lse, options, stochastic) }
     }
 }
 
@@ -1012,15 +1037,23 @@ fn same_bits_in_fp8(kind: Kind, case: &Case, narrowing: Narrowing) -> Result<(),
         let expected = narrowing.host(kind, case, &inputs)?;
         let device = kind.open();
         let mut call = Call::new(&device, case, &inputs);
-        let room = call.room(&device, &narrowing.options());
-        ok(call.forward_fp8(room));
+        let room = call.room(&device, &narrowing.options_of(case));
+        let by_chance = narrowing.stochastic.map(|(seed, offset)| {
+            let struct_size = size_of::<fc_fp8_stochastic>();
+            fc_fp8_stochastic { struct_size, seed, offset }
+        });
+        let by_chance = by_chance.as_ref().map_or(null(), std::ptr::from_ref);
+        ok(call.forward_fp8_by(room, by_chance));
         let found = call.outputs(&device);
         assert_eq!((&found.out, bits(&found.lse)), (&expected.out, bits(&expected.lse)));
 
         // Room may be used again, and a log-sum-exp need not be wanted.
         (call.out, call.lse) = (device.tensor(&call.poison), null_mut());
-        ok(call.forward_fp8(room));
+        ok(call.forward_fp8_by(room, by_chance));
         assert_eq!(call.outputs(&device).out, expected.out);
+        if case.extras.packed_kv.is_some() || case.extras.used {
+            continue; // whose rows may be no query's
+        }
 
         let wide = host(kind, case, &inputs)?;
         let error = relative_rms(&found.out, &wide.out);
@@ -1161,6 +1194,21 @@ fn mistakes_in_fp8_are_refused(kind: &Kind) -> Result<(), Failure> {
     let mismatch = |operand: &str, dim: &str, expected: usize, found: usize| {
         format!("{operand} has {dim} {found}, but {expected} is needed to agree with the other tensors")
     };
+    let size = size_of::<fc_fp8_stochastic>();
+    let wrong = fc_fp8_stochastic { struct_size: size - 1, seed: 0, offset: 0 };
+    let message = format!("stochastic has struct_size {}, but this library needs {size}", size - 1);
+    refused(right.forward_fp8_by(e4m3, &wrong), FC_ERROR_STRUCT_SIZE, &message);
+    // Room of packed sequences is another one.
+    let options = fc_fp8_options { num_sequences_kv: 3, ..E4M3.options() };
+    let packed = Call {
+        k: fc_tensor { batch: 1, ..right.k },
+        v: fc_tensor { batch: 1, ..right.v },
+        poison: right.poison.clone(),
+        ..right
+    };
+    let room = packed.room(&device, &options);
+    let message = "v of 8 bits was made for 3 packed sequences, but the call has sequences of one length";
+    refused(packed.forward_fp8(room), FC_ERROR_FP8_PACKING, message);
     let message = "q has element type 0, which is no fc_dtype";
     refuse(e4m3, &|call| call.q.dtype = 0, FC_ERROR_UNKNOWN_DTYPE, message);
     let message = "k has element type bf16, but f16 is needed to agree with the other tensors";
@@ -1201,7 +1249,7 @@ fn mistakes_in_fp8_are_refused(kind: &Kind) -> Result<(), Failure> {
         tensors[missing] = null();
         let [q, k, v, out] = tensors;
         // SAFETY: null, or a struct.
-        let status = unsafe { fc_attention_fp8(e4m3, null_mut(), q, k, v, out, null_mut(), null()) };
+        let status = unsafe { fc_attention_fp8(e4m3, null_mut(), q, k, v, out, null_mut(), null(), null()) };
         refused(status, FC_ERROR_NULL_ARGUMENT, &format!("argument {name} is null"));
     }
     ok(right.forward_fp8(e4m3));
@@ -1374,6 +1422,7 @@ fn main() -> ExitCode {
         suite.test(format!("same_bits_{case}"), move |kind: &Kind| same_bits(*kind, &case));
     }
     let causal = Case { causal: true, head_dim: 64, ..base };
+    let packed = Extras { packed_q: q, packed_kv: kv, ..extras };
     let band = Extras { left: Some(20), softcap: Some(5.0), sinks: true, ..extras };
     for (case, narrowing) in [
         (Case { layout: Layout::Padded, ..causal }, E4M3),
@@ -1381,12 +1430,16 @@ fn main() -> ExitCode {
         (Case { head_dim: 128, ..base }, Narrowing { rotated: true, ..E4M3 }),
         (Case { head_dim: 72, layout: Layout::Bhsd, ..causal }, Narrowing { per_tensor: true, ..E4M3 }),
         (Case { scale: Some(0.25), ..causal }, Narrowing { rotated: true, per_tensor: true, ..E5M2 }),
+        (Case { head_dim: 128, ..base }, Narrowing { stochastic: Some((1 << 40, 7)), ..E4M3 }),
+        (Case { batch: 5, extras: packed, ..causal }, Narrowing { stochastic: Some((3, 1)), ..E4M3 }),
+        (Case { batch: 5, extras: Extras { used: true, packed_q: None, ..packed }, ..base }, E4M3),
         (Case { extras: band, ..causal }, E4M3),
     ] {
-        let Narrowing { kind: format, rotated, per_tensor } = narrowing;
+        let Narrowing { kind: format, rotated, per_tensor, stochastic } = narrowing;
+        let by_chance = if stochastic.is_some() { "_by_chance" } else { "" };
         let rotated = if rotated { "_rotated" } else { "" };
         let per_tensor = if per_tensor { "_per_tensor" } else { "" };
-        let name = format!("same_bits_{}{rotated}{per_tensor}_{case}", format.name());
+        let name = format!("same_bits_{}{rotated}{per_tensor}{by_chance}_{case}", format.name());
         suite.test(name, move |kind: &Kind| same_bits_in_fp8(*kind, &case, narrowing));
     }
     type Test = fn(&Kind) -> Result<(), Failure>;

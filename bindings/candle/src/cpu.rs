@@ -105,9 +105,13 @@ fn emulate<T: Element>(
     if let Some(lse) = lse.as_ref().filter(|_| numbers.skip_rows()) {
         lse.fill_bytes(0)?;
     }
-    let room = fp8.map(|fp8| fp8.room(&device, [q, k, v].map(|input| input.shape()))).transpose()?;
+    let shapes = [q, k, v].map(|input| input.shape());
+    let packed = attention.get_sequences().packed()?;
+    let room =
+        fp8.map(|fp8| Ok::<_, flashcore::Error>((fp8, fp8.room(&device, shapes, packed)?))).transpose()?;
+    let room = room.as_ref().map(|(fp8, room)| (*fp8, room));
     let views = [view(q, &storages[0]), view(k, &storages[1]), view(v, &storages[2])];
-    submit(&attention, room.as_ref(), &stream, views, &out, lse.as_ref().map(Lse::view))?;
+    submit(&attention, room, &stream, views, &out, lse.as_ref().map(Lse::view))?;
     Ok((out.to_vec()?, lse.map(|lse| lse.to_vec()).transpose()?))
 }
 

@@ -157,9 +157,10 @@ fn launch<T: Element + DeviceRepr>(
         )
     };
     let shapes = [q, k, v].map(|input| input.shape());
-    let room = fp8.map(|fp8| kept_room(fp8, &borrowed, shapes)).transpose()?;
+    let packed = attention.get_sequences().packed()?;
+    let room = fp8.map(|fp8| kept_room(fp8, &borrowed, shapes, packed)).transpose()?;
     let room = room.as_ref().map(|room| room.lock().unwrap_or_else(PoisonError::into_inner));
-    submit(attention, room.as_deref(), &borrowed, views, &out, lse)
+    submit(attention, fp8.zip(room.as_deref()), &borrowed, views, &out, lse)
 }
 
 /// Two states merged: the output, contiguous, and its log-sum-exp, in new memory. Those of the states are stacked, and

@@ -70,16 +70,40 @@ fn roundings_and_strides(device: &Device) -> std::result::Result<(), Failure> {
     // Heads of which one is much smaller than the other.
     let small = Tensor::new(&[1f32, 0.003], device)?.to_dtype(DType::BF16)?.reshape((1, 1, 2, 1))?;
     let k = k.broadcast_mul(&small)?;
-    let results: Vec<_> = [E4M3, E4M3.rotated(), E4M3.per_tensor(), E5M2]
-        .into_iter()
-        .map(|options| flat(&Attention::new().fp8(options).forward(&q, &k, &v)?))
-        .collect::<Result<_>>()?;
+    let results: Vec<_> =
+        [E4M3, E4M3.rotated(), E4M3.per_tensor(), E4M3.stochastic(5, 1), E4M3.stochastic(5, 2), E5M2]
+            .into_iter()
+            .map(|options| flat(&Attention::new().fp8(options).forward(&q, &k, &v)?))
+            .collect::<Result<_>>()?;
     for (i, one) in results.iter().enumerate() {
         assert!(results[..i].iter().all(|other| other != one));
     }
     let transposed = |x: &Tensor| x.transpose(1, 2)?.contiguous()?.transpose(1, 2);
     let (q, k) = (transposed(&q)?, transposed(&k)?);
     assert_eq!(flat(&Attention::new().fp8(E4M3).forward(&q, &k, &v)?)?, results[0]);
+    Ok(())
+}
+
+/// Packed sequences are near what they are in 16 bits, whatever else is in the tensors.
+fn packed_sequences(device: &Device) -> std::result::Result<(), Failure> {
+    let [q, k, v] = inputs(Dtype::F16, 64, device)?;
+    let of_q = Tensor::new(&[0i32, 30, 30, 80], device)?;
+    let of_k = Tensor::new(&[0i32, 41, 50, 100], device)?;
+    let used = Tensor::new(&[33i32, 5, 50], device)?;
+    // Rows behind the last sequence.
+    let poisoned = |x: &Tensor, rows| {
+        let x = x.get(0)?;
+        let rest = x.narrow(0, rows, x.dim(0)? - rows)?.affine(0.0, f64::NAN)?;
+        Tensor::cat(&[&x.narrow(0, 0, rows)?, &rest], 0)
+    };
+    let (q, k, v) = (poisoned(&q, 80)?, poisoned(&k, 100)?, poisoned(&v, 100)?);
+    let attention = Attention::new().causal(true).starts_q(&of_q).starts_kv(&of_k).used_kv(&used);
+    let expected = attention.forward(&q, &k, &v)?.narrow(0, 0, 80)?;
+    for options in [E4M3, E4M3.rotated().stochastic(1, 2)] {
+        let out = attention.clone().fp8(options).forward(&q, &k, &v)?.narrow(0, 0, 80)?;
+        let error = relative_rms(&out, &expected)?;
+        assert!(error < 0.1, "{options:?}: relative error {error}");
+    }
     Ok(())
 }
 
@@ -141,9 +165,10 @@ fn gradients_are_refused(device: &Device) -> std::result::Result<(), Failure> {
 
 fn main() -> ExitCode {
     let mut suite = Suite::on(devices());
-    let tests: [(&str, Test); 5] = [
+    let tests: [(&str, Test); 6] = [
         ("results_are_near_those_of_16_bits", results_are_near_those_of_16_bits),
         ("roundings_and_strides", roundings_and_strides),
+        ("packed_sequences", packed_sequences),
         ("calls_are_ordered_with_candle_s_work", calls_are_ordered_with_candle_s_work),
         ("mistakes_are_refused", mistakes_are_refused),
         ("gradients_are_refused", gradients_are_refused),

@@ -108,6 +108,44 @@ def test_outputs_and_rooms_of_the_caller():
     assert raised.value.status == Status.SHAPE_MISMATCH
 
 
+def test_packed_sequences():
+    """Each is what it is alone: rows that are no sequence's, whatever they hold, are of no weight."""
+    q, k, v = qkv()
+    q, k, v = (x[0] for x in (q, k, v))
+    q[90:], k[110:], v[110:] = np.nan, np.inf, np.nan
+    of_q, of_k = (np.array(starts, np.int32) for starts in ([0, 30, 30, 90], [0, 41, 50, 110]))
+    packed = dict(cu_seqlens_q=of_q, cu_seqlens_kv=of_k)
+    found, lse = flashcore.attention_fp8(q, k, v, **packed, return_lse=True)
+    room = flashcore.fp8_room(q, k, v, num_sequences_q=3, num_sequences_kv=3)
+    again = flashcore.attention_fp8(q, k, v, **packed, room=room)
+    for (a, b), (c, d) in zip(zip(of_q, of_q[1:]), zip(of_k, of_k[1:])):
+        alone, lse_alone = flashcore.attention_fp8(q[None, a:b], k[None, c:d], v[None, c:d], return_lse=True)
+        # Another kernel, by another order of keys.
+        assert relative(found[a:b], alone[0]) < 0.02 if b > a else True
+        np.testing.assert_allclose(lse.reshape(lse.shape[-2:])[:, a:b], lse_alone[0], atol=2e-3)
+        assert (again[a:b] == found[a:b]).all()
+    with pytest.raises(flashcore.ArgumentError, match="made for 3 packed sequences, but the call has 1") as raised:
+        flashcore.attention_fp8(q, k, v, cu_seqlens_q=of_q[::3], cu_seqlens_kv=of_k[::3], room=room)
+    assert raised.value.status == Status.FP8_PACKING
+
+
+def test_rounding_by_chance():
+    q, k, v = qkv()
+    nearest = flashcore.attention_fp8(q, k, v)
+
+    def by(seed, offset=0, **others):
+        return flashcore.attention_fp8(q, k, v, rounding_seed=seed, rounding_offset=offset, **others)
+
+    found = by(2**63 + 5, 1)
+    assert (found == by(2**63 + 5, 1, room=flashcore.fp8_room(q, k, v))).all()
+    assert len({x.tobytes() for x in (nearest, found, by(5, 1), by(2**63 + 5))}) == 4
+    for wrong, message in ((-1, "rounding_seed is -1"), (2**64, "below 2\\*\\*64"), ("x", "no integer")):
+        with pytest.raises((flashcore.ArgumentError, flashcore.ArgumentTypeError), match=message):
+            by(wrong)
+    with pytest.raises(flashcore.ArgumentError, match="rounding_offset is 4294967296"):
+        by(1, 2**32)
+
+
 def test_rooms_are_kept_and_freed(monkeypatch):
     monkeypatch.setattr(_fp8, "_kept", _fp8._Kept())
     destroyed, destroy = [], _fp8._library.destroy_fp8

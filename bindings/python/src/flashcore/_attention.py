@@ -185,6 +185,8 @@ def attention_fp8(
     format: str = "e4m3",
     rotated: bool = False,
     per_tensor: bool = False,
+    rounding_seed: int | None = None,
+    rounding_offset: int = 0,
     room: Fp8Room | None = None,
     causal: bool = False,
     scale: float | None = None,
@@ -222,6 +224,9 @@ def attention_fp8(
         rotated: q and k are rotated before (signs and a Hadamard matrix over their columns), which spreads columns that
             are much larger than others. Scores are what they were.
         per_tensor: One descale for all heads of q, of k and of v.
+        rounding_seed: Each number becomes one of its two neighbours in the format by chance, such that it is right on
+            average: by the random numbers of this seed, below 2**64. Not given, it becomes the nearest.
+        rounding_offset: Other random numbers of the same seed, below 2**32: say, those of a step or of a layer.
         room: Where q, k and v of 8 bits lie: what :func:`fp8_room` made for tensors of these shapes, which also says
             how they are rounded. Not given, it is memory that this library keeps for the stream, of the eight
             combinations of stream, shapes and rounding that were used last: about half as many bytes as q, k and v
@@ -262,18 +267,26 @@ def attention_fp8(
         block_mask,
         approximate_softcap,
     )
-    narrow = Narrow(format, rotated, per_tensor)
+    narrow = Narrow(format, rotated, per_tensor, rounding_seed, rounding_offset)
     return framework.attention_fp8(q, k, v, causal, scale, features, return_lse, out, narrow, room)
 
 
 def fp8_room(
-    q: Any, k: Any, v: Any, *, format: str = "e4m3", rotated: bool = False, per_tensor: bool = False
+    q: Any,
+    k: Any,
+    v: Any,
+    *,
+    format: str = "e4m3",
+    rotated: bool = False,
+    per_tensor: bool = False,
+    num_sequences_q: int = 0,
+    num_sequences_kv: int = 0,
 ) -> Fp8Room:
     """Room for q, k and v of 8 bits, which :func:`attention_fp8` takes as ``room``: for CUDA graphs, and for who wants
     to know how much memory is used, and when.
 
-    Only kind, device and shapes of the tensors are looked at; the other arguments are those of :func:`attention_fp8`. A
-    room is used by one call at a time: calls are on one stream, or each waits for the one before it. It is freed,
+    Only kind, device and shapes of the tensors are looked at; the other arguments are those of :func:`attention_fp8`, and
+    how many packed sequences q has, and k and v, 0 where the call has no ``cu_seqlens_q`` or ``cu_seqlens_kv``. A room is used by one call at a time: calls are on one stream, or each waits for the one before it. It is freed,
     after all work of the device, when nobody refers to it, and has to live as long as graphs that recorded calls in it.
 
     Raises:
@@ -286,7 +299,8 @@ def fp8_room(
     array([1., 1., 1., 1.], dtype=float16)
     """
     framework = FRAMEWORKS.get(type(q)) or _framework(q)
-    return framework.fp8_room(q, k, v, Narrow(format, rotated, per_tensor))
+    sequences = (num_sequences_q, num_sequences_kv)
+    return framework.fp8_room(q, k, v, Narrow(format, rotated, per_tensor), sequences)
 
 
 def merge_attention_states(o1: Any, lse1: Any, o2: Any, lse2: Any, *, out: Any = None, lse: Any = None) -> Any:

@@ -44,6 +44,7 @@ class Status(enum.IntEnum):
     DROPOUT_RATE = 52
     SPARSE_SCORES = 53
     FP8_FEATURES = 54
+    FP8_PACKING = 55
     NULL_POINTER = 60
     NOT_DEVICE_POINTER = 61
     WRONG_DEVICE = 62

@@ -480,14 +480,15 @@ class Framework(ABC):
     def narrowing(self, q: Any, narrow: Narrow, room: Fp8Room | None) -> Forward:
         """What submits attention over 8 bits."""
         if room is not None:
-            return room.forward
+            stochastic = narrow.stochastic()
+            return lambda *call: room.forward(*call, stochastic)
         if self.capturing(q):
             raise ArgumentError(
                 "a call that a CUDA graph records needs a room that stays: room=flashcore.fp8_room(q, k, v)"
             )
         return narrow.forward
 
-    def fp8_room(self, q: Any, k: Any, v: Any, narrow: Narrow) -> Fp8Room:
+    def fp8_room(self, q: Any, k: Any, v: Any, narrow: Narrow, sequences: tuple[int, int]) -> Fp8Room:
         """What :func:`flashcore.fp8_room` does for tensors of this framework."""
         stream = self.stream(q)
         operands = [
@@ -495,7 +496,7 @@ class Framework(ABC):
             for name, tensor in (("q", q), ("k", k), ("v", v))
         ]
         device = _library.emulated() if stream is None else _library.cuda(operands[0].ordinal or 0)
-        return Fp8Room(device.handle, [operand.packed() for operand in operands], narrow)
+        return Fp8Room(device.handle, [operand.packed() for operand in operands], narrow, sequences)
 
     def merge(self, o1: Any, lse1: Any, o2: Any, lse2: Any, out: Any, lse: Any) -> Any:
         """What :func:`flashcore.merge_attention_states` does for tensors of this framework."""

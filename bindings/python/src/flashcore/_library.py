@@ -27,7 +27,11 @@ pack_tensor = struct.Struct("@8Qi4x").pack
 _OPTIONS = struct.Struct("@QiifiQQiiQfi8Q2Q9Qi4xfIQ4Q6Q")
 _pack_options = _OPTIONS.pack
 _OPTIONS_BYTES = _OPTIONS.size
-_FP8_OPTIONS = struct.Struct("@Qiii4x")
+_FP8_OPTIONS = struct.Struct("@Qiii4x2Q")
+_FP8_STOCHASTIC = struct.Struct("@QQI4x")
+#: ``num_sequences``, ``cu_seqlens_q`` and ``cu_seqlens_kv`` of ``fc_attention_options``.
+_SEQUENCES = struct.Struct("@3Q")
+_SEQUENCES_AT = 64
 
 
 class DeviceProperties(ctypes.Structure):
@@ -72,7 +76,7 @@ _SIGNATURES = {
     ),
     "fc_fp8_qkv_create": (c_int32, [c_void_p, *[_TENSOR] * 3, c_char_p, POINTER(c_void_p)]),
     "fc_fp8_qkv_destroy": (c_int32, [c_void_p]),
-    "fc_attention_fp8": (c_int32, [c_void_p, _ADDRESS, *[_TENSOR] * 4, _ADDRESS, c_char_p]),
+    "fc_attention_fp8": (c_int32, [c_void_p, _ADDRESS, *[_TENSOR] * 4, _ADDRESS, c_char_p, c_char_p]),
     "fc_device_open_cuda": (c_int32, [c_uint32, POINTER(c_void_p)]),
     "fc_device_open_emulated": (c_int32, [POINTER(c_void_p)]),
     "fc_device_get_properties": (c_int32, [c_void_p, POINTER(DeviceProperties)]),
@@ -144,9 +148,20 @@ def forward(handle: int, stream: int, tensors: Sequence[bytes], lse: int, option
         check(status)
 
 
-def pack_fp8_options(format: int, rotated: bool, per_tensor: bool) -> bytes:
-    """``fc_fp8_options``."""
-    return _FP8_OPTIONS.pack(_FP8_OPTIONS.size, format, rotated, per_tensor)
+def pack_fp8_options(format: int, rotated: bool, per_tensor: bool, sequences: tuple[int, int]) -> bytes:
+    """``fc_fp8_options``; ``sequences`` are those that are packed in q, and in k and v, 0 where none are."""
+    return _FP8_OPTIONS.pack(_FP8_OPTIONS.size, format, rotated, per_tensor, *sequences)
+
+
+def pack_fp8_stochastic(seed: int, offset: int) -> bytes:
+    """``fc_fp8_stochastic``."""
+    return _FP8_STOCHASTIC.pack(_FP8_STOCHASTIC.size, seed, offset)
+
+
+def packed_sequences(options: bytes) -> tuple[int, int]:
+    """How many sequences are packed in q, and in k and v, of a call with these ``fc_attention_options``."""
+    count, of_q, of_kv = _SEQUENCES.unpack_from(options, _SEQUENCES_AT)
+    return count if of_q else 0, count if of_kv else 0
 
 
 def create_fp8(handle: int, tensors: Sequence[bytes], options: bytes) -> int:
@@ -161,9 +176,11 @@ def destroy_fp8(qkv: int) -> None:
     check(library.fc_fp8_qkv_destroy(qkv))
 
 
-def forward_fp8(qkv: int, stream: int, tensors: Sequence[bytes], lse: int, options: bytes) -> None:
+def forward_fp8(
+    qkv: int, stream: int, tensors: Sequence[bytes], lse: int, options: bytes, stochastic: bytes | None
+) -> None:
     """``fc_attention_fp8`` over q, k, v and out; ``lse`` is an address, or 0 for none."""
-    status = _forward_fp8(qkv, stream, *tensors, lse, options)
+    status = _forward_fp8(qkv, stream, *tensors, lse, options, stochastic)
     if status:
         check(status)
 

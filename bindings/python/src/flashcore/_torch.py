@@ -142,7 +142,7 @@ class Torch(Framework):
 
         self._check_all_owned(q, k, v, features)
         others = () if features is None else features.signed()
-        result, lse = operators.attention_fp8(q, k, v, *narrow, causal, scale, *others)
+        result, lse = operators.attention_fp8(q, k, v, *narrow.signed(), causal, scale, *others)
         return (result, lse) if return_lse else result
 
     def compute(

@@ -113,7 +113,8 @@ def attention_out(
     "flashcore::attention_fp8",
     mutates_args=(),
     schema=(
-        f"(Tensor q, Tensor k, Tensor v, str format, bool rotated, bool per_tensor, {_OPTIONS}) -> (Tensor, Tensor)"
+        "(Tensor q, Tensor k, Tensor v, str format, bool rotated, bool per_tensor, int? rounding_seed, "
+        f"int rounding_offset, {_OPTIONS}) -> (Tensor, Tensor)"
     ),
 )
 def attention_fp8(
@@ -123,13 +124,18 @@ def attention_fp8(
     format: str,
     rotated: bool,
     per_tensor: bool,
+    rounding_seed: Optional[int],
+    rounding_offset: int,
     causal: bool = False,
     scale: Optional[float] = None,
     *features: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The operator ``flashcore::attention_fp8``: :func:`flashcore.attention_fp8`, output and log-sum-exp, in a room
     that is kept: CUDA graphs cannot record it, nor can ``mode="reduce-overhead"`` of ``torch.compile``."""
-    forward = TORCH.narrowing(q, Narrow(format, rotated, per_tensor), None)
+    if rounding_seed is not None:
+        rounding_seed %= 2**64  # integers of operators are signed
+    narrow = Narrow(format, rotated, per_tensor, rounding_seed, rounding_offset)
+    forward = TORCH.narrowing(q, narrow, None)
     out, lse = TORCH.compute(q, k, v, causal, scale, _features(features), True, None, forward)
     return out, lse
 
@@ -186,6 +192,8 @@ def _(
     format: str,
     rotated: bool,
     per_tensor: bool,
+    rounding_seed: Optional[int],
+    rounding_offset: int,
     causal: bool = False,
     scale: Any = None,
     *features: Any,
