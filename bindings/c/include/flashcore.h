@@ -110,6 +110,8 @@ enum fc_status
     FC_ERROR_SPARSE_SCORES = 53,
     // What attention over 8 bits does not have, or not in this format.
     FC_ERROR_FP8_FEATURES = 54,
+    // Room for numbers of 8 bits was made for another number of packed sequences.
+    FC_ERROR_FP8_PACKING = 55,
     // A tensor with elements has a null address.
     FC_ERROR_NULL_POINTER = 60,
     // An address is not memory of the device.
@@ -403,7 +405,22 @@ typedef struct {
     int32_t rotated;
     // Not 0: one descale for all heads of q, of k and of v. 0: one for each head of each sequence.
     int32_t per_tensor;
+    // How many packed sequences q has, whose batch is 1; 0: none, as where the calls' `cu_seqlens_q` is null.
+    size_t num_sequences_q;
+    // The same of k and v.
+    size_t num_sequences_kv;
 } fc_fp8_options;
+
+// By which random numbers q, k and v are rounded: each number becomes one of its two neighbours in the format, such that
+// what is rounded is right on average.
+typedef struct {
+    // `sizeof(fc_fp8_stochastic)`, set by the caller.
+    size_t struct_size;
+    // What becomes of a number follows from its place, the seed and the offset, and from nothing else.
+    uint64_t seed;
+    // Other random numbers of the same seed: say, those of a step or of a layer.
+    uint32_t offset;
+} fc_fp8_stochastic;
 
 #ifdef __cplusplus
 extern "C" {
@@ -561,7 +578,8 @@ fc_status fc_fp8_qkv_destroy(fc_fp8_qkv *qkv);
 // where q, k or v do: they have been rounded by then. Scores, softmax and sums are f32; weights are rounded to e4m3. O is
 // off by some percent of its root mean square, the log-sum-exp by what rounding does to scores.
 //
-// `options` may say what `fc_attention_forward` takes, but for what there is no kernel for: FC_ERROR_FP8_FEATURES.
+// `options` may say what `fc_attention_forward` takes, but for what there is no kernel for: FC_ERROR_FP8_FEATURES. Rows that
+// are no sequence's are not rounded. `stochastic` null: numbers are rounded to the nearest.
 //
 // After an error `out` and `lse` are as they were, with two exceptions: FC_ERROR_HAZARDS and FC_ERROR_EMULATOR_REFUSED may
 // leave anything in them. The structs are read during the call only; `options` may be null.
@@ -575,7 +593,8 @@ fc_status fc_attention_fp8(const fc_fp8_qkv *qkv,
                            const fc_tensor *v,
                            const fc_tensor *out,
                            float *lse,
-                           const fc_attention_options *options);
+                           const fc_attention_options *options,
+                           const fc_fp8_stochastic *stochastic);
 
 // Allocates device memory, aligned to 256 bytes, with any contents; null for 0 bytes. Memory from elsewhere in the
 // primary context (cudaMalloc, PyTorch) does just as well.

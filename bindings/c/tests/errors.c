@@ -203,7 +203,7 @@ int main(void) {
     fc_fp8_qkv *qkv = NULL;
     fc_fp8_options narrow = {.struct_size = sizeof narrow, .format = FC_E4M3};
 #define ROOM(q, out) fc_fp8_qkv_create(device, q, k, v, &narrow, out)
-#define FP8(q, k, out) fc_attention_fp8(qkv, NULL, q, k, v, out, NULL, &options)
+#define FP8(q, k, out) fc_attention_fp8(qkv, NULL, q, k, v, out, NULL, &options, NULL)
     memset(&options, 0, sizeof options);
     options.struct_size = sizeof options;
     expect("room", ROOM(q, &qkv), FC_OK);

@@ -98,7 +98,7 @@ fn named_pointers_point_to_public_data() {
     assert_eq!(lines(&either, &both), [""; 0], "whichever it is");
     let chosen_by_data = either.replace(
         "mov.u32 r0",
-        "ld.param.u64 d5, [out]; ld.global.b32 r2, [d5]; setp.eq.s32 p7, r2, 0; mov.u32 r0",
+        "mov.u64 d5, 64; ld.global.b32 r2, [d5]; setp.eq.s32 p7, r2, 0; mov.u32 r0",
     );
     assert!(!lines(&chosen_by_data, &both).is_empty(), "which it is tells of data");
 }
