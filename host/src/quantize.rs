@@ -68,7 +68,7 @@ impl Default for Fp8Rounding<'_> {
 ///
 /// Each head of each sequence has a descale, or [each tensor](Self::per_tensor): the least power of 2 with which its
 /// largest number is no more than the format holds. [`Self::round`] is to nearest, ties to even;
-/// [`Self::round_stochastic`] is right on average. Infinities become the largest number, NaN stays.
+/// [`Fp8Rounding::stochastic`] is right on average. Infinities become the largest number, NaN stays.
 ///
 /// Where a few columns of q or k are much larger than others, as in many language models, they take the precision of
 /// those. [`Self::rotated`] spreads them.

@@ -96,10 +96,8 @@ fn named_pointers_point_to_public_data() {
     assert_eq!(lines(&either, &public), ["S06 8<6"], "it may be the other pointer");
     let both = Config { public_pointers: BTreeSet::from([0, 8]), ..config() };
     assert_eq!(lines(&either, &both), [""; 0], "whichever it is");
-    let chosen_by_data = either.replace(
-        "mov.u32 r0",
-        "mov.u64 d5, 64; ld.global.b32 r2, [d5]; setp.eq.s32 p7, r2, 0; mov.u32 r0",
-    );
+    let chosen_by_data = either
+        .replace("mov.u32 r0", "mov.u64 d5, 64; ld.global.b32 r2, [d5]; setp.eq.s32 p7, r2, 0; mov.u32 r0");
     assert!(!lines(&chosen_by_data, &both).is_empty(), "which it is tells of data");
 }
 
