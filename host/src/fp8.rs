@@ -203,7 +203,7 @@ impl Fp8Tensor {
     /// or calls will refuse it.
     ///
     /// # Errors
-    /// [`Error::DataLength`], [`Error::Descale`], [`Error::ShapeOverflow`], [`Error::OutOfMemory`].
+    /// [`Error::DataLength`], [`Error::ArrayLength`], [`Error::Descale`], [`Error::ShapeOverflow`], [`Error::OutOfMemory`].
     pub fn from_slice<T: Fp8Element>(
         device: &Device,
         data: &[T],
@@ -340,6 +340,7 @@ impl Fp8Values {
         descales: &[f32],
     ) -> Result<Self> {
         check_data(data.len(), shape, descales, Operand::DescaleV)?;
+        check_count(Operand::DescaleV, descales.len(), sequences.unwrap_or(shape.batch), shape.heads)?;
         let (from, row) = (order.strides(shape), padded_keys(shape.seqlen, sequences));
         let mut transposed = vec![0u8; values_bytes(shape, sequences)?];
         let data: &[u8] = bytemuck::cast_slice(data);
@@ -378,7 +379,7 @@ impl Fp8Values {
         self.memory.to_vec()
     }
 
-    /// The descales, (batch, heads). Waits for all work of the device.
+    /// The descales, (sequences, heads). Waits for all work of the device.
     ///
     /// # Errors
     /// What the driver refuses.
@@ -519,10 +520,12 @@ impl Attention<'_> {
             (Operand::DescaleV, v.descales, v.shape),
         ];
         let features = self.features(q.shape.heads)?;
-        let sequences = features.packed_q.unwrap_or(q.shape.batch);
+        let packed = [features.packed_q, features.packed_kv, features.packed_kv];
         let mut per_head = [false; 3];
-        for (per_head, (operand, array, shape)) in per_head.iter_mut().zip(descales) {
-            *per_head = check_count(operand, array.len(), sequences, shape.heads)?;
+        for (i, (operand, array, shape)) in descales.into_iter().enumerate() {
+            // Those of the tensor itself: who has other sequences than q is told so.
+            let sequences = packed[i].unwrap_or(shape.batch);
+            per_head[i] = sequences == 0 || check_count(operand, array.len(), sequences, shape.heads)?;
         }
         let values = values_bytes(v.shape, v.sequences)?;
         let fp8 = Fp8Layouts {

@@ -130,7 +130,8 @@ impl Problem {
         if features != (Features { alibi, bias, bias_is_aligned, dropout, function, sparse, ..features }) {
             return Err(Error::Fp8Features);
         }
-        if features.packed_kv != fp8.packed {
+        // No sequences at all, and nothing to compute, may lie anyhow.
+        if features.packed_kv != fp8.packed && features.packed_kv != Some(0) {
             let (operand, expected, found) = (Operand::V, features.packed_kv, fp8.packed);
             return Err(Error::Fp8Packing { operand, expected, found });
         }
@@ -139,6 +140,9 @@ impl Problem {
             return Err(Error::HeadDim { head_dim, limit: MAX_FP8_HEAD_DIM });
         }
         let problem = Problem::with_features([q, k, v, out], features, scale)?;
+        // Columns are bytes here, which are not always steps of TMA.
+        let [q, k] = [problem.q, problem.k].map(|layout| layout.normalized_by(FP8_STEP));
+        let problem = Problem { q, k, ..problem };
         let values = fp8.values.normalized();
         for (operand, layout) in [(Operand::Q, &problem.q), (Operand::K, &problem.k), (Operand::V, &values)] {
             for (dim, size, stride) in layout.outer_dims() {

@@ -45,7 +45,7 @@ impl<'a> Fp8Rounding<'a> {
     /// rotated before, if they are.
     ///
     /// What becomes of a number follows from seed, offset (say, that of a step or of a layer), tensor, number of sequence,
-    /// of heads, head, row and column, and from nothing else: it is the same in every call and in all versions of this
+    /// of heads, head, row of the sequence and column, and from nothing else: it is the same in every call and in all versions of this
     /// library; docs/fp8.md has the formula. A CUDA graph repeats the offset that was recorded.
     pub const fn stochastic(self, seed: u64, offset: u32) -> Self {
         Fp8Rounding { rounding: Rounding::stochastic(seed, offset), ..self }
@@ -171,7 +171,8 @@ impl Fp8Qkv {
         for (operand, expected, found) in
             [(Operand::Q, packed[0], self.packed[0]), (Operand::V, packed[1], self.packed[1])]
         {
-            if found != expected {
+            // No sequences at all have nothing to round.
+            if found != expected && expected != Some(0) {
                 return Err(Error::Fp8Packing { operand, expected, found });
             }
         }
@@ -369,7 +370,8 @@ impl Parts {
         }
         let all = units.iter().fold(heads, |all, &units| all.saturating_add(units));
         // So that there is room for the maxima, too, and their places are counted in u32.
-        let limit = MAX_UNITS / (MOST_PARTS * QuantizeVariant::WARPS as usize);
+        let most = of_head.into_iter().max().unwrap_or(0).max(1);
+        let limit = MAX_UNITS / (most * QuantizeVariant::WARPS as usize);
         if all > limit {
             return Err(Error::TooManyTiles { tiles: all as u64, limit: limit as u64 });
         }

@@ -32,8 +32,9 @@ impl Reach {
         let unit = dims.iter().fold(0, |unit, &(_, stride)| gcd(unit, stride));
         let elements =
             dims.iter().map(|&(size, stride)| size.saturating_mul(stride)).fold(0, u64::saturating_add);
-        // Where every stride is 0, any step will do.
-        Reach { unit: if unit == 0 { layout.shape.head_dim as u64 } else { unit }, elements }
+        // Where every stride is 0, any step of TMA will do.
+        let any = (layout.shape.head_dim as u64).next_multiple_of(u64::from(VALUE_GROUP));
+        Reach { unit: if unit == 0 { any } else { unit }, elements }
     }
 
     /// The same in units.

@@ -135,8 +135,14 @@ impl TensorLayout {
     /// The same tensor, with strides that nobody steps by, and that therefore may be anything, set to one that TMA
     /// accepts: those of dimensions of size 1, and all of an empty tensor.
     pub(crate) fn normalized(&self) -> Self {
+        self.normalized_by(1)
+    }
+
+    /// The same, where they are set to a multiple of so many elements.
+    pub(crate) fn normalized_by(&self, step: usize) -> Self {
         let Shape { batch, seqlen, heads, head_dim } = self.shape;
-        let stride = |size, stride| if size <= 1 || self.shape.is_empty() { head_dim } else { stride };
+        let any = head_dim.next_multiple_of(step);
+        let stride = |size, stride| if size <= 1 || self.shape.is_empty() { any } else { stride };
         let strides = Strides {
             batch: stride(batch, self.strides.batch),
             seqlen: stride(seqlen, self.strides.seqlen),

@@ -520,6 +520,27 @@ fn attends_by_way_of_8_bits<T: Format>(
     Ok(())
 }
 
+/// Packed heads whose columns, as bytes, are no whole steps of TMA.
+fn attends_to_packed_heads_of(device: &Device, head_dim: usize) -> Result<(), Error> {
+    let lengths = Some(Lengths::WithZeros { longest: 90 });
+    let extras = Extras { packed_q: lengths, packed_kv: lengths, right: Some(0), ..Extras::default() };
+    let numbers = extras.numbers(5, 0, 0, 2, 1);
+    let shape = |heads| Shape::new(1, Extras::total(lengths.unwrap(), 5), heads, head_dim);
+    for heads in [(2, 1), (1, 1)] {
+        let shapes = [shape(heads.0), shape(heads.1), shape(heads.1)];
+        let host = wide(shapes, Dtype::Bf16, Layout::Bshd, Outliers::Numbers(1.0));
+        let [q, k, v] = host.each_ref().map(|tensor| upload(device, tensor));
+        let extras_there = ExtrasOnDevice::new(device, extras, &numbers, Dtype::Bf16)?;
+        let out = attention_fp8(&extras_there.attention(), &device.stream()?, &q?, &k?, &v?)?;
+        let [q, k, v] = host.map(|tensor| tensor.values());
+        let answer = attend(&extras.judged_by(false, &numbers, plain(&q, &k, &v, false)));
+        let lse: Vec<f32> = answer.lse.iter().map(|&x| x as f32).collect();
+        let errors = answer.errors(&download(&out)?.values().data, &lse);
+        assert!(errors.of_spread <= 0.064, "{errors:?}");
+    }
+    Ok(())
+}
+
 fn main() -> ExitCode {
     let mut suite = Suite::on(backends());
     let base = Case {
@@ -672,6 +693,10 @@ fn main() -> ExitCode {
     suite.test("chance_is_right_on_average_e4m3", chance_is_right_on_average::<F8E4M3>);
     suite.test("chance_is_right_on_average_e5m2", chance_is_right_on_average::<F8E5M2>);
     suite.test("chances_are_told_apart", chances_are_told_apart);
+    for head_dim in [8, 72, 104, 248] {
+        let name = format!("attends_to_packed_heads_of_{head_dim}");
+        suite.test(name, move |device| attends_to_packed_heads_of(device, head_dim));
+    }
     let inputs = [
         (Fp8::E4m3, Outliers::Numbers(1.0), "normal", [0.064, 0.064]),
         (Fp8::E4m3, Outliers::Numbers(10.0), "outliers", [0.1, 0.075]),

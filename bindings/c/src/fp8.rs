@@ -17,7 +17,8 @@ use crate::status::{Failure, fc_status};
 pub enum fc_fp8 {
     /// 4 significant bits, from 2⁻⁶ to 448.
     FC_E4M3 = 1,
-    /// 3 significant bits, from 2⁻¹⁴ to 57344. Masks are none and causal; it goes with neither softcap nor sinks.
+    /// 3 significant bits, from 2⁻¹⁴ to 57344. Masks are none and causal; it goes with neither softcap nor sinks, packed
+    /// sequences nor numbers of rows that count.
     FC_E5M2 = 2,
 }
 
@@ -96,7 +97,7 @@ fn room(handle: *const fc_fp8_qkv) -> Result<(Arc<Opened>, Arc<Mutex<Fp8Qkv>>), 
 /// head_dim are looked at, which are those of the calls to come; head_dim is a multiple of 8 up to 256.
 ///
 /// Each call gives a new handle. Room may be used again and again, but only by one call at a time: the calls are on one
-/// stream, or each waits for the one before it. Closing the device destroys it, too.
+/// stream (that of a thread, `cudaStreamPerThread`, is another one in each), or each waits for the one before it. Closing the device destroys it, too.
 ///
 /// # Safety
 /// The structs must be null, which is an error, or readable, and `options` with its `struct_size` set. `qkv` must be null,

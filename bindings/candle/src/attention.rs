@@ -205,7 +205,7 @@ impl Attention {
     ///
     /// head_dim is at most 256, and some of the above has no kernel of 8 bits: [`flashcore::Error::Fp8Features`]. On a GPU,
     /// memory for the rounded tensors, half as many bytes as theirs, is kept for the next call: that of the eight
-    /// combinations of stream, shapes and rounding that were used last.
+    /// combinations of thread, stream, shapes and rounding that were used last. So a CUDA graph must not record the call.
     pub fn fp8(mut self, options: Fp8Options) -> Self {
         self.fp8 = Some(options);
         self

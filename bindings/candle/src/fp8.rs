@@ -1,7 +1,10 @@
 //! Attention by way of 8 bits.
 
 #[cfg(feature = "cuda")]
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    thread::ThreadId,
+};
 
 use flashcore::{
     AsTensorView, Attention, Device, Fp8, Fp8Qkv, Fp8Rounding, LseView, Shape, Stream, TensorView,
@@ -76,11 +79,11 @@ pub(crate) fn submit(
     attention.forward_fp8_into(stream, room.q.view(), room.k.view(), room.v.view(), out, lse)
 }
 
-/// A room that is kept, and what it is for: number of the device, stream, rounding, shapes, packed sequences.
+/// A room that is kept, and what it is for: thread, number of the device, stream, rounding, shapes, packed sequences.
 #[cfg(feature = "cuda")]
-type Kept = ((usize, u64, Fp8Options, [Shape; 3], [Option<usize>; 2]), Arc<Mutex<Fp8Qkv>>);
+type Kept = ((ThreadId, usize, u64, Fp8Options, [Shape; 3], [Option<usize>; 2]), Arc<Mutex<Fp8Qkv>>);
 
-/// A room for these shapes that only calls on this stream use, of the eight that were used last. Whoever submits a call
+/// A room for these shapes that only calls of this thread on this stream use, of the eight that were used last. Whoever submits a call
 /// locks it: it is written and then read, and calls come one behind the other on a stream. Making room anew for each call
 /// would be as safe, but freeing it waits for the device.
 #[cfg(feature = "cuda")]
@@ -95,7 +98,9 @@ pub(crate) fn kept_room(
     static KEPT: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
     // The same room serves all seeds.
     let options = Fp8Options { stochastic: None, ..options };
-    let key = (stream.device().properties().ordinal, stream.raw(), options, shapes, packed);
+    // candle's default stream has one handle for all threads, but is another one in each.
+    let thread = std::thread::current().id();
+    let key = (thread, stream.device().properties().ordinal, stream.raw(), options, shapes, packed);
     let lock = || KEPT.lock().unwrap_or_else(PoisonError::into_inner);
     let mut kept = lock();
     if let Some(place) = kept.iter().position(|(of, _)| *of == key) {

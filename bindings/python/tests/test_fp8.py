@@ -129,6 +129,32 @@ def test_packed_sequences():
     assert raised.value.status == Status.FP8_PACKING
 
 
+def test_no_packed_sequences():
+    q, k, v = (np.zeros((0, heads, 64), np.float16) for heads in (4, 2, 2))
+    starts = np.zeros(1, np.int32)
+    out = flashcore.attention_fp8(q, k, v, cu_seqlens_q=starts, cu_seqlens_kv=starts)
+    assert out.shape == q.shape
+
+
+def test_streams_of_threads_have_rooms_of_their_own():
+    kept, narrow = _fp8._Kept(), _fp8.Narrow("e4m3", False, False)
+    handle = _fp8._library.emulated().handle
+    tensors = [_fp8._library.pack_tensor(16, 1, 8, 1, 64, 512, 64, 64, _fp8._library.F16)] * 3
+    rooms = []
+
+    def use(stream):
+        rooms.append(kept.room(handle, stream, tensors, narrow, (0, 0)))
+
+    for stream, different in ((2, 2), (16, 1)):
+        rooms.clear()
+        for _ in range(2):
+            use(stream)
+        thread = threading.Thread(target=use, args=(stream,))
+        thread.start()
+        thread.join()
+        assert len(set(map(id, rooms))) == different
+
+
 def test_rounding_by_chance():
     q, k, v = qkv()
     nearest = flashcore.attention_fp8(q, k, v)

@@ -237,7 +237,7 @@ def attention_fp8(
 
     Raises:
         UnsupportedError: What there is no kernel of 8 bits for, such as biases and dropout; of e5m2 also windows,
-            chunks, prefixes, ``softcap`` and ``sinks``.
+            chunks, prefixes, ``softcap``, ``sinks``, packed sequences and numbers of rows that count.
 
     >>> import numpy, flashcore
     >>> q, k, v = (numpy.random.randn(1, 100, 2, 64).astype(numpy.float16) for _ in "qkv")

@@ -15,6 +15,8 @@ from ._errors import ArgumentError, ArgumentTypeError
 _FORMATS = {"e4m3": _library.E4M3, "e5m2": _library.E5M2}
 #: How many rooms are kept: the layers of a model share one, and few shapes alternate.
 _KEPT = 8
+#: ``cudaStreamPerThread``: one handle, but another stream in each thread.
+_PER_THREAD = 2
 #: Where ``fc_tensor`` has batch, seqlen, heads and head_dim.
 _SIZES = slice(8, 40)
 
@@ -36,8 +38,10 @@ class Narrow(NamedTuple):
 
     def signed(self) -> tuple[Any, ...]:
         """As arguments of PyTorch's operators, whose integers are signed."""
-        seed = self.rounding_seed
-        return (*self[:3], seed - 2**64 if seed is not None and seed >= 2**63 else seed, self.rounding_offset)
+        if self.rounding_seed is None:
+            return (*self[:3], None, 0)
+        seed, offset = _below("rounding_seed", self.rounding_seed, 64), _below("rounding_offset", self.rounding_offset, 32)
+        return (*self[:3], seed - 2**64 if seed >= 2**63 else seed, offset)
 
     def stochastic(self) -> bytes | None:
         """``fc_fp8_stochastic``; None is to the nearest."""
@@ -104,7 +108,8 @@ class _Kept:
         self, handle: int, stream: int, tensors: Sequence[bytes], narrow: Narrow, sequences: tuple[int, int]
     ) -> Fp8Room:
         """The room of a device, a stream, these shapes and so many packed sequences. It serves all seeds."""
-        key = (handle, stream, *(tensor[_SIZES] for tensor in tensors[:3]), narrow[:3], sequences)
+        thread = _mark() if stream == _PER_THREAD else None
+        key = (handle, stream, thread, *(tensor[_SIZES] for tensor in tensors[:3]), narrow[:3], sequences)
         with self._lock:
             room = self._rooms.get(key)
             if room is not None:
@@ -120,3 +125,13 @@ class _Kept:
 
 
 _kept = _Kept()
+_marks = threading.local()
+
+
+def _mark() -> object:
+    """What tells this thread from all others, also from those that come after it."""
+    try:
+        return _marks.mark
+    except AttributeError:
+        _marks.mark = object()
+        return _marks.mark
