@@ -522,10 +522,11 @@ fn attends_by_way_of_8_bits<T: Format>(
 
 /// Packed heads whose columns, as bytes, are no whole steps of TMA.
 fn attends_to_packed_heads_of(device: &Device, head_dim: usize) -> Result<(), Error> {
-    let lengths = Some(Lengths::WithZeros { longest: 90 });
-    let extras = Extras { packed_q: lengths, packed_kv: lengths, right: Some(0), ..Extras::default() };
+    let lengths = Lengths::WithZeros { longest: 90 };
+    let extras =
+        Extras { packed_q: Some(lengths), packed_kv: Some(lengths), right: Some(0), ..Extras::default() };
     let numbers = extras.numbers(5, 0, 0, 2, 1);
-    let shape = |heads| Shape::new(1, Extras::total(lengths.unwrap(), 5), heads, head_dim);
+    let shape = |heads| Shape::new(1, Extras::total(lengths, 5), heads, head_dim);
     for heads in [(2, 1), (1, 1)] {
         let shapes = [shape(heads.0), shape(heads.1), shape(heads.1)];
         let host = wide(shapes, Dtype::Bf16, Layout::Bshd, Outliers::Numbers(1.0));
