@@ -116,8 +116,8 @@ def attention(
             room). Sizes of sequences and heads may be 1, for all. :func:`block_lists` makes it of a bitmap. Or the four
             lists of a ``BlockMask`` of PyTorch's FlexAttention with blocks of 128, whose ``full_`` ones are joined to
             the others: what its ``mask_mod`` hides within a block, other arguments have to hide.
-        approximate_softcap: The GPU's own hyperbolic tangent will do for ``softcap``, as in FlashAttention-2 and -3: quicker,
-            but a capped score is off by up to 2**-11 of itself. Where there is no kernel for it (other columns than 64,
+        approximate_softcap: The GPU's own hyperbolic tangent will do for ``softcap``, as in FlashAttention-2 and -3:
+            quicker, but a capped score is off by up to 2**-11 of itself. Where there is no kernel for it (other columns than 64,
             128 and 256; slopes, bias or dropout beside it), scores are as exact as without.
 
     Masks compose: a query sees the keys that all of them show. Slopes and bias are added to scaled and capped scores.
@@ -285,9 +285,10 @@ def fp8_room(
     """Room for q, k and v of 8 bits, which :func:`attention_fp8` takes as ``room``: for CUDA graphs, and for who wants
     to know how much memory is used, and when.
 
-    Only kind, device and shapes of the tensors are looked at; the other arguments are those of :func:`attention_fp8`, and
-    how many packed sequences q has, and k and v, 0 where the call has no ``cu_seqlens_q`` or ``cu_seqlens_kv``. A room is used by one call at a time: calls are on one stream, or each waits for the one before it. It is freed,
-    after all work of the device, when nobody refers to it, and has to live as long as graphs that recorded calls in it.
+    Only kind, device and shapes of the tensors are looked at; the other arguments are those of :func:`attention_fp8`,
+    and how many packed sequences q has, and k and v, 0 where the call has no ``cu_seqlens_q`` or ``cu_seqlens_kv``. A
+    room is used by one call at a time: calls are on one stream, or each waits for the one before it. It is freed, after
+    all work of the device, when nobody refers to it, and has to live as long as graphs that recorded calls in it.
 
     Raises:
         ArgumentError, ArgumentTypeError, DeviceError: As :func:`attention`.

@@ -40,7 +40,8 @@ class Narrow(NamedTuple):
         """As arguments of PyTorch's operators, whose integers are signed."""
         if self.rounding_seed is None:
             return (*self[:3], None, 0)
-        seed, offset = _below("rounding_seed", self.rounding_seed, 64), _below("rounding_offset", self.rounding_offset, 32)
+        seed = _below("rounding_seed", self.rounding_seed, 64)
+        offset = _below("rounding_offset", self.rounding_offset, 32)
         return (*self[:3], seed - 2**64 if seed >= 2**63 else seed, offset)
 
     def stochastic(self) -> bytes | None:
@@ -71,9 +72,7 @@ class Fp8Room:
     """Device memory for q, k and v of 8 bits, which :func:`flashcore.fp8_room` makes. It goes when nobody refers to it,
     after all work of the device. Calls in one room are on one stream, or each waits for the one before it."""
 
-    def __init__(
-        self, handle: int, tensors: Sequence[bytes], narrow: Narrow, sequences: tuple[int, int]
-    ) -> None:
+    def __init__(self, handle: int, tensors: Sequence[bytes], narrow: Narrow, sequences: tuple[int, int]) -> None:
         self._number = _library.create_fp8(handle, tensors[:3], narrow.packed(sequences))
         # When the process ends, devices are not closed, either.
         weakref.finalize(self, _library.destroy_fp8, self._number).atexit = False

@@ -5,6 +5,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from . import _emulated, _library
@@ -480,8 +481,7 @@ class Framework(ABC):
     def narrowing(self, q: Any, narrow: Narrow, room: Fp8Room | None) -> Forward:
         """What submits attention over 8 bits."""
         if room is not None:
-            stochastic = narrow.stochastic()
-            return lambda *call: room.forward(*call, stochastic)
+            return partial(room.forward, stochastic=narrow.stochastic())
         if self.capturing(q):
             raise ArgumentError(
                 "a call that a CUDA graph records needs a room that stays: room=flashcore.fp8_room(q, k, v)"
