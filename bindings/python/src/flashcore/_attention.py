@@ -117,8 +117,8 @@ def attention(
             lists of a ``BlockMask`` of PyTorch's FlexAttention with blocks of 128, whose ``full_`` ones are joined to
             the others: what its ``mask_mod`` hides within a block, other arguments have to hide.
         approximate_softcap: The GPU's own hyperbolic tangent will do for ``softcap``, as in FlashAttention-2 and -3:
-            quicker, but a capped score is off by up to 2**-11 of itself. Where there is no kernel for it (other columns than 64,
-            128 and 256; slopes, bias or dropout beside it), scores are as exact as without.
+            quicker, but a capped score is off by up to 2**-11 of itself. Where there is no kernel for it (other columns
+            than 64, 128 and 256; slopes, bias or dropout beside it), scores are as exact as without.
 
     Masks compose: a query sees the keys that all of them show. Slopes and bias are added to scaled and capped scores.
     Key ranges and block masks go with no softcap, slopes, bias or dropout.
