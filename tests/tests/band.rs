@@ -146,7 +146,8 @@ proptest! {
         heads in 1..5u32, ratio in 1..4u32, pack in 0..4u32, cuts in prop::collection::vec(any::<(u32, u32)>(), 0..9),
         block_m in prop::sample::select(vec![64u32, 128, 192]), team in 1..6u32,
     ) {
-        let params = params(heads * ratio, ratio, pack, Band::FULL);
+        let mut params = params(heads * ratio, ratio, pack, Band::FULL);
+        params.general.sequences.count = lens.len() as u32;
         let kv = Span { start: 7, len: 5 };
         let sequence = |batch: u32| {
             let start = lens[..batch as usize].iter().sum();
@@ -198,6 +199,30 @@ proptest! {
                 }
             }
             prop_assert!(rounds.iter().all(Vec::is_empty), "{:?} are left", rounds);
+        }
+    }
+
+    /// Where tiles were miscounted, nobody is asked for a sequence that there is none of.
+    #[test]
+    fn bundles_end_with_the_last_sequence(
+        lens in prop::collection::vec(0..700u32, 0..6), heads in 1..5u32, head in 0..40u32, tile in 0..9u32,
+        tiles in 0..1_000_000u32, team in 1..6u32,
+    ) {
+        let mut params = params(heads, 1, 0, Band::FULL);
+        params.general.sequences.count = lens.len() as u32;
+        let sequence = |batch: u32| {
+            let span = Span { start: 0, len: lens[batch as usize] };
+            Sequence { q: span, kv: span, prefix: 0 }
+        };
+        let all: u32 = lens.iter().map(|len| len.div_ceil(128) * heads).sum();
+        for number in 0..team {
+            let member = Member { team, number };
+            let mut bundle = Bundle::new(Place { head, tile }, tiles, tiles.div_ceil(team), member);
+            let mut found = 0;
+            while bundle.next(&params, 128, member, sequence).is_some() {
+                found += 1;
+            }
+            prop_assert!(found <= all, "{found} tiles of {all}");
         }
     }
 
