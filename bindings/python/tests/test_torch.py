@@ -283,11 +283,13 @@ def test_8_bits_are_those_of_numpy():
 
 def test_the_operator_of_8_bits():
     q, k = normal(2, 20, 4, 64), normal(2, 30, 2, 64)
-    torch.library.opcheck(operators.attention_fp8, (q, k, k, "e4m3", True, False, True, 0.3))
+    for seed in (None, -5):
+        torch.library.opcheck(operators.attention_fp8, (q, k, k, "e4m3", True, False, seed, 3, True, 0.3))
 
     def model(q, k):
         out, lse = flashcore.attention_fp8(q * 1, k, k, rotated=True, softcap=3.0, return_lse=True)
-        return out + 0, lse, flashcore.attention_fp8(q, k, k, rotated=True, softcap=3.0)
+        by_chance = flashcore.attention_fp8(q, k, k, rounding_seed=2**64 - 5, rounding_offset=2**32 - 1)
+        return out + 0, lse, flashcore.attention_fp8(q, k, k, rotated=True, softcap=3.0), by_chance
 
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     for found, expected in zip(compiled(q, k), model(q, k)):
