@@ -83,9 +83,9 @@ pub(crate) fn submit(
 #[cfg(feature = "cuda")]
 type Kept = ((ThreadId, usize, u64, Fp8Options, [Shape; 3], [Option<usize>; 2]), Arc<Mutex<Fp8Qkv>>);
 
-/// A room for these shapes that only calls of this thread on this stream use, of the eight that were used last. Whoever submits a call
-/// locks it: it is written and then read, and calls come one behind the other on a stream. Making room anew for each call
-/// would be as safe, but freeing it waits for the device.
+/// A room for these shapes that only calls of this thread on this stream use, of the eight that were used last. Whoever
+/// submits a call locks it: it is written and then read, and calls come one behind the other on a stream. Making room anew
+/// for each call would be as safe, but freeing it waits for the device.
 #[cfg(feature = "cuda")]
 pub(crate) fn kept_room(
     options: Fp8Options,
