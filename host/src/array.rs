@@ -72,6 +72,13 @@ impl<T: bytemuck::Pod> Array<T> {
         Ok(Array { memory: Memory::new(device, bytes)?, numbers: PhantomData })
     }
 
+    /// The same, all 0.
+    pub(crate) fn zeros(device: &Device, len: usize) -> Result<Self> {
+        let array = Array::uninit(device, len)?;
+        array.memory.fill(0)?;
+        Ok(array)
+    }
+
     /// The numbers. Waits for all work of the device.
     ///
     /// # Errors

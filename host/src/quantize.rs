@@ -4,13 +4,12 @@ use flashcore_kernels::divisor::Divisor;
 use flashcore_kernels::entry::{
     FP8_LARGEST_OF_TENSORS, QUANTIZE, QuantizeVariant, TENSOR_CTAS, TENSOR_MAXIMA,
 };
-use flashcore_kernels::fp8::{VALUE_GROUP, rotation_block};
-use flashcore_kernels::params::{QuantizeParams, QuantizeTensor};
+use flashcore_kernels::fp8::rotation_block;
+use flashcore_kernels::params::{QuantizeParams, QuantizeTensor, Turns};
 use flashcore_kernels::rounding::Rounding;
 
 use crate::array::Array;
 use crate::check::{addresses_of_arrays, extent, lengths_of_arrays, of_device};
-use crate::driver::Properties;
 use crate::error::{Dim, Error, Operand, Result};
 use crate::fp8::{Fp8Tensor, Fp8Values};
 use crate::kernels::{Dtype, Fp8};
@@ -19,11 +18,13 @@ use crate::tensor::{AsTensorView, Order, Shape, Tensor, TensorLayout};
 use crate::tensor_map::ALIGNMENT;
 use crate::{Attention, Device, Sequences, Stream};
 
-/// Parts of a head, at most: each has a largest number, and all parts read those of all.
-const MOST_PARTS: usize = 128;
-/// Elements of a part, at least.
-const LEAST_ELEMENTS: usize = 1 << 14;
-/// Heads, and parts of heads, are counted in i32.
+/// Parts of a head, at most: each has a largest number, and one warp gathers those of all.
+const MOST_PARTS: usize = 2048;
+/// How many times a warp looks whether its factor is known before it puts its unit off: some 50 µs.
+const PATIENCE: u32 = 64;
+/// Lanes of a warp.
+const LANES: u32 = 32;
+/// Heads and parts of heads are counted in i32; warps take a ticket more than there is work for.
 const MAX_UNITS: usize = i32::MAX as usize;
 
 /// How q, k and v are rounded to 8 bits: see [`Fp8Qkv::round_with`].
@@ -80,7 +81,8 @@ pub struct Fp8Qkv {
     pub k: Fp8Tensor,
     /// Values.
     pub v: Fp8Values,
-    maxima: Array<f32>,
+    /// What warps tell each other: magnitudes of parts, heads and tensors, chains, turns. Zeros at first: no launch's tag.
+    told: Array<u32>,
     /// How many packed sequences of q, and of k and v.
     packed: [Option<usize>; 2],
     rotates: bool,
@@ -113,7 +115,7 @@ impl Fp8Qkv {
             q: Fp8Tensor::room(device, kind, q, Order::Bhsd, of_q)?,
             k: Fp8Tensor::room(device, kind, k, Order::Bhsd, of_k)?,
             v: Fp8Values::room(device, kind, v, packed[1])?,
-            maxima: Array::uninit(device, parts.maxima() + 3 * TENSOR_MAXIMA as usize)?,
+            told: Array::zeros(device, parts.told())?,
             packed,
             rotates: false,
             per_tensor: false,
@@ -133,7 +135,7 @@ impl Fp8Qkv {
 
     /// Gives all heads of all sequences of q the same descale, that of its largest number, and so k and v: for those who
     /// compare with, or continue in, software that has one number for a tensor. All that [`Fp8Tensor::descales`] has is
-    /// that number. It takes another kernel between the two others.
+    /// that number. Memory is read twice for it, by three kernels instead of one.
     pub fn per_tensor(mut self) -> Self {
         self.per_tensor = true;
         self
@@ -192,6 +194,9 @@ impl Fp8Qkv {
             layouts[i] = check_layout(operand, view.layout().normalized())?;
             extent(operand, view.ptr(), view.bytes(), layouts[i].span_bytes()?, ALIGNMENT)?;
         }
+        if packed.contains(&Some(0)) {
+            return Ok(());
+        }
         let parts = Parts::of(shapes, packed)?;
         let arrays = how.sequences.arrays(parts.sequences[0], parts.sequences[1]);
         lengths_of_arrays(&arrays)?;
@@ -209,18 +214,27 @@ impl Fp8Qkv {
         let written = written.into_iter().filter(|&(_, ptr)| ptr != 0);
         let read = read.map(|(operand, view)| (operand, view.ptr()));
         of_device(stream.device(), read.chain(written).chain(addresses_of_arrays(&arrays)))?;
-        let grid = grid(&params, stream.device().properties());
-        let symbol = |fp8| {
-            let variant = QUANTIZE.iter().find(|variant| variant.dtype == dtype && variant.fp8 == fp8);
-            variant.expect("all types have kernels").symbol
-        };
-        let of_tensors = self.per_tensor.then_some((FP8_LARGEST_OF_TENSORS.symbol, 3 * TENSOR_CTAS));
-        let (first, last) = ((symbol(None), grid), (symbol(Some(self.q.view().kind())), grid));
-        for (symbol, grid) in [Some(first), of_tensors, Some(last)].into_iter().flatten() {
+        let asked = (dtype, self.q.view().kind(), self.rotates, how.rounding != Rounding::NEAREST);
+        let wanted = |x: &&QuantizeVariant| (x.dtype, x.fp8, x.rotates, x.by_chance) == asked;
+        let variant = QUANTIZE.iter().find(wanted).expect("all types have kernels");
+        let resident = stream.device().properties().sm_count * variant.ctas_per_sm();
+        let (symbol, grid) = (variant.symbol, params.units.div_ceil(QuantizeVariant::WARPS).min(resident));
+        let with = |seeks, rounds, patience| QuantizeParams { seeks, rounds, patience, ..params };
+        let launch = |symbol, grid, params: QuantizeParams| {
             // SAFETY: the parameters say where the memory of the views and of `self` is, which was checked.
-            unsafe { stream.launch_quantize(symbol, grid, &params)? };
+            unsafe { stream.launch_quantize(symbol, grid, &params) }
+        };
+        if self.per_tensor {
+            launch(symbol, grid, with(1, 0, 0))?;
+            launch(FP8_LARGEST_OF_TENSORS.symbol, 3 * TENSOR_CTAS, params)?;
+            launch(symbol, grid, with(0, 1, 0))
+        } else {
+            // A head of which not all is held at once is not worth waiting for; nor is one that takes most warps, if they
+            // have much to compute, which all of them would do at the same time.
+            let warps =
+                grid * QuantizeVariant::WARPS / if variant.rotates || variant.by_chance { 2 } else { 1 };
+            launch(symbol, grid, with(1, 1, if params.most_parts <= warps { PATIENCE } else { 0 }))
         }
-        Ok(())
     }
 
     /// Columns of q and k that are rotated together.
@@ -265,24 +279,34 @@ impl Fp8Qkv {
                 descales: descales.ptr(),
                 rows: shape.seqlen as u32,
                 units: parts.units[i] as u32,
+                octets: (shape.head_dim / HEAD_DIM_STEP) as u32,
+                row_shift: parts.row_shift[i],
                 parts: Divisor::new(parts.of_head[i] as u32),
+                column_parts: Divisor::new(parts.of_columns[i] as u32),
                 heads: Divisor::new(shape.heads as u32),
-                groups: Divisor::new((shape.head_dim / HEAD_DIM_STEP) as u32),
                 first_head: heads as u32,
             };
             heads += parts.sequences[i] * shape.heads;
             units += parts.units[i];
         }
-        let maxima = self.maxima.view().ptr();
+        let maxima = self.told.view().ptr();
+        let head_maxima = maxima + 4 * parts.maxima() as u64;
+        let tensor_maxima = head_maxima + 4 * parts.heads as u64;
+        let chain = tensor_maxima + 4 * 3 * u64::from(TENSOR_MAXIMA);
         QuantizeParams {
             tensors,
             starts: [starts_q, starts_kv],
             used: [used_q, used_kv],
             maxima,
-            tensor_maxima: if self.per_tensor { maxima + 4 * parts.maxima() as u64 } else { 0 },
+            head_maxima,
+            tensor_maxima: if self.per_tensor { tensor_maxima } else { 0 },
+            chain,
+            turns: chain + 4 * units as u64,
             most_parts: parts.most() as u32,
-            part_rows: parts.rows as u32,
             units: units as u32,
+            seeks: 0,
+            rounds: 0,
+            patience: 0,
             rotation_block: if self.rotates { self.rotation_block() } else { 0 },
             rounding: how.rounding,
         }
@@ -299,9 +323,11 @@ const EMPTY: QuantizeTensor = QuantizeTensor {
     descales: 0,
     rows: 0,
     units: 0,
+    octets: 0,
+    row_shift: 0,
     parts: Divisor::new(0),
+    column_parts: Divisor::new(0),
     heads: Divisor::new(0),
-    groups: Divisor::new(0),
     first_head: 0,
 };
 
@@ -314,16 +340,14 @@ fn sizes(expected: Shape, found: Shape) -> [(Dim, usize, usize); 4] {
     ]
 }
 
-fn grid(params: &QuantizeParams, device: &Properties) -> u32 {
-    params.units.min(device.sm_count * QuantizeVariant::CTAS_PER_SM)
-}
-
 /// How the rows of heads are cut into parts.
 struct Parts {
     /// Sequences of q, k and v.
     sequences: [usize; 3],
-    /// Rows of a part.
-    rows: usize,
+    /// log2 of the rows that a warp reads at once.
+    row_shift: [u32; 3],
+    /// Parts of the same rows: of v, each has some of the columns.
+    of_columns: [usize; 3],
     /// Parts of a head of q, k and v: of packed sequences, of one that is as long as they are on average.
     of_head: [usize; 3],
     /// Parts of all heads.
@@ -359,11 +383,16 @@ impl Parts {
             lengths[i] = packed[i].map_or(shape.seqlen, |count| shape.seqlen.div_ceil(count.max(1)));
             heads = heads.saturating_add(sequences[i].saturating_mul(shape.heads));
         }
-        let longest = lengths.into_iter().max().unwrap_or(0);
-        let widest = shapes.map(|shape| shape.head_dim).into_iter().max().unwrap_or(HEAD_DIM_STEP);
-        let rows = longest.div_ceil(MOST_PARTS).max(LEAST_ELEMENTS / widest);
-        let rows = rows.next_multiple_of(VALUE_GROUP as usize);
-        let of_head = lengths.map(|length| length.div_ceil(rows));
+        let (mut row_shift, mut of_columns, mut of_head) = ([0; 3], [1; 3], [0; 3]);
+        for (i, shape) in shapes.iter().enumerate() {
+            // Lanes for whole octets of a row, a power of 2; the rest of the warp is for other rows.
+            let octets = shape.head_dim / HEAD_DIM_STEP;
+            let most = if i == 2 { QuantizeVariant::VALUE_OCTETS } else { LANES } as usize;
+            of_columns[i] = octets.div_ceil(most);
+            row_shift[i] = (LANES as usize / octets.next_power_of_two().min(most)).trailing_zeros();
+            let rows = (QuantizeVariant::LANE_ROWS as usize) << row_shift[i];
+            of_head[i] = lengths[i].div_ceil(rows).min(MOST_PARTS / of_columns[i]) * of_columns[i];
+        }
         let mut units = [0; 3];
         for i in 0..3 {
             units[i] = sequences[i].saturating_mul(shapes[i].heads).saturating_mul(of_head[i]);
@@ -371,11 +400,17 @@ impl Parts {
         let all = units.iter().fold(heads, |all, &units| all.saturating_add(units));
         // So that there is room for the maxima, too, and their places are counted in u32.
         let most = of_head.into_iter().max().unwrap_or(0).max(1);
-        let limit = MAX_UNITS / (most * QuantizeVariant::WARPS as usize);
+        let limit = MAX_UNITS / most.max(2);
         if all > limit {
             return Err(Error::TooManyTiles { tiles: all as u64, limit: limit as u64 });
         }
-        Ok(Parts { sequences, rows, of_head, units, heads })
+        Ok(Parts { sequences, row_shift, of_columns, of_head, units, heads })
+    }
+
+    /// How many numbers warps tell each other.
+    fn told(&self) -> usize {
+        let units: usize = self.units.iter().sum();
+        self.maxima() + self.heads + 3 * TENSOR_MAXIMA as usize + units + Turns::COUNT
     }
 
     fn most(&self) -> usize {
@@ -384,7 +419,7 @@ impl Parts {
 
     /// How many maxima there are.
     fn maxima(&self) -> usize {
-        self.heads * self.most() * QuantizeVariant::WARPS as usize
+        self.heads * self.most()
     }
 }
 
@@ -451,25 +486,25 @@ mod tests {
         narrow.round_with(&stream, rounding, &q, &k, &v).unwrap();
         let launches = &mock.state().launches;
         let symbols: Vec<_> = launches.iter().map(|launch| launch.symbol).collect();
-        assert_eq!(symbols, ["fp8_largest_bf16", "fp8_round_bf16_e4m3"].repeat(2));
+        assert_eq!(symbols, ["fp8_round_bf16_e4m3", "fp8_round_bf16_e4m3_by_chance"]);
         let told = launches.iter().map(|launch| {
             let bytes = launch.params[0].last_chunk::<16>().unwrap();
             [0, 4, 8, 12].map(|at| u32::from_ne_bytes(bytes[at..][..4].try_into().unwrap()))
         });
         let by_chance = [0x89AB_CDEF, 0x0123_4567, 7, 1];
-        assert_eq!(told.collect::<Vec<_>>(), [[0; 4], [0; 4], by_chance, by_chance]);
+        assert_eq!(told.collect::<Vec<_>>(), [[0; 4], by_chance]);
     }
 
     #[test]
-    fn descales_of_tensors_take_a_kernel_more() {
+    fn descales_of_tensors_take_two_kernels_more() {
         let (mock, device) = Mock::device();
         let (narrow, [q, k, v]) = tensors(&device);
         narrow.per_tensor().round(&device.stream().unwrap(), &q, &k, &v).unwrap();
         let launches = &mock.state().launches;
         let told: Vec<_> = launches.iter().map(|launch| (launch.symbol, launch.grid[0])).collect();
-        // Heads have one part each: 8 of q, 4 of k and of v.
+        // Heads have one part each, for a warp: 8 of q, 4 of k and of v.
         let expected =
-            [("fp8_largest_bf16", 16), ("fp8_largest_of_tensors", 96), ("fp8_round_bf16_e4m3", 16)];
+            [("fp8_round_bf16_e4m3", 4), ("fp8_largest_of_tensors", 96), ("fp8_round_bf16_e4m3", 4)];
         assert_eq!(told, expected);
     }
 

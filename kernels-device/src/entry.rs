@@ -48,10 +48,14 @@ const LENGTHS_AND_ARGS: &[u32] = &{
     offsets
 };
 
-/// Where the parameters of a kernel that rounds to 8 bits have the addresses of lengths.
-const ROWS: &[u32] = &{
+/// Where the parameters of a kernel that rounds to 8 bits have the addresses of lengths, and of what warps tell each
+/// other: whose turn it is, magnitudes and their tags.
+const ROWS_AND_TURNS: &[u32] = &{
     let (starts, used) = (offset_of!(QuantizeParams, starts), offset_of!(QuantizeParams, used));
-    [starts as u32, starts as u32 + 8, used as u32, used as u32 + 8]
+    let [starts, used] = [starts as u32, used as u32];
+    // Three kinds of maxima, the chains and the turns.
+    let told = offset_of!(QuantizeParams, maxima) as u32;
+    [starts, starts + 8, used, used + 8, told, told + 8, told + 16, told + 24, told + 32]
 };
 
 /// Columns of O that a warp stores at once: four matrices of 8x8 for its 16 rows.
@@ -76,6 +80,8 @@ pub struct Entry {
     pub spill_limit: u32,
     /// Offsets, among the parameters, of the addresses of what is public: lengths, which decide what a kernel does.
     pub public_pointers: &'static [u32],
+    /// Whether warps take tickets for their work, by an atomic: for kernels whose results do not depend on who gets which.
+    pub takes_tickets: bool,
     /// Instructions the PTX must have, no more and no fewer; `None` where nothing is promised.
     pub opcodes: Option<Opcodes>,
 }
@@ -119,6 +125,7 @@ impl Variant {
             smem_bytes: self.smem().bytes,
             max_registers: self.launch_registers(),
             spill_limit: self.spill_limit(),
+            takes_tickets: false,
             public_pointers: match self.score {
                 Score::Custom => LENGTHS_AND_ARGS,
                 _ if self.is_general() => LENGTHS,
@@ -561,6 +568,7 @@ impl MergeVariant {
             max_registers: REGISTER_FILE / (Self::CTAS_PER_SM * Self::THREADS) / 8 * 8,
             spill_limit: 0,
             public_pointers: &[],
+            takes_tickets: false,
             opcodes: None,
         }
     }
@@ -602,17 +610,27 @@ pub struct QuantizeVariant {
     pub symbol: &'static str,
     /// Element type of what is rounded.
     pub dtype: Dtype,
-    /// That of the results; none of the kernel that looks for the largest numbers.
-    pub fp8: Option<Fp8>,
+    /// That of the results.
+    pub fp8: Fp8,
+    /// Whether it rotates Q and K before.
+    pub rotates: bool,
+    /// Whether it rounds by chance.
+    pub by_chance: bool,
 }
 
 impl QuantizeVariant {
     /// Threads of a CTA.
     pub const THREADS: u32 = 128;
-    /// Warps of a CTA: each leaves the largest number that it saw.
+    /// Warps of a CTA: each works for itself.
     pub const WARPS: u32 = Self::THREADS / 32;
+    /// Rows of which a lane holds 8 columns each: 256 bytes.
+    pub const LANE_ROWS: u32 = 16;
+    /// How many times 8 columns of V a warp holds at most.
+    pub const VALUE_OCTETS: u32 = 16;
     /// CTAs that an SM has room for.
-    pub const CTAS_PER_SM: u32 = 7;
+    pub const fn ctas_per_sm(&self) -> u32 {
+        if self.rotates || self.by_chance { 3 } else { 4 }
+    }
 
     /// What the builder must know of this variant.
     pub const fn entry(&self) -> Entry {
@@ -620,23 +638,26 @@ impl QuantizeVariant {
             symbol: self.symbol,
             threads: Self::THREADS,
             cluster: 1,
-            min_ctas: Self::CTAS_PER_SM,
+            min_ctas: self.ctas_per_sm(),
             smem_bytes: 0,
-            max_registers: REGISTER_FILE / (Self::CTAS_PER_SM * Self::THREADS) / 8 * 8,
+            max_registers: REGISTER_FILE / (self.ctas_per_sm() * Self::THREADS) / 8 * 8,
             spill_limit: 0,
-            public_pointers: ROWS,
+            public_pointers: ROWS_AND_TURNS,
+            takes_tickets: true,
             opcodes: None,
         }
     }
 }
 
 macro_rules! quantize_variants {
-    ($($symbol:ident: $dtype:ident $(to $fp8:ident)?;)*) => {
+    ($($symbol:ident: $dtype:ident to $fp8:ident, $rotates:literal, $by_chance:literal;)*) => {
         /// Every kernel that rounds to 8 bits.
         pub const QUANTIZE: &[QuantizeVariant] = &[$(QuantizeVariant {
             symbol: stringify!($symbol),
             dtype: Dtype::$dtype,
-            fp8: [$(Some(Fp8::$fp8),)? None][0],
+            fp8: Fp8::$fp8,
+            rotates: $rotates,
+            by_chance: $by_chance,
         }),*];
 
         #[cfg(target_arch = "nvptx64")]
@@ -649,14 +670,8 @@ macro_rules! quantize_variants {
                 /// tensors.
                 #[unsafe(no_mangle)]
                 unsafe extern "ptx-kernel" fn $symbol(params: crate::params::QuantizeParams) {
-                    const FP8: Option<super::Fp8> = [$(Some(super::Fp8::$fp8),)? None][0];
                     // SAFETY: passed on to the caller.
-                    unsafe {
-                        match FP8 {
-                            Some(fp8) => crate::quantize::round(super::Dtype::$dtype, fp8, &params),
-                            None => crate::quantize::largest(super::Dtype::$dtype, &params),
-                        }
-                    }
+                    unsafe { crate::quantize::round::<$rotates, $by_chance>(super::Dtype::$dtype, super::Fp8::$fp8, &params) }
                 }
             })*
         }
@@ -664,12 +679,23 @@ macro_rules! quantize_variants {
 }
 
 quantize_variants! {
-    fp8_largest_f16: F16;
-    fp8_largest_bf16: Bf16;
-    fp8_round_f16_e4m3: F16 to E4m3;
-    fp8_round_bf16_e4m3: Bf16 to E4m3;
-    fp8_round_f16_e5m2: F16 to E5m2;
-    fp8_round_bf16_e5m2: Bf16 to E5m2;
+    // symbol                                   types         rotates, by chance
+    fp8_round_f16_e4m3:                        F16  to E4m3, false, false;
+    fp8_round_bf16_e4m3:                       Bf16 to E4m3, false, false;
+    fp8_round_f16_e5m2:                        F16  to E5m2, false, false;
+    fp8_round_bf16_e5m2:                       Bf16 to E5m2, false, false;
+    fp8_round_f16_e4m3_rotated:                F16  to E4m3, true, false;
+    fp8_round_bf16_e4m3_rotated:               Bf16 to E4m3, true, false;
+    fp8_round_f16_e5m2_rotated:                F16  to E5m2, true, false;
+    fp8_round_bf16_e5m2_rotated:               Bf16 to E5m2, true, false;
+    fp8_round_f16_e4m3_by_chance:              F16  to E4m3, false, true;
+    fp8_round_bf16_e4m3_by_chance:             Bf16 to E4m3, false, true;
+    fp8_round_f16_e5m2_by_chance:              F16  to E5m2, false, true;
+    fp8_round_bf16_e5m2_by_chance:             Bf16 to E5m2, false, true;
+    fp8_round_f16_e4m3_rotated_by_chance:      F16  to E4m3, true, true;
+    fp8_round_bf16_e4m3_rotated_by_chance:     Bf16 to E4m3, true, true;
+    fp8_round_f16_e5m2_rotated_by_chance:      F16  to E5m2, true, true;
+    fp8_round_bf16_e5m2_rotated_by_chance:     Bf16 to E5m2, true, true;
 }
 
 /// The kernel that looks for the largest number of each of three tensors among those of their parts.
@@ -682,6 +708,7 @@ pub const FP8_LARGEST_OF_TENSORS: Entry = Entry {
     max_registers: 64,
     spill_limit: 0,
     public_pointers: &[],
+    takes_tickets: false,
     opcodes: None,
 };
 
@@ -715,6 +742,7 @@ pub const DROPOUT_MASK: Entry = Entry {
     max_registers: 40,
     spill_limit: 0,
     public_pointers: &[],
+    takes_tickets: false,
     opcodes: None,
 };
 

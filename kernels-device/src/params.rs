@@ -273,18 +273,28 @@ pub struct QuantizeParams {
     pub starts: [u64; 2],
     /// Device addresses of the number of rows of each sequence of Q, and of K and V, that count: i32. 0: all.
     pub used: [u64; 2],
-    /// Device address of room for largest magnitudes, f32: of each head of Q, then K, then V, `most_parts` times as
-    /// many as a CTA has warps.
+    /// Device address of room for largest magnitudes, f32, where signs are tags: of each head of Q, then K, then V,
+    /// `most_parts` of them.
     pub maxima: u64,
+    /// Device address of room for the largest of those of each head, with the tag.
+    pub head_maxima: u64,
     /// Device address of room for the largest of those of each of the three tensors, where all its heads have the same
     /// descale: [`TENSOR_MAXIMA`](crate::entry::TENSOR_MAXIMA) numbers for each. 0: each head has its own descale.
     pub tensor_maxima: u64,
+    /// Device address of room for a number for each unit: the one that the same warp has put off before.
+    pub chain: u64,
+    /// Device address of [`Turns`].
+    pub turns: u64,
     /// Parts that a head has at most.
     pub most_parts: u32,
-    /// Rows of a part: whole groups of keys.
-    pub part_rows: u32,
     /// Parts of all heads of all tensors, counted in i32.
     pub units: u32,
+    /// 1: magnitudes are looked for.
+    pub seeks: u32,
+    /// 1: numbers are rounded.
+    pub rounds: u32,
+    /// How many times a warp that holds a unit looks whether the largest magnitude of the head is known; 0: it holds none.
+    pub patience: u32,
     /// Columns of Q and K that are [rotated](crate::fp8) together; 0 where they are rounded as they are.
     pub rotation_block: u32,
     /// How numbers are rounded.
@@ -292,8 +302,30 @@ pub struct QuantizeParams {
 }
 
 const _: () = assert!(
-    size_of::<QuantizeParams>() == 3 * size_of::<QuantizeTensor>() + 6 * 8 + 4 * 4 + size_of::<Rounding>()
+    size_of::<QuantizeParams>() == 3 * size_of::<QuantizeTensor>() + 9 * 8 + 6 * 4 + size_of::<Rounding>()
 );
+
+/// What warps of a launch count together in device memory: all 0 before the first launch, and left by each as the next one
+/// needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turns(u32);
+
+impl Turns {
+    /// Tickets that were taken.
+    pub const TICKETS: Turns = Turns(0);
+    /// Warps that have ended.
+    pub const DONE: Turns = Turns(1);
+    /// The tag of the last launch's magnitudes.
+    pub const LAST_TAG: Turns = Turns(2);
+    /// How many numbers there are.
+    pub const COUNT: usize = 3;
+
+    /// The address of this one.
+    #[inline(always)]
+    pub const fn of(self, turns: u64) -> u64 {
+        turns + 4 * self.0 as u64
+    }
+}
 
 /// One tensor that is rounded.
 #[repr(C)]
@@ -317,17 +349,22 @@ pub struct QuantizeTensor {
     pub rows: u32,
     /// Parts of all heads of all sequences.
     pub units: u32,
+    /// Octets of columns of a head.
+    pub octets: u32,
+    /// log2 of the rows that a warp reads at once, of which lanes have an octet each; of V, of the groups of keys that it holds.
+    /// A piece has [`LANE_ROWS`](crate::entry::QuantizeVariant::LANE_ROWS) times as many rows.
+    pub row_shift: u32,
     /// Parts of a head. It may have more rows than so many parts: they take turns.
     pub parts: Divisor,
+    /// Parts of the same rows: of V some columns each, of Q and K one of all.
+    pub column_parts: Divisor,
     /// Heads of a sequence.
     pub heads: Divisor,
-    /// Groups of 8 columns.
-    pub groups: Divisor,
     /// Heads of all tensors before this one.
     pub first_head: u32,
 }
 
-const _: () = assert!(size_of::<QuantizeTensor>() == 9 * 8 + 2 * 4 + 3 * 12 + 4);
+const _: () = assert!(size_of::<QuantizeTensor>() == 9 * 8 + 4 * 4 + 3 * 12 + 4);
 
 /// Run-time parameters of a kernel that merges attention states. Its rows have three coordinates, batch, head and
 /// position, in the order in which the output lies in memory: outer, middle, inner.

@@ -22,6 +22,7 @@ const fn pattern(symbol: &'static str, threads: u32) -> Entry {
         max_registers: 255,
         spill_limit: 0,
         public_pointers: &[],
+        takes_tickets: false,
         opcodes: None,
     }
 }

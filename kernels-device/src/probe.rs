@@ -44,6 +44,7 @@ const fn probe(symbol: &'static str, threads: u32, cluster: u32) -> Entry {
         max_registers: 255,
         spill_limit: 0,
         public_pointers: &[],
+        takes_tickets: false,
         opcodes: None,
     }
 }

@@ -215,6 +215,7 @@ mod tests {
             max_registers: 168,
             spill_limit: 0,
             public_pointers: &[],
+            takes_tickets: false,
             opcodes: None,
         }
     }

@@ -107,7 +107,7 @@ impl Verdict {
         let mut verdict = Verdict::default();
         match Module::parse(ptx) {
             Ok(module) => {
-                verdict.sort(lint::check(&module, &rules::lints(entry.public_pointers)));
+                verdict.sort(lint::check(&module, &rules::lints(entry)));
                 verdict.opcodes = module.kernel(entry.symbol).map(lint::opcodes).unwrap_or_default();
                 verdict.compare_counts(entry);
             }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use flashcore_emulator::lint::Config;
+use flashcore_kernels::entry::Entry;
 
 /// What LLVM computes with.
 const ARITHMETIC: &[&str] = &[
@@ -95,10 +96,11 @@ const TENSORS: &[&str] = &[
     "wgmma.wait_group",
 ];
 
-/// All rules, for kernels and micro-kernels alike; what these parameters point to is no secret.
-pub(crate) fn lints(public_pointers: &[u32]) -> Config {
-    let opcodes = [ARITHMETIC, CONTROL_AND_MEMORY, COOPERATION, TENSORS].concat();
+/// All rules, for kernels and micro-kernels alike; what public pointers point to is no secret.
+pub(crate) fn lints(entry: &Entry) -> Config {
+    let tickets: &[_] = if entry.takes_tickets { &["atom"] } else { &[] };
+    let opcodes = [ARITHMETIC, CONTROL_AND_MEMORY, COOPERATION, TENSORS, tickets].concat();
     let opcodes = opcodes.into_iter().map(str::to_owned).collect::<BTreeSet<_>>();
-    let public_pointers = public_pointers.iter().copied().collect();
+    let public_pointers = entry.public_pointers.iter().copied().collect();
     Config { opcodes: Some(opcodes), constant_time: true, public_pointers, ..Config::default() }
 }

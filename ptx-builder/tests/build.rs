@@ -33,6 +33,7 @@ const fn entry(symbol: &'static str, bar_sync: u32) -> Entry {
         max_registers: 32,
         spill_limit: 0,
         public_pointers: &[],
+        takes_tickets: false,
         opcodes: Some(opcodes),
     }
 }

@@ -70,7 +70,7 @@ impl Test {
             failures.push("no test ran".to_owned());
         }
         let Totals { passed, failed, skipped } = total;
-        println!("\nAll in all: {passed} passed, {failed} failed, {skipped} skipped.");
+        println!("\nTotal: {passed} passed, {failed} failed, {skipped} skipped");
         if failed > 0 {
             failures.push(format!("{failed} tests failed"));
         }

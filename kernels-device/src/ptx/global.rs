@@ -49,6 +49,25 @@ pub unsafe fn load_below(address: u64, key: u32, end: u32) -> u32 {
     value
 }
 
+/// `ld.global.nc.v4.b32` (ISA 9.7.9.9) of 16 bytes of row `row`, if that is below `end`; else zeros, and nothing is read.
+///
+/// # Safety
+/// As of [`load_constant`], then, and the 16 bytes are aligned.
+#[inline(always)]
+pub unsafe fn load_x4_below(address: u64, row: u32, end: u32) -> [u32; 4] {
+    let mut words = [0u32; 4];
+    // SAFETY: the caller's.
+    unsafe {
+        asm!(
+            "{{", ".reg .pred p;", "setp.lt.u32 p, {row}, {end};", "mov.b32 {a}, 0;", "mov.b32 {b}, 0;",
+            "mov.b32 {c}, 0;", "mov.b32 {d}, 0;", "@p ld.global.nc.v4.b32 {{{a}, {b}, {c}, {d}}}, [{address}];", "}}",
+            row = in(reg32) row, end = in(reg32) end, address = in(reg64) address, a = out(reg32) words[0],
+            b = out(reg32) words[1], c = out(reg32) words[2], d = out(reg32) words[3], options(nostack)
+        )
+    };
+    words
+}
+
 /// `ld.global.nc.b16` (ISA 9.7.9.9), otherwise as [`load_public`].
 ///
 /// # Safety
@@ -134,4 +153,60 @@ pub unsafe fn load_f32(address: u64) -> f32 {
 pub unsafe fn store_f32(address: u64, value: f32) {
     // SAFETY: the caller's.
     unsafe { asm!("st.global.f32 [{0}], {1};", in(reg64) address, in(reg32) value, options(nostack)) }
+}
+
+/// `ld.relaxed.gpu.global.b32` (ISA 9.7.9.8): a number that other CTAs may write meanwhile.
+///
+/// # Safety
+/// The number is allocated and aligned, and whoever accesses it meanwhile does so by such instructions.
+#[inline(always)]
+pub unsafe fn load_relaxed(address: u64) -> u32 {
+    let value: u32;
+    // SAFETY: the caller's.
+    unsafe {
+        asm!("ld.relaxed.gpu.global.b32 {0}, [{1}];", out(reg32) value, in(reg64) address, options(nostack))
+    };
+    value
+}
+
+/// `st.relaxed.gpu.global.b32` (ISA 9.7.9.11): a number that other CTAs may read meanwhile.
+///
+/// # Safety
+/// As of [`load_relaxed`].
+#[inline(always)]
+pub unsafe fn store_relaxed(address: u64, value: u32) {
+    // SAFETY: the caller's.
+    unsafe {
+        asm!("st.relaxed.gpu.global.b32 [{0}], {1};", in(reg64) address, in(reg32) value, options(nostack))
+    }
+}
+
+/// `atom.relaxed.gpu.global.add.u32` (ISA 9.7.13.5) of one: what the number was before. It orders nothing else.
+///
+/// # Safety
+/// As of [`load_relaxed`].
+#[inline(always)]
+pub unsafe fn count(address: u64) -> u32 {
+    let before: u32;
+    // SAFETY: the caller's.
+    unsafe {
+        asm!("atom.relaxed.gpu.global.add.u32 {0}, [{1}], 1;", out(reg32) before, in(reg64) address, options(nostack))
+    };
+    before
+}
+
+/// `atom.acq_rel.gpu.global.inc.u32` (ISA 9.7.13.5): one more, or 0 after `last`; what it was before. Whoever reads `last`
+/// comes after all that those before it did.
+///
+/// # Safety
+/// As of [`load_relaxed`].
+#[inline(always)]
+pub unsafe fn count_round(address: u64, last: u32) -> u32 {
+    let before: u32;
+    // SAFETY: the caller's.
+    unsafe {
+        asm!("atom.acq_rel.gpu.global.inc.u32 {0}, [{1}], {2};", out(reg32) before, in(reg64) address,
+            in(reg32) last, options(nostack))
+    };
+    before
 }

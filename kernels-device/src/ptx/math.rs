@@ -182,6 +182,22 @@ pub fn pack_x4(fp8: Fp8, [a, b, c, d]: [f32; 4]) -> u32 {
     packed
 }
 
+/// `max.{f16x2,bf16x2}` (ISA 9.7.4.10) of two pairs of elements; a NaN loses against a number.
+#[inline(always)]
+pub fn max_x2(dtype: Dtype, a: u32, b: u32) -> u32 {
+    let larger: u32;
+    // SAFETY: arithmetic on registers.
+    unsafe {
+        match dtype {
+            Dtype::F16 => asm!("max.f16x2 {0}, {1}, {2};", lateout(reg32) larger, in(reg32) a, in(reg32) b,
+                options(pure, nomem, nostack)),
+            Dtype::Bf16 => asm!("max.bf16x2 {0}, {1}, {2};", lateout(reg32) larger, in(reg32) a, in(reg32) b,
+                options(pure, nomem, nostack)),
+        }
+    }
+    larger
+}
+
 /// The two elements that [`pack`] packed, the low half first.
 ///
 /// `cvt.f32.f16` (ISA 9.7.9.21) of each half; a bfloat16 is the upper half of the f32 of its value.

@@ -15,6 +15,7 @@ const ENTRY: Entry = Entry {
     max_registers: 168,
     spill_limit: 0,
     public_pointers: &[],
+    takes_tickets: false,
     opcodes: Some(OPCODES),
 };
 const OPCODES: Opcodes = Opcodes {
