@@ -67,6 +67,9 @@ impl Default for Fp8Rounding<'_> {
 
 /// q, k and v of 8 bits, and what it takes to round to them: device memory of its own, for as many calls as one likes.
 ///
+/// Calls come one behind the other: on one stream, or each on a stream that waits for what was submitted before. Kernels of two
+/// that ran at the same time would take each other's work, and might wait for ever.
+///
 /// Each head of each sequence has a descale, or [each tensor](Self::per_tensor): the least power of 2 with which its
 /// largest number is no more than the format holds. [`Self::round`] is to nearest, ties to even;
 /// [`Fp8Rounding::stochastic`] is right on average. Infinities become the largest number, NaN stays.

@@ -300,6 +300,26 @@ fn rounds_as_the_host_does<T: Format>(device: &Device, of: Rounded, how: How) ->
     Ok(())
 }
 
+/// Room serves for one call after the other: of what an earlier one left there, larger numbers or smaller, nothing shows.
+fn rooms_serve_again(device: &Device, shapes: [Shape; 3]) -> Result<(), Error> {
+    let stream = device.stream()?;
+    let room = || Fp8Qkv::new(device, Fp8::E4m3, shapes);
+    let used = room()?;
+    for (outliers, offset) in [(100.0, None), (1.0, None), (1.0, Some(3)), (1000.0, None), (10.0, Some(4))] {
+        let host = wide(shapes, Dtype::Bf16, Layout::Bshd, Outliers::Numbers(outliers));
+        let [q, k, v] = host.each_ref().map(|tensor| upload(device, tensor));
+        let (q, k, v, fresh) = (q?, k?, v?, room()?);
+        let how = offset.map_or(Fp8Rounding::new(), |offset| Fp8Rounding::new().stochastic(1, offset));
+        for room in [&used, &fresh] {
+            room.round_with(&stream, how, &q, &k, &v)?;
+        }
+        assert_eq!(bytes(&used)?, bytes(&fresh)?, "outliers of {outliers}");
+        let descales = |of: &Fp8Qkv| Ok::<_, Error>([of.q.descales()?, of.k.descales()?, of.v.descales()?]);
+        assert_eq!(descales(&used)?, descales(&fresh)?, "outliers of {outliers}");
+    }
+    Ok(())
+}
+
 /// What q, k and v are rounded to.
 fn bytes(narrow: &Fp8Qkv) -> Result<[Vec<u8>; 3], Error> {
     Ok([narrow.q.to_bytes()?, narrow.k.to_bytes()?, narrow.v.to_bytes()?])
@@ -682,6 +702,26 @@ fn main() -> ExitCode {
                     });
                 }
             }
+        }
+    }
+    // Where rows have no gaps, which nobody writes.
+    for (i, shapes) in [sizes[0], sizes[3]].into_iter().enumerate() {
+        suite.test(format!("rooms_serve_again_{i}"), move |device| rooms_serve_again(device, shapes));
+    }
+    // Who takes which part of the work, and when, differs.
+    for (i, shapes) in [sizes[0], sizes[3], three].into_iter().enumerate() {
+        let extras = if i == 2 { packed(uneven) } else { nothing };
+        for (how, called) in [(How::ToTheNearest, "to_the_nearest"), (How::ByChance(1, 2), "by_chance")] {
+            for rotates in [false, true] {
+                let (sequences, dtype, layout) = (shapes[0].batch, Dtype::Bf16, Layout::Bshd);
+                let of = Rounded { shapes, extras, sequences, dtype, layout, rotates };
+                elsewhere.test(format!("rounds_{called}_{i}{extras}_{rotates}"), move |device| {
+                    rounds_as_the_host_does::<F8E4M3>(device, of, how)
+                });
+            }
+        }
+        if i < 2 {
+            elsewhere.test(format!("rooms_serve_again_{i}"), move |device| rooms_serve_again(device, shapes));
         }
     }
     for dtype in [Dtype::F16, Dtype::Bf16] {
