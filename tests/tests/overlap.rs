@@ -72,8 +72,9 @@ fn check(variant: &Variant) -> Result<(), String> {
     }
 }
 
-/// Rounds what attention has just written to 8 bits and attends to that, twice over the same memory.
-fn rounds_and_attends(gpu: &Device) -> flashcore::Result<()> {
+/// Rounds what attention has just written to 8 bits and attends to that, twice over the same memory. One descale for all takes
+/// more launches, and a kernel more.
+fn rounds_and_attends(gpu: &Device, per_tensor: bool) -> flashcore::Result<()> {
     let case = Case {
         batch: 1,
         seqlen_q: 72,
@@ -85,8 +86,8 @@ fn rounds_and_attends(gpu: &Device) -> flashcore::Result<()> {
     };
     let tensors = OnDevice::new(gpu, &case, &case.inputs(Dtype::F16, 1))?;
     let (out, stream) = (&tensors.out, gpu.stream()?);
-    // One descale for all takes a kernel more.
-    let narrow = Fp8Qkv::new(gpu, Fp8::E4m3, [out.shape(); 3])?.per_tensor();
+    let narrow = Fp8Qkv::new(gpu, Fp8::E4m3, [out.shape(); 3])?;
+    let narrow = if per_tensor { narrow.per_tensor() } else { narrow };
     tensors.run(&stream)?;
     for _ in 0..2 {
         narrow.round(&stream, out, out, out)?;
@@ -97,23 +98,23 @@ fn rounds_and_attends(gpu: &Device) -> flashcore::Result<()> {
 }
 
 /// Of these launches each waits for the one before: without that, something is read too early.
-fn check_rounding() -> Result<(), String> {
+fn check_rounding(per_tensor: bool) -> Result<(), String> {
     let gpu = || Device::emulated_with(&EmulatorOptions { sm_count: 2, ..EmulatorOptions::default() });
     let device = gpu();
-    rounds_and_attends(&device).map_err(|error| error.to_string())?;
+    rounds_and_attends(&device, per_tensor).map_err(|error| error.to_string())?;
     let mut symbols = Vec::new();
     for kernel in device.emulator().expect("it is emulated").take_reports() {
         assert!(kernel.report.findings.is_empty(), "{}", kernel.report);
         symbols.push(kernel.symbol);
     }
     symbols.retain(|symbol| symbol.contains("fp8") || symbol.contains("e4m3"));
-    assert_eq!(symbols.len(), 4, "{symbols:?}");
+    assert_eq!(symbols.len(), if per_tensor { 3 } else { 2 }, "{symbols:?}");
     for symbol in symbols {
         let device = gpu();
         let ptx = kernels::image(symbol).map_err(|error| error.to_string())?.ptx;
         let module = Module::parse(&ptx.replacen(WAIT, "", 1)).map_err(|error| error.to_string())?;
         device.emulator().expect("it is emulated").substitute(module);
-        match rounds_and_attends(&device) {
+        match rounds_and_attends(&device, per_tensor) {
             Err(Error::Hazards { report, .. }) if report.has(Code::E50) => {}
             other => return Err(format!("{symbol} without its wait: {other:?}")),
         }
@@ -126,6 +127,9 @@ fn main() -> ExitCode {
     for variant in different_kernels() {
         suite.test(variant.symbol, |()| check(variant));
     }
-    suite.test("fp8_round", |()| check_rounding());
+    for per_tensor in [false, true] {
+        let name = if per_tensor { "fp8_round_per_tensor" } else { "fp8_round" };
+        suite.test(name, move |()| check_rounding(per_tensor));
+    }
     suite.run()
 }
