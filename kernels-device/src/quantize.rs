@@ -2,8 +2,8 @@
 //! [rotated](crate::fp8) before if the launch says so.
 //!
 //! A factor follows from all numbers of a head, so each number is needed twice. Memory is read once, though: warps hold what
-//! they have read in registers, 256 bytes a lane, until the factor is known. All the registers of an H200 are
-//! room for 12 million bytes, a head of 16384 rows and 256 columns has 8. So one kernel does all:
+//! they have read in registers, 256 bytes a lane, until the factor is known. All warps of an H200
+//! hold 13 to 17 million bytes, a head of 16384 rows and 256 columns has 8. So one kernel does all:
 //!
 //! ```text
 //! take a ticket     which unit of the work is next, a part of a head of one of the tensors
